@@ -1,0 +1,7 @@
+"""Logs in, tensors out."""
+
+from blob_pyro.data.event_log import EventLog
+from blob_pyro.data.histories import Histories, as_histories
+from blob_pyro.data.vocabulary import Vocabulary
+
+__all__ = ["EventLog", "Histories", "Vocabulary", "as_histories"]

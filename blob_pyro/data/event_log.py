@@ -1,0 +1,243 @@
+"""`EventLog`: organic views and bandit events of many users, checked, ordered and numbered."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from blob_pyro.data import readers
+from blob_pyro.data.histories import Histories
+from blob_pyro.data.vocabulary import Vocabulary
+
+__all__ = ["EventLog"]
+
+
+@dataclass(frozen=True, repr=False)
+class EventLog:
+    """Views and impressions of many users, in time order per user.
+
+    Build one with `from_tables`, `from_recogym` or `read_parquet`. Rows are sorted by user and time, stably: rows
+    of one user at equal times keep their order in the table given. Where views and impressions come as two tables,
+    an impression precedes a view of the same user at the same time, because the view may be its consequence.
+
+    Attributes:
+        items: the catalogue: item ids and their numbers.
+        users: user ids and their numbers.
+        view_user, view_time, view_item: one entry per view; ``V``.
+        user, time, action, reward: one entry per impression; ``N``. ``reward`` is float32 0 or 1.
+        propensity: probability with which the logging policy played ``action``; ``N`` float64, or None.
+        position, policy: ``N`` int64 numbers, or None; ``policies`` names the latter.
+        context: for each impression the row of ``contexts`` that it was decided in; ``N``.
+        contexts: the distinct decision points: all the user's views before them.
+    """
+
+    items: Vocabulary
+    users: Vocabulary
+    view_user: Tensor
+    view_time: Tensor
+    view_item: Tensor
+    user: Tensor
+    time: Tensor
+    action: Tensor
+    reward: Tensor
+    propensity: Tensor | None
+    position: Tensor | None
+    policy: Tensor | None
+    policies: Vocabulary | None
+    context: Tensor
+    contexts: Histories
+    sessions: Histories
+    """All the views of each user who has any: what the organic model is fitted to."""
+
+    @classmethod
+    def from_tables(
+        cls,
+        views: Any = None,
+        impressions: Any = None,
+        *,
+        columns: Mapping[str, str | None] | None = None,
+        num_items: int | None = None,
+        items: Iterable[Hashable] | None = None,
+    ) -> EventLog:
+        """From two tables that speak Arrow: pandas, polars, pyarrow, or a dict of arrays.
+
+        Args:
+            views: organic views: ``user``, ``time``, ``item``. Optional.
+            impressions: bandit events: ``user``, ``time``, ``action``, ``reward``, optionally ``propensity``,
+                ``position``, ``policy``. Optional; without them only the organic model can be fitted.
+            columns: your names for the columns, ``{"item": "sku", "reward": "clicked", ...}``. A key such as
+                ``"impressions.time"`` applies to one table; None leaves an optional column out.
+            num_items: if given, item ids are the integers ``0 .. num_items - 1``.
+            items: the catalogue's ids, if it holds more than the log shows. Default: the ids in the log, sorted.
+
+        Raises:
+            ValueError: naming the column, the first offending row and the remedy, for a missing column, a missing
+                user, time, item, action or reward, a reward other than 0 and 1, a propensity outside (0, 1], an
+                item outside the catalogue, or a log without rows.
+
+        Example:
+            >>> log = EventLog.from_tables(
+            ...     views={"user": ["ann", "bob", "ann"], "time": [1, 1, 4], "item": ["tea", "mug", "mug"]},
+            ...     impressions={"user": ["ann", "ann"], "time": [3, 5], "action": ["mug", "tea"], "reward": [1, 0]},
+            ... )
+            >>> log
+            EventLog(2 users, 2 items, 3 views, 2 impressions in 2 distinct contexts, 1 rewarded)
+            >>> log.contexts.to_sequences()  # what ann had viewed at times 3 and 5
+            [[1], [1, 0]]
+        """
+        return cls._assemble(readers.from_tables(views, impressions, columns or {}, num_items, items))
+
+    @classmethod
+    def read_parquet(
+        cls,
+        views: str | Path | None = None,
+        impressions: str | Path | None = None,
+        *,
+        columns: Mapping[str, str | None] | None = None,
+        num_items: int | None = None,
+        items: Iterable[Hashable] | None = None,
+    ) -> EventLog:
+        """From Parquet files (or folders of them); only the columns needed are read. See `from_tables`."""
+        tables = readers.read_parquet(views, impressions, columns or {})
+        return cls._assemble(readers.from_tables(*tables, columns or {}, num_items, items))
+
+    @classmethod
+    def from_recogym(cls, frame: Any, num_items: int, *, drop_final_rows: bool = True) -> EventLog:
+        """From the frame that RecoGym's ``generate_logs`` returns.
+
+        Args:
+            frame: columns ``t`` (time), ``u`` (user), ``z`` ("organic" or "bandit"), ``v`` (item viewed),
+                ``a`` (action), ``c`` (click), ``ps`` (propensity).
+            num_items: RecoGym's ``num_products``; ids are ``0 .. num_items - 1``.
+            drop_final_rows: RecoGym appends one impression, never clicked, after each user has left. Nobody saw
+                it: by default it is dropped (the last row of a user, where that is an impression without a click).
+
+        Raises:
+            ValueError: as `from_tables`, and for a ``z`` that is neither kind.
+        """
+        return cls._assemble(readers.from_recogym(frame, num_items, drop_final_rows))
+
+    @classmethod
+    def from_arrays(
+        cls,
+        num_items: int,
+        view_user: Tensor,
+        view_time: Tensor,
+        view_item: Tensor,
+        user: Tensor,
+        time: Tensor,
+        action: Tensor,
+        reward: Tensor,
+        propensity: Tensor | None = None,
+    ) -> EventLog:
+        """From tensors of item numbers and integer user ids; checked and ordered like any other log."""
+        views = {"user": view_user, "time": view_time, "item": view_item}
+        impressions = {"user": user, "time": time, "action": action, "reward": reward}
+        if propensity is not None:
+            impressions["propensity"] = propensity
+        tables = [{k: v.cpu().numpy() for k, v in t.items()} for t in (views, impressions)]
+        return cls.from_tables(*tables, num_items=num_items)
+
+    @classmethod
+    def _assemble(cls, rows: readers.Rows) -> EventLog:
+        """Order the rows and find what each impression's user had viewed before it: no loop over users or rows."""
+        order = _stable_order(rows.user, rows.time)
+        user, is_view = rows.user[order], rows.is_view[order]
+        views_so_far = np.cumsum(is_view)  # after each row, over all users
+        first_row = np.flatnonzero(np.diff(user, prepend=-1))
+        views_before_user = np.zeros(len(rows.users), dtype=np.int64)
+        views_before_user[user[first_row]] = views_so_far[first_row] - is_view[first_row]
+
+        view_rows = order[is_view]
+        impression_rows = order[~is_view]
+        impression = (np.cumsum(~rows.is_view) - 1)[impression_rows]  # into the impression-only columns
+        impression_user = user[~is_view]
+        starts = views_before_user[impression_user]
+        lengths = views_so_far[~is_view] - starts
+        new = (np.diff(impression_user, prepend=-1) != 0) | (np.diff(lengths, prepend=-1) != 0)
+        view_user = rows.user[view_rows]
+        view_item = _tensor(rows.item[view_rows])
+        views_per_user = np.bincount(view_user, minlength=len(rows.users))
+        viewers = np.flatnonzero(views_per_user)
+        num_items = len(rows.items)
+
+        def pick(column: np.ndarray | None) -> Tensor | None:
+            return None if column is None else _tensor(column[impression])
+
+        return cls(
+            items=rows.items,
+            users=rows.users,
+            view_user=_tensor(view_user),
+            view_time=_tensor(rows.time[view_rows]),
+            view_item=view_item,
+            user=_tensor(impression_user),
+            time=_tensor(rows.time[impression_rows]),
+            action=_tensor(rows.item[impression_rows]),
+            reward=_tensor(rows.reward[impression]),
+            propensity=pick(rows.propensity),
+            position=pick(rows.position),
+            policy=pick(rows.policy),
+            policies=rows.policies,
+            context=_tensor(np.cumsum(new) - 1),
+            contexts=Histories(view_item, _tensor(starts[new]), _tensor(lengths[new]), num_items),
+            sessions=Histories.from_ragged(view_item, _tensor(views_per_user[viewers]), num_items),
+        )
+
+    @property
+    def num_items(self) -> int:
+        """Size of the catalogue."""
+        return len(self.items)
+
+    @property
+    def num_users(self) -> int:
+        """Users with a view or an impression."""
+        return len(self.users)
+
+    @property
+    def num_views(self) -> int:
+        """Organic views."""
+        return self.view_item.shape[0]
+
+    @property
+    def num_impressions(self) -> int:
+        """Bandit events."""
+        return self.action.shape[0]
+
+    def __repr__(self) -> str:
+        return (
+            f"EventLog({self.num_users:,} users, {self.num_items:,} items, {self.num_views:,} views, "
+            f"{self.num_impressions:,} impressions in {len(self.contexts):,} distinct contexts, "
+            f"{int(self.reward.sum()):,} rewarded)"
+        )
+
+    def require_views(self) -> None:
+        """Raise a ValueError unless there is a view to learn from."""
+        if self.num_views == 0:
+            raise ValueError("log: has no organic views (column 'item'); the organic model needs some. Pass views=...")
+
+    def require_impressions(self) -> None:
+        """Raise a ValueError unless there is a bandit event to learn from."""
+        if self.num_impressions == 0:
+            raise ValueError(
+                "log: has no bandit events (column 'action'); the bandit model needs some. Pass impressions=..., "
+                "or use BLO, which learns from views alone"
+            )
+
+
+def _tensor(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values))
+
+
+def _stable_order(user: np.ndarray, time: np.ndarray) -> np.ndarray:
+    """Row order by user, then time, then row: one sort on a combined key where the times are integers."""
+    if time.dtype.kind in "iu" and time.size:
+        low, high = int(time.min()), int(time.max())
+        if (int(user.max()) + 1) * (high - low + 1) < 2**63:
+            return np.argsort(user * (high - low + 1) + (time.astype(np.int64) - low), kind="stable")
+    return np.lexsort((time, user))

@@ -1,0 +1,182 @@
+"""Ragged view histories: what each user had viewed, in time order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from blob_pyro.data.vocabulary import Vocabulary
+
+__all__ = ["Histories", "as_histories"]
+
+
+@dataclass(frozen=True)
+class Histories:
+    """``N`` sequences of item numbers that may share storage.
+
+    History ``n`` is ``items[starts[n] : starts[n] + lengths[n]]``, oldest view first. Histories that are prefixes
+    of one another (all of a user's decision points) share one run of ``items``, so a log costs what its views
+    cost. A history may be empty.
+
+    Attributes:
+        items: item numbers in ``0 .. num_items - 1``, one-dimensional int64.
+        starts: position of each history's first view, ``N``, int64.
+        lengths: views in each history, ``N``, int64.
+        num_items: size ``P`` of the catalogue.
+
+    Example:
+        >>> h = Histories.from_sequences([[2, 0, 2], [], [1]], num_items=3)
+        >>> len(h), h.lengths.tolist()
+        (3, [3, 0, 1])
+        >>> h.counts().tolist()
+        [[1.0, 0.0, 2.0], [0.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
+        >>> h[[2, 0]].to_sequences()
+        [[1], [2, 0, 2]]
+    """
+
+    items: Tensor
+    starts: Tensor
+    lengths: Tensor
+    num_items: int
+
+    @classmethod
+    def from_ragged(cls, items: Tensor, lengths: Tensor, num_items: int) -> Histories:
+        """Histories laid one after another: ``items`` holds ``lengths.sum()`` views."""
+        return cls(items, lengths.cumsum(0) - lengths, lengths, num_items)
+
+    @classmethod
+    def from_sequences(cls, sequences: Sequence[Sequence[int]], num_items: int) -> Histories:
+        """Histories of item *numbers*, one sequence each."""
+        lengths = torch.tensor([len(s) for s in sequences], dtype=torch.int64)
+        flat = np.fromiter((i for s in sequences for i in s), dtype=np.int64, count=int(lengths.sum()))
+        items = torch.from_numpy(flat)
+        if items.numel() and not 0 <= int(items.min()) <= int(items.max()) < num_items:
+            raise ValueError(f"histories: item numbers must lie in 0..{num_items - 1} (num_items={num_items})")
+        return cls.from_ragged(items, lengths, num_items)
+
+    @classmethod
+    def from_counts(cls, counts: Tensor) -> Histories:
+        """Histories from an ``N x P`` matrix of view counts; the order of views is not known and is by item.
+
+        Raises:
+            ValueError: for a negative or fractional count, naming its row and column.
+        """
+        if counts.ndim != 2:
+            raise ValueError(f"histories: a count matrix has two dimensions (N x num_items), got {tuple(counts.shape)}")
+        bad = (counts < 0) | (counts != counts.round()) | ~torch.isfinite(counts.to(torch.float64))
+        if bad.any():
+            row, column = (int(i) for i in bad.nonzero()[0])
+            raise ValueError(
+                f"histories: counts must be whole and not negative, got {counts[row, column].item()} "
+                f"at row {row}, column {column}"
+            )
+        row_item = counts.nonzero()
+        items = row_item[:, 1].repeat_interleave(counts[counts != 0].to(torch.int64))
+        return cls.from_ragged(items, counts.sum(-1).to(torch.int64), counts.shape[1])
+
+    def __len__(self) -> int:
+        return self.starts.shape[0]
+
+    def __getitem__(self, index: Tensor | slice | Sequence[int]) -> Histories:
+        if not isinstance(index, slice):
+            index = torch.as_tensor(index, device=self.starts.device)
+        return Histories(self.items, self.starts[index], self.lengths[index], self.num_items)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors live."""
+        return self.items.device
+
+    def to(self, device: torch.device | str | None) -> Histories:
+        """The same histories on another device."""
+        return Histories(self.items.to(device), self.starts.to(device), self.lengths.to(device), self.num_items)
+
+    def flatten(self) -> tuple[Tensor, Tensor]:
+        """Views of all histories one after another.
+
+        Returns:
+            ``items`` (``lengths.sum()``) and ``row`` of the same shape: the history that each view belongs to.
+        """
+        row = torch.arange(len(self), device=self.device).repeat_interleave(self.lengths)
+        first = self.lengths.cumsum(0) - self.lengths
+        within = torch.arange(row.shape[0], device=self.device) - first[row]
+        return self.items[self.starts[row] + within], row
+
+    def padded(self) -> Tensor:
+        """Histories as a rectangle: ``N x max(lengths)`` item numbers, -1 after the last view of each."""
+        items, row = self.flatten()
+        width = int(self.lengths.max()) if len(self) else 0
+        first = self.lengths.cumsum(0) - self.lengths
+        within = torch.arange(row.shape[0], device=self.device) - first[row]
+        padded = torch.full((len(self), width), -1, dtype=torch.int64, device=self.device)
+        padded[row, within] = items
+        return padded
+
+    def counts(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """View counts, ``N x num_items``."""
+        items, row = self.flatten()
+        cell = row * self.num_items + items
+        return torch.bincount(cell, minlength=len(self) * self.num_items).view(len(self), self.num_items).to(dtype)
+
+    def sum_rows(self, weight: Tensor) -> Tensor:
+        """Sum over each history's views of one row of ``weight``.
+
+        Args:
+            weight: ``num_items x D``.
+
+        Returns:
+            ``N x D``; zero for an empty history. Never forms an ``N x num_items`` matrix.
+        """
+        items, _ = self.flatten()
+        offsets = self.lengths.cumsum(0) - self.lengths
+        if items.numel() == 0:  # embedding_bag refuses an empty input with a gradient
+            return weight.new_zeros(len(self), weight.shape[1])
+        return torch.nn.functional.embedding_bag(items, weight, offsets, mode="sum")
+
+    def to_sequences(self) -> list[list[int]]:
+        """Plain lists of item numbers."""
+        items, _ = self.flatten()
+        return [part.tolist() for part in items.split(self.lengths.tolist())]
+
+
+def as_histories(histories: Histories | Tensor | np.ndarray | Sequence, items: Vocabulary) -> Histories:
+    """Whatever a user holds, as `Histories`.
+
+    Args:
+        histories: `Histories` (for example ``log.contexts`` or ``log.sessions``), a list of item-*id* sequences,
+            or an ``N x num_items`` matrix of view counts (tensor or array).
+        items: the catalogue that ids are looked up in.
+
+    Raises:
+        ValueError: for an unknown id (with its position), or a catalogue of another size.
+        TypeError: for anything else.
+    """
+    num_items = len(items)
+    if isinstance(histories, Histories):
+        if histories.num_items != num_items:
+            raise ValueError(f"histories: come from a catalogue of {histories.num_items} items, expected {num_items}")
+        return histories
+    if isinstance(histories, (Tensor, np.ndarray)):
+        counts = torch.as_tensor(histories)
+        if counts.ndim != 2 or counts.shape[1] != num_items:
+            raise ValueError(
+                f"histories: a count matrix must be N x {num_items} (num_items), got {tuple(counts.shape)}; "
+                "pass sequences of item ids as a list of lists"
+            )
+        return Histories.from_counts(counts)
+    if isinstance(histories, (str, bytes)) or not isinstance(histories, Sequence):
+        raise TypeError(
+            f"histories: expected Histories, a list of id sequences or a count matrix, got {type(histories)}"
+        )
+    for n, sequence in enumerate(histories):
+        if isinstance(sequence, (str, bytes)) or not isinstance(sequence, (Sequence, np.ndarray, Tensor)):
+            raise TypeError(
+                f"histories[{n}]: expected a sequence of item ids, got {sequence!r}; wrap one history in a list"
+            )
+    lengths = torch.tensor([len(s) for s in histories], dtype=torch.int64)
+    flat = [i.item() if isinstance(i, (Tensor, np.generic)) else i for s in histories for i in s]
+    return Histories.from_ragged(torch.from_numpy(items.encode(flat, "histories").copy()), lengths, num_items)
