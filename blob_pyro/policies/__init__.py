@@ -1,0 +1,7 @@
+"""Policies: a view history in, a distribution over actions, with exact propensities, out."""
+
+from blob_pyro.policies.base import Policy, Scorer
+from blob_pyro.policies.history import SessionPopularity, Uniform
+from blob_pyro.policies.scored import EpsilonGreedy, Greedy, Softmax
+
+__all__ = ["EpsilonGreedy", "Greedy", "Policy", "Scorer", "SessionPopularity", "Softmax", "Uniform"]

@@ -1,0 +1,77 @@
+"""Policies that rank by a model's score: greedy, epsilon-greedy, softmax."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor
+
+from blob_pyro.data import Histories
+from blob_pyro.policies.base import Policy, Scorer, categorical
+
+__all__ = ["EpsilonGreedy", "Greedy", "Softmax"]
+
+
+class _Scored(Policy):
+    def __init__(self, model: Scorer) -> None:
+        super().__init__(model.items)
+        self.model = model
+
+    def best(self, histories: Histories | Any) -> Tensor:
+        """``N x P`` probabilities: the highest score takes all, ties share equally."""
+        scores = self.model.scores(self.histories(histories))
+        best = (scores == scores.amax(-1, keepdim=True)).to(scores.dtype)
+        return best / best.sum(-1, keepdim=True)
+
+
+class Greedy(_Scored):
+    """The item with the highest score; ties share equally.
+
+    Args:
+        model: `blob_pyro.BLO`, `blob_pyro.BLOB`, a baseline, or anything with ``items`` and ``scores(histories)``.
+    """
+
+    def action_distribution(self, histories: Histories | Any) -> TorchDistribution:
+        """See `Policy.action_distribution`."""
+        return categorical(self.best(histories))
+
+
+class EpsilonGreedy(_Scored):
+    """The best item with probability ``1 - epsilon``, else any item (the best one too) uniformly.
+
+    Args:
+        model: see `Greedy`.
+        epsilon: probability of a uniform draw, in [0, 1].
+    """
+
+    def __init__(self, model: Scorer, epsilon: float = 0.1) -> None:
+        super().__init__(model)
+        if not 0 <= epsilon <= 1:
+            raise ValueError(f"epsilon: a probability in [0, 1] is expected, got {epsilon}")
+        self.epsilon = epsilon
+
+    def action_distribution(self, histories: Histories | Any) -> TorchDistribution:
+        """See `Policy.action_distribution`."""
+        return categorical((1 - self.epsilon) * self.best(histories) + self.epsilon / self.num_items)
+
+
+class Softmax(_Scored):
+    """Items with probability proportional to ``exp(score / temperature)``.
+
+    Args:
+        model: see `Greedy`.
+        temperature: positive, in the units of the score.
+    """
+
+    def __init__(self, model: Scorer, temperature: float = 1.0) -> None:
+        super().__init__(model)
+        if not temperature > 0:
+            raise ValueError(f"temperature: must be positive, got {temperature}")
+        self.temperature = temperature
+
+    def action_distribution(self, histories: Histories | Any) -> TorchDistribution:
+        """See `Policy.action_distribution`."""
+        scores = self.model.scores(self.histories(histories)) / self.temperature
+        return categorical(torch.softmax(scores, -1))
