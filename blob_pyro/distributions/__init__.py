@@ -1,0 +1,6 @@
+"""Distributions that know nothing of recommenders."""
+
+from blob_pyro.distributions.matrix_normal import MatrixNormal
+from blob_pyro.distributions.softmax_views import SoftmaxViews
+
+__all__ = ["MatrixNormal", "SoftmaxViews"]

@@ -1,0 +1,82 @@
+"""BLO's generative story: what users view by themselves (Sakhi et al. 2020, section 2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import count
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from blob_pyro.data import Histories
+from blob_pyro.distributions import SoftmaxViews
+from blob_pyro.models.sites import INTEREST, SESSIONS, VIEWS
+
+__all__ = ["OrganicBatch", "OrganicModel"]
+
+_number = count()
+
+
+@dataclass(frozen=True)
+class OrganicBatch:
+    """Sessions to learn from, or a random part of them.
+
+    Attributes:
+        sessions: the ``B`` sessions' views.
+        num_sessions: how many sessions they stand for (``U``): the plate's size.
+    """
+
+    sessions: Histories
+    num_sessions: int
+
+    def __len__(self) -> int:
+        return len(self.sessions)
+
+    def plate(self) -> pyro.plate:
+        """The plate that model and guide share; weights a part of the sessions as if it were all."""
+        rows = torch.arange(len(self), device=self.sessions.device)
+        return pyro.plate(SESSIONS, self.num_sessions, subsample=rows)
+
+    def __getitem__(self, index: Tensor) -> OrganicBatch:
+        return OrganicBatch(self.sessions[index], self.num_sessions)
+
+
+class OrganicModel(PyroModule):
+    r"""Views given a latent interest per session.
+
+    ``omega_u ~ N(0, I_K)``; every view of session ``u`` is ``~ Categorical(softmax(Psi omega_u + rho))``. Psi
+    (``item_embedding``, ``P x K``) and rho (``item_intercept``, ``P``) are parameters, as in the paper.
+
+    Args:
+        num_items: ``P``.
+        embedding_dim: ``K``.
+    """
+
+    def __init__(self, num_items: int, embedding_dim: int) -> None:
+        super().__init__(f"organic_model_{next(_number)}")  # unique: Pyro's parameter store is global
+        self.num_items = num_items
+        self.embedding_dim = embedding_dim
+        self.item_embedding = nn.Parameter(torch.empty(num_items, embedding_dim))
+        self.item_intercept = nn.Parameter(torch.empty(num_items))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw a fresh start: small embeddings, no popularity."""
+        nn.init.normal_(self.item_embedding, std=0.1)
+        nn.init.zeros_(self.item_intercept)
+
+    def forward(self, batch: OrganicBatch) -> Tensor:
+        """Run the story; the views of ``batch`` are observed.
+
+        Returns:
+            The views, ``B x longest session``, -1 where there is none.
+        """
+        sessions = batch.sessions
+        psi, rho = self.item_embedding, self.item_intercept
+        standard = dist.Normal(psi.new_zeros(()), 1.0).expand([self.embedding_dim]).to_event(1)
+        with batch.plate():
+            omega = pyro.sample(INTEREST, standard)
+            return pyro.sample(VIEWS, SoftmaxViews(omega, psi, rho, sessions.lengths), obs=sessions.padded())

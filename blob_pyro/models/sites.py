@@ -1,0 +1,17 @@
+"""Names of sample sites and plates: what a model, its guides and its diagnostics share."""
+
+__all__ = ["CLICK", "EVENTS", "INTEREST", "KAPPA", "SESSIONS", "VIEWS", "W_A", "W_B", "W_C", "ZETA"]
+
+# organic model
+SESSIONS = "sessions"
+INTEREST = "omega"
+VIEWS = "views"
+
+# bandit model
+EVENTS = "events"
+W_A = "w_a"
+W_B = "w_b"
+W_C = "w_c"
+KAPPA = "kappa"
+ZETA = "zeta"
+CLICK = "click"
