@@ -1,0 +1,22 @@
+"""Simulated users: the vectorised RecoGym, the real one behind an adapter, and A/B tests of policies."""
+
+from blob_pyro.simulation.adapter import (
+    AgentPolicy,
+    RecoGymReference,
+    agent_from_policy,
+    session_popularity_agent,
+)
+from blob_pyro.simulation.decisions import InformedPolicy, Oracle
+from blob_pyro.simulation.environment import Environment
+from blob_pyro.simulation.recogym import RecoGym
+
+__all__ = [
+    "AgentPolicy",
+    "Environment",
+    "InformedPolicy",
+    "Oracle",
+    "RecoGym",
+    "RecoGymReference",
+    "agent_from_policy",
+    "session_popularity_agent",
+]

@@ -1,0 +1,147 @@
+"""`RecoGym`: the reference environment, vectorised."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import get_args
+
+import torch
+from tqdm import tqdm
+
+from blob_pyro.data import EventLog
+from blob_pyro.policies import Uniform
+from blob_pyro.simulation.decisions import AnyPolicy, Oracle, check_policy
+from blob_pyro.simulation.environment import Environment
+from blob_pyro.simulation.random import CounterRandom, forked_torch_rng, hash_key
+from blob_pyro.simulation.sessions import Impressions, Views
+from blob_pyro.simulation.users import HistoryMode, simulate_users
+
+__all__ = ["RecoGym"]
+
+# Users whose lives run side by side: enough to make a round of sessions worth its overhead, few enough for the cache.
+_USERS_AT_ONCE = 8192
+# Logs and A/B tests with the same seed meet different users.
+_LOG, _AB_TEST = 1, 2
+
+
+@dataclass(frozen=True, eq=False)
+class RecoGym(Environment):
+    """RecoGym 0.1.3.0's ``reco-gym-v1``, with the same catalogue bit for bit and the same process for users.
+
+    The users themselves are other users: RecoGym draws them one after another from one stream, here each has
+    numbers of their own (see `blob_pyro.simulation.random`), the same ones under every policy. See
+    `blob_pyro.simulation.users` for the process, `blob_pyro.simulation.parameters.Settings` for the arguments, and
+    `blob_pyro.simulation.RecoGymReference` for the original.
+
+    >>> environment = RecoGym(num_items=10, num_flips=5, seed=0)
+    >>> environment.simulate(num_users=20, num_organic_users=30)
+    EventLog(50 users, 10 items, 731 views, 2,222 impressions in 154 distinct contexts, 29 rewarded)
+    """
+
+    def simulate(
+        self,
+        policy: AnyPolicy | None = None,
+        num_users: int = 1000,
+        num_organic_users: int = 0,
+        *,
+        seed: int = 0,
+        history: HistoryMode = "all",
+        propensities: bool = True,
+        batch_size: int = 1024,
+        progress: bool = False,
+    ) -> EventLog:
+        """A log, as RecoGym's ``generate_logs`` writes it, without its extra impression after a user has left.
+
+        Args:
+            policy: who recommends, from all the user's views before the decision. Default: `Uniform`.
+            num_users: users who see recommendations; they have the numbers after the organic-only ones.
+            num_organic_users: users of whom only the first organic session is logged, numbered from 0.
+            seed: of the users and of the policy's draws. The same seed gives the same users to every policy and
+                to environments that differ in anything but ``seed``; another seed gives a fresh sample.
+            history: ``"since_last_action"`` hides all views but those since the last recommendation, as the agents
+                of Sakhi et al. (2020) do: for reproduction only.
+            propensities: log the policy's exact probability of each action. Costs one ``log_prob`` per session
+                of recommendations, which Thompson sampling makes the larger part of a simulation.
+            batch_size: sessions for which the policy decides in one call. Actions of a policy whose distribution
+                is not a plain ``Categorical`` depend on it (they come from torch's generator); nothing else does.
+            progress: show a progress bar.
+
+        Returns:
+            The log; ``time`` is the index of the event in the user's life.
+
+        Raises:
+            ValueError: for a negative number of users or none at all, an unknown ``history``, or a policy for
+                another catalogue.
+        """
+        for name, value in (("num_users", num_users), ("num_organic_users", num_organic_users)):
+            if value < 0:
+                raise ValueError(f"{name} must be at least 0, got {value}")
+        if num_users + num_organic_users == 0:
+            raise ValueError("num_users and num_organic_users are both 0: ask for at least one user")
+        organic = range(num_organic_users)
+        bandit = range(num_organic_users, num_organic_users + num_users)
+        policy = Uniform(self.num_items) if policy is None else policy
+        events: list[Views | Impressions] = []
+        with forked_torch_rng(hash_key(self.seed, _LOG, seed), self.gamma.device):
+            random = CounterRandom(self.seed, _LOG, seed, device=self.gamma.device)
+            for who, users in ((None, organic), (policy, bandit)):
+                events += self.lives(
+                    who, users, random, history=history, batch_size=batch_size,
+                    propensities=propensities, progress=progress,
+                )  # fmt: skip
+        views = [event for event in events if isinstance(event, Views)]
+        impressions = [event for event in events if isinstance(event, Impressions)]
+        return _log(self.num_items, views, impressions, propensities)
+
+    def lives(
+        self,
+        policy: AnyPolicy | None,
+        users: range,
+        random: CounterRandom,
+        *,
+        history: HistoryMode = "all",
+        batch_size: int = 1024,
+        propensities: bool = False,
+        progress: bool | str = False,
+    ) -> Iterator[Views | Impressions]:
+        """Everything that happens to ``users``, in portions; what `simulate` and `ab_test` are made of.
+
+        See `blob_pyro.simulation.users.simulate_users`. Draws from torch's generator if the policy does.
+        """
+        if history not in get_args(HistoryMode):
+            raise ValueError(f"history must be one of {get_args(HistoryMode)}, got {history!r}")
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if policy is not None:
+            check_policy(policy, self)
+        label = progress if isinstance(progress, str) else "users"
+        with tqdm(total=len(users), desc=label, unit="user", disable=not progress) as bar:
+            for start in range(users.start, users.stop, _USERS_AT_ONCE):
+                batch = torch.arange(start, min(start + _USERS_AT_ONCE, users.stop), device=self.gamma.device)
+                yield from simulate_users(
+                    self, policy, batch, random, history=history, batch_size=batch_size, propensities=propensities
+                )
+                bar.update(len(batch))
+
+    def oracle(self) -> Oracle:
+        """The policy that knows each user's interests and this environment's parameters: the upper bound."""
+        return Oracle(self)
+
+
+def _log(num_items: int, views: list[Views], impressions: list[Impressions], propensities: bool) -> EventLog:
+    def column(portions: list[Views] | list[Impressions], name: str) -> torch.Tensor:
+        values = [getattr(portion, name) for portion in portions]
+        return torch.cat(values) if values else torch.zeros(0, dtype=torch.int64)
+
+    return EventLog.from_arrays(
+        num_items,
+        view_user=column(views, "user"),
+        view_time=column(views, "time"),
+        view_item=column(views, "item"),
+        user=column(impressions, "user"),
+        time=column(impressions, "time"),
+        action=column(impressions, "action"),
+        reward=column(impressions, "click").to(torch.int64),
+        propensity=column(impressions, "propensity") if propensities else None,
+    )

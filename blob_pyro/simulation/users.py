@@ -1,0 +1,124 @@
+"""How users live: RecoGym 0.1.3.0's process, a round of sessions at a time.
+
+A user browses (*organic* state), is shown recommendations (*bandit* state), and leaves (*stop*). Each event is
+followed by one draw of the next state::
+
+    after a view             stop with prob_leave_organic, bandit with prob_organic_to_bandit, else organic
+    after a recommendation   stop with prob_leave_organic, organic with prob_bandit_to_organic, else bandit
+    after a click            organic, whatever the draw said, even stop
+
+    omega            ~ Normal(0, sigma_omega_initial)               interests on arrival, embedding_dim numbers
+    omega            ~ Normal(omega, sigma_omega)                   whenever the *draw* said organic
+    view | omega     ~ Categorical(softmax(gamma omega + mu_organic))
+    click | omega, a ~ Bernoulli(click_response(beta_a omega + mu_bandit_a))
+
+Interests stand still during recommendations, so click probabilities are those of the last context switch
+(unless ``change_omega_for_bandits``). A policy sees views and nothing else, so neither does it change its mind
+during a session of recommendations: all actions of the session are drawn at once, and the first click cuts it
+short. The loop therefore runs once per round of sessions, not once per event.
+
+The smallest uniforms mean *stop* in both states, so that a user's patience is nearly the same under every policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from blob_pyro.data import Histories
+from blob_pyro.simulation.decisions import AnyPolicy, Decisions
+from blob_pyro.simulation.environment import Environment
+from blob_pyro.simulation.random import CounterRandom
+from blob_pyro.simulation.sessions import Impressions, Views, arrive, browse, drift, recommend, session_length
+
+__all__ = ["HistoryMode", "simulate_users"]
+
+HistoryMode = Literal["all", "since_last_action"]
+
+
+@torch.no_grad()
+def simulate_users(
+    environment: Environment,
+    policy: AnyPolicy | None,
+    users: Tensor,
+    random: CounterRandom,
+    *,
+    history: HistoryMode = "all",
+    batch_size: int = 1024,
+    propensities: bool = False,
+) -> Iterator[Views | Impressions]:
+    """The lives of ``users``: the views of all their first sessions, then the impressions that follow, and so on.
+
+    Args:
+        environment: whose users they are.
+        policy: who recommends. None ends every life with its first organic session.
+        users: distinct user numbers, int64; they address the random numbers.
+        random: the table of random numbers.
+        history: what the policy sees: all the user's views before the decision, or those since the last one.
+        batch_size: sessions for which the policy decides in one call.
+        propensities: whether to compute them.
+    """
+    leave = environment.prob_leave_organic  # in both states: see Settings
+    row = torch.arange(len(users), device=users.device)  # into the memory
+    memory = _Memory(len(users), environment.num_items, users.device)
+    time, omega = torch.zeros_like(users), arrive(environment, random, users)
+    while len(users):
+        exits = leave + environment.prob_organic_to_bandit
+        viewed, door = session_length(random, users, time, exits)
+        views, omega = browse(environment, random, users, time, viewed, omega)
+        memory.append(row, viewed, views.item)
+        yield views
+        if policy is None:
+            return
+        time, stays = time + viewed, door >= leave
+        users, time, omega, row, viewed = (x[stays] for x in (users, time, omega, row, viewed))
+        if not len(users):
+            return
+
+        exits = leave + environment.prob_bandit_to_organic
+        length, door = session_length(random, users, time, exits)
+        shown, clicked = torch.empty_like(length), torch.empty_like(length, dtype=torch.bool)
+        # Sessions of like length together, so that little is drawn beyond a session's end.
+        for batch in length.argsort(descending=True, stable=True).split(batch_size):
+            recent = viewed[batch] if history == "since_last_action" else None
+            decisions = Decisions(policy, memory.recall(row[batch], recent), omega[batch], recent is not None)
+            impressions, shown[batch], clicked[batch], omega[batch] = recommend(
+                environment, random, decisions, users[batch], time[batch], length[batch], omega[batch], propensities
+            )
+            yield impressions
+        time = time + shown
+        returns = (shown == length) & (door >= leave)  # by the chain, which moves the interests; a click does not
+        if not environment.change_omega_for_bandits:
+            step = environment.sigma_omega * drift(environment, random, users[returns], time[returns] - 1)
+            omega[returns] += step
+        stays = returns | clicked
+        users, time, omega, row = (x[stays] for x in (users, time, omega, row))
+
+
+class _Memory:
+    """The views of each user so far: a rectangle that widens as needed, read through ragged `Histories`."""
+
+    def __init__(self, num_users: int, num_items: int, device: torch.device) -> None:
+        self.num_items = num_items
+        self.items = torch.zeros(num_users, 32, dtype=torch.int64, device=device)
+        self.lengths = torch.zeros(num_users, dtype=torch.int64, device=device)
+
+    def append(self, row: Tensor, count: Tensor, items: Tensor) -> None:
+        """Add ``count[i]`` views to ``row[i]``, from the flat ``items``."""
+        start = self.lengths[row]
+        self.lengths[row] = start + count
+        while int(self.lengths.max()) > self.items.shape[1]:
+            self.items = torch.cat([self.items, torch.zeros_like(self.items)], dim=1)
+        position = torch.arange(len(items), device=items.device) - (count.cumsum(0) - count - start).repeat_interleave(
+            count
+        )
+        self.items[row.repeat_interleave(count), position] = items
+
+    def recall(self, row: Tensor, recent: Tensor | None = None) -> Histories:
+        """The histories of these rows: everything, or the ``recent[i]`` latest views."""
+        lengths = self.lengths[row] if recent is None else recent
+        starts = row * self.items.shape[1] + self.lengths[row] - lengths
+        return Histories(self.items.view(-1), starts, lengths, self.num_items)
