@@ -1,0 +1,179 @@
+"""Graded quadrature meshes on which a whole vector of integrands is resolved at once.
+
+Everything here works on `rows`: independent problems (contexts) that are meshed side by side. A mesh is driven
+by a *monitor*: the length over which the sharpest integrand that matters there changes. Distances measured in
+that local length are called *units*; a Gauss-Legendre panel of 16 nodes covers four of them to rounding error.
+
+The local length is made Lipschitz before it is used. Otherwise a panel that straddles the end of a narrow
+integrand spends its width in the wide region beside it, and the narrow one is missed.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+NODES_PER_PANEL = 16
+UNITS_PER_PANEL = 4.0
+LIPSCHITZ = 0.25
+# Elements in a temporary: what stays in a core's cache, and what fills a GPU.
+CPU_BLOCK = 2**15
+CUDA_BLOCK = 2**25
+
+
+def block_elements(device: torch.device) -> int:
+    """The number of elements that one temporary should hold on `device`."""
+    return CUDA_BLOCK if device.type == "cuda" else CPU_BLOCK
+
+
+@functools.cache
+def _legendre(num_nodes: int) -> tuple[np.ndarray, np.ndarray]:
+    nodes, weights = np.polynomial.legendre.leggauss(num_nodes)
+    return (nodes + 1) / 2, weights / 2
+
+
+def gauss_legendre(num_nodes: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Nodes and weights of the Gauss-Legendre rule on [0, 1], in float64."""
+    nodes, weights = _legendre(num_nodes)
+    return torch.tensor(nodes, device=device), torch.tensor(weights, device=device)
+
+
+def _ratio(numerator: Callable[[Tensor], Tensor], x: Tensor, curvature: float) -> Tensor:
+    """`numerator(x) / x` with its limit 1 + curvature x at zero."""
+    small = x.abs() < 1e-6
+    safe = torch.where(small, 1.0, x)
+    return torch.where(small, 1 + curvature * x, numerator(safe) / safe)
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """A local length, linear between points, and the units it adds up to.
+
+    Attributes:
+        points: rows x (K + 1), not decreasing.
+        length: rows x (K + 1), the local length at the points.
+        units: rows x (K + 1), the integral of dy / length(y) from the first point.
+    """
+
+    points: Tensor
+    length: Tensor
+    units: Tensor
+
+    @classmethod
+    def from_points(cls, points: Tensor, length: Tensor) -> "Mesh":
+        """Measure a local length that is given at the points."""
+        step = points.diff(dim=-1)
+        growth = (length[:, 1:] - length[:, :-1]) / length[:, :-1]
+        units = step / length[:, :-1] * _ratio(torch.log1p, growth, -0.5)
+        return cls(points, length, torch.nn.functional.pad(units.cumsum(-1), (1, 0)))
+
+    @classmethod
+    def from_intervals(cls, points: Tensor, length: Tensor) -> "Mesh":
+        """Take rows x K lengths, one per interval, and use the largest Lipschitz function below them."""
+        at_points = torch.cat([length[:, :1], torch.minimum(length[:, 1:], length[:, :-1]), length[:, -1:]], dim=-1)
+        rightward = torch.cummin(at_points - LIPSCHITZ * points, dim=-1).values + LIPSCHITZ * points
+        leftward = torch.cummin((at_points + LIPSCHITZ * points).flip(-1), dim=-1).values.flip(-1) - LIPSCHITZ * points
+        # Far from the origin the additions above cancel; the length itself is never below its smallest value.
+        smooth = torch.minimum(rightward, leftward).clamp_min(length.amin(-1, keepdim=True))
+        return cls.from_points(points, torch.minimum(smooth, at_points))
+
+    @property
+    def total(self) -> Tensor:
+        """Units from end to end, one number a row."""
+        return self.units[:, -1]
+
+    def locate(self, units: Tensor) -> Tensor:
+        """The positions, rows x n, at which `units` (rows x n) have been passed."""
+        index = (torch.searchsorted(self.units, units.contiguous(), right=True) - 1).clamp_(
+            0, self.points.shape[-1] - 2
+        )
+        left, right = self.points.gather(-1, index), self.points.gather(-1, index + 1)
+        length = self.length.gather(-1, index)
+        step = right - left
+        slope = (self.length.gather(-1, index + 1) - length) / torch.where(step > 0, step, 1.0)
+        ahead = units - self.units.gather(-1, index)
+        return torch.minimum(left + length * ahead * _ratio(torch.expm1, slope * ahead, 0.5), right)
+
+    def spread(self, num_intervals: int) -> Tensor:
+        """Points, rows x (num_intervals + 1), at equal distances in units."""
+        fraction = torch.linspace(0, 1, num_intervals + 1, dtype=self.points.dtype, device=self.points.device)
+        points = self.locate(self.total[:, None] * fraction)
+        points[:, -1] = self.points[:, -1]
+        return points
+
+
+def refine(mesh: Mesh, monitor: Callable[[Tensor], tuple[Tensor, Tensor]], num_intervals: int, max_rounds: int) -> Mesh:
+    """Let `monitor` look at a mesh and redraw it until it has looked closely enough.
+
+    Args:
+        mesh: a first guess, which must cover everything that matters.
+        monitor: maps points (rows x (K + 1)) to the local length on each interval and whether the interval
+            matters (both rows x K). It may only err on the side of short lengths and of intervals that matter.
+        num_intervals: K.
+        max_rounds: at most this many looks.
+    """
+    for _ in range(max_rounds):
+        points = mesh.spread(num_intervals)
+        length, matters = monitor(points)
+        interval = torch.arange(num_intervals, device=points.device)
+        first = torch.where(matters, interval, num_intervals - 1).amin(-1, keepdim=True)
+        last = torch.maximum(torch.where(matters, interval + 1, 0).amax(-1, keepdim=True), first + 1)
+        # Cutting off an end makes its intervals empty; an empty or idle interval asks for nothing.
+        longest = torch.where(matters, length, 0.0).amax(-1, keepdim=True)
+        span = points[:, -1:] - points[:, :1]
+        length = torch.where(matters, length, torch.where(longest > 0, longest, span))
+        points = torch.minimum(torch.maximum(points, points.gather(-1, first)), points.gather(-1, last))
+        mesh = Mesh.from_intervals(points, length)
+        kept = (last - first).squeeze(-1)
+        if bool((mesh.total <= 3 * kept).all()):
+            break
+    return mesh
+
+
+@dataclass(frozen=True)
+class Panels:
+    """Quadrature panels of all rows in one flat list, ordered by row.
+
+    Attributes:
+        row: n, the row that each panel belongs to.
+        left: n, where it begins.
+        width: n.
+    """
+
+    row: Tensor
+    left: Tensor
+    width: Tensor
+
+    @classmethod
+    def from_mesh(cls, mesh: Mesh, units_per_panel: float = UNITS_PER_PANEL) -> "Panels":
+        """Cut every row into as few equal (in units) panels as `units_per_panel` allows."""
+        count = torch.ceil(mesh.total / units_per_panel).clamp_min(1)
+        step = torch.arange(int(count.max()) + 1, dtype=mesh.points.dtype, device=mesh.points.device)
+        edges = mesh.locate(mesh.total[:, None] * (step / count[:, None]).clamp_max(1.0))
+        count = count.long()
+        row = torch.arange(len(count), device=count.device).repeat_interleave(count)
+        start = (count.cumsum(0) - count).repeat_interleave(count)
+        column = torch.arange(len(row), device=count.device) - start
+        left = edges[row, column]
+        return cls(row, left, edges[row, column + 1] - left)
+
+    @classmethod
+    def concatenate(cls, parts: list["Panels"], rows_per_part: list[int]) -> "Panels":
+        """Join the panels of consecutive groups of rows."""
+        offsets = np.cumsum([0, *rows_per_part[:-1]]).tolist()
+        return cls(
+            torch.cat([part.row + offset for part, offset in zip(parts, offsets)]),
+            torch.cat([part.left for part in parts]),
+            torch.cat([part.width for part in parts]),
+        )
+
+    def blocks(self, panels_per_block: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield row (n), nodes and weights (n x nodes) for a few panels at a time."""
+        nodes, weights = gauss_legendre(NODES_PER_PANEL, self.left.device)
+        for start in range(0, len(self.row), panels_per_block):
+            part = slice(start, start + panels_per_block)
+            width = self.width[part, None]
+            yield self.row[part], self.left[part, None] + width * nodes, width * weights
