@@ -1,5 +1,9 @@
-"""BLOB in Pyro."""
+"""BLOB in Pyro: Bayesian organic-and-bandit recommenders, and policies with exact propensities."""
 
 from blob_pyro._version import __version__
+from blob_pyro.blo import BLO
+from blob_pyro.blob import BLOB
+from blob_pyro.data import EventLog, Histories
+from blob_pyro.models import BanditPriors, Learned
 
-__all__ = ["__version__"]
+__all__ = ["BLO", "BLOB", "BanditPriors", "EventLog", "Histories", "Learned", "__version__"]

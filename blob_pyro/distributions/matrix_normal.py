@@ -63,8 +63,8 @@ class MatrixNormal(TorchDistribution):
     def standard(cls, loc: Tensor) -> MatrixNormal:
         """``MN(loc, I, I)``."""
         n, m = loc.shape[-2:]
-        identity = {"dtype": loc.dtype, "device": loc.device}
-        return cls(loc, torch.eye(n, **identity), torch.eye(m, **identity), validate_args=False)
+        row, column = (torch.eye(size, dtype=loc.dtype, device=loc.device) for size in (n, m))
+        return cls(loc, row, column, validate_args=False)
 
     def expand(self, batch_shape: Size, _instance: TorchDistributionMixin | None = None) -> MatrixNormal:
         """See `pyro.distributions.TorchDistribution.expand`."""

@@ -66,8 +66,7 @@ class BanditModel(PyroModule):
         c_n &\sim \text{Bernoulli}(\sigma(\lambda_n))
 
     with :math:`s^+` the softplus. Equivalently :math:`\lambda_n = \beta_{a_n} \omega_n + \kappa_{a_n}` with
-    :math:`\beta \mid \Psi, w \sim MN(s^+(w_a) \Psi, s^+(w_b) \Psi\Psi', s^+(w_b) \Psi'\Psi / P)` up to the square of
-    :math:`s^+(w_b)`: zeta whitens its deviation from the mean.
+    :math:`\beta \mid \Psi, w \sim MN(s^+(w_a) \Psi, s^+(w_b) \Psi\Psi', s^+(w_b) \Psi'\Psi / P)`.
 
     Args:
         item_embedding: Psi, ``P x K``, as the organic model left it; not trained here.

@@ -1,0 +1,46 @@
+"""Draws to ArviZ: one converter for its 0.x and 1.x containers."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import xarray as xr
+from torch import Tensor
+
+from blob_pyro.models.sites import KAPPA, ZETA
+
+__all__ = ["to_inference_data"]
+
+DIMS: dict[str, tuple[str, ...]] = {KAPPA: ("item",), ZETA: ("factor", "interest_factor")}
+
+
+def to_inference_data(groups: dict[str, dict[str, Tensor]], item_ids: Sequence[Hashable]) -> Any:
+    """Label draws and put them into the installed ArviZ's container.
+
+    Draws of a guide are independent: they lie along one ``sample`` dimension, not along chains, and statistics that
+    compare chains do not apply to them. Pass ``sample_dims="sample"`` (ArviZ 1.x) where a function asks.
+
+    Args:
+        groups: per group ("posterior", "prior") draws of each site, ``num_samples x shape``.
+        item_ids: labels of the item dimension.
+
+    Returns:
+        ``arviz.InferenceData`` under ArviZ 0.x, ``xarray.DataTree`` under 1.x. Both have ``to_netcdf``.
+    """
+    import arviz as az  # here, because it takes longer to import than all the rest together
+
+    datasets = {name: _dataset(draws, item_ids) for name, draws in groups.items()}
+    if hasattr(az, "InferenceData"):
+        return az.InferenceData(**datasets)
+    return xr.DataTree.from_dict(datasets)
+
+
+def _dataset(draws: dict[str, Tensor], item_ids: Sequence[Hashable]) -> xr.Dataset:
+    variables = {}
+    for name, value in draws.items():
+        known = DIMS.get(name, ())
+        dims = known if len(known) == value.dim() - 1 else tuple(f"{name}_dim_{i}" for i in range(value.dim() - 1))
+        variables[name] = (("sample", *dims), value.cpu().numpy())
+    data = xr.Dataset(variables)
+    return data.assign_coords(item=list(item_ids)) if "item" in data.dims else data
