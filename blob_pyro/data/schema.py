@@ -57,7 +57,7 @@ def fail(table: str, column: str, bad: np.ndarray, values: Any, problem: str, re
     """Raise for the first true entry of ``bad``, if there is one."""
     if bad.any():
         row = int(bad.argmax())
-        value = values[row].as_py() if isinstance(values, (pa.ChunkedArray, pa.Array)) else values[row]
+        value = values[row].as_py() if isinstance(values, (pa.ChunkedArray, pa.Array)) else values[row].item()
         count = int(bad.sum())
         more = f" ({count} such rows)" if count > 1 else ""
         raise ValueError(f"{table}: column {column!r}, row {row}: {problem}, got {value!r}{more}. {remedy}")
