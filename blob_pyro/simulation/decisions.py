@@ -71,23 +71,28 @@ def check_policy(policy: AnyPolicy, environment: Environment, name: str = "polic
         )
 
 
-def sample_by_inversion(probs: Tensor, uniform: Tensor) -> Tensor:
+def sample_by_inversion(probs: Tensor, row: Tensor, uniform: Tensor) -> Tensor:
     """Categorical draws as the quantile function of given uniforms.
 
     Args:
         probs: ``N x P``, nonnegative; rows need not be normalised.
-        uniform: ``N x M``, float64 in the open interval (0, 1).
+        row: ``M`` int64, the distribution of each draw.
+        uniform: ``M``, float64 in the open interval (0, 1).
 
     Returns:
-        ``N x M`` int64 in ``0 .. P - 1``.
+        ``M`` int64 in ``0 .. P - 1``.
 
-    >>> sample_by_inversion(torch.tensor([[0.5, 0.0, 0.5]]), torch.tensor([[0.2, 0.49, 0.51, 0.99]]).double())
-    tensor([[0, 0, 2, 2]])
+    >>> uniform = torch.tensor([0.2, 0.49, 0.51, 0.99], dtype=torch.float64)
+    >>> sample_by_inversion(torch.tensor([[0.5, 0.0, 0.5]]), torch.tensor([0, 0, 0, 0]), uniform)
+    tensor([0, 0, 2, 2])
     """
-    cumulative = probs.to(torch.float64).cumsum(-1)
+    num_rows, num_items = probs.shape
+    cumulative = probs.cumsum(-1, dtype=torch.float64)
+    # All rows end to end make one sorted sequence: row r runs from r to r + 1.
+    cumulative.div_(cumulative[:, -1:].clone()).add_(torch.arange(num_rows, device=probs.device)[:, None])
     # right=True: an item without probability ends where it starts and is stepped over.
-    index = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
-    return index.clamp_(max=probs.shape[-1] - 1)
+    index = torch.searchsorted(cumulative.view(-1), uniform + row, right=True).sub_(row * num_items)
+    return index.clamp_(0, num_items - 1)
 
 
 class _Choice:
@@ -104,21 +109,21 @@ class _Choice:
         plain = type(distribution) in (torch.distributions.Categorical, dist.Categorical)
         self.probs = distribution.probs.to(device) if plain else None
 
-    def draw(self, uniform: Tensor) -> Tensor:
-        """Actions, one per uniform: ``N x M``."""
+    def draw(
+        self, session: Tensor, position: Tensor, uniform: Tensor, propensities: bool
+    ) -> tuple[Tensor, Tensor | None]:
         if self.probs is not None:
-            return sample_by_inversion(self.probs, uniform)
+            actions = sample_by_inversion(self.probs, session, uniform)
+            return actions, self.probs[session, actions].to(torch.float64) if propensities else None
+        width = int(position.max()) + 1 if len(position) else 0
         blocks = [
-            self.distribution.sample((min(_DRAWS_AT_ONCE, uniform.shape[1] - at),))
-            for at in range(0, uniform.shape[1], _DRAWS_AT_ONCE)
+            self.distribution.sample((min(_DRAWS_AT_ONCE, width - at),)) for at in range(0, width, _DRAWS_AT_ONCE)
         ]
-        return torch.cat(blocks).T.to(self.device) if blocks else uniform.to(torch.int64)
-
-    def propensity(self, actions: Tensor) -> Tensor:
-        """The policy's probability of each of ``N x M`` actions, float64."""
-        if self.probs is not None:
-            return self.probs.gather(1, actions).to(torch.float64)
-        return self.distribution.log_prob(actions.T).T.to(self.device, torch.float64).exp()
+        drawn = torch.cat(blocks)
+        actions = drawn.to(self.device)[position, session]
+        if not propensities:
+            return actions, None
+        return actions, self.distribution.log_prob(drawn).to(self.device, torch.float64)[position, session].exp()
 
 
 class Decisions:
@@ -144,14 +149,27 @@ class Decisions:
             nothing = torch.zeros_like(histories.lengths)
             self._rest = choose(Histories(histories.items, nothing, nothing, histories.num_items))
 
-    def draw(self, uniform: Tensor) -> Tensor:
-        """Actions of the users' next ``M`` recommendations, ``N x M`` int64, from uniforms of that shape."""
-        if self._rest is None:
-            return self._first.draw(uniform)
-        return torch.cat([self._first.draw(uniform[:, :1]), self._rest.draw(uniform[:, 1:])], dim=1)
+    def draw(
+        self, session: Tensor, position: Tensor, uniform: Tensor, propensities: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Actions, and their propensities if wanted.
 
-    def propensity(self, actions: Tensor) -> Tensor:
-        """The policy's probability of the ``N x M`` actions drawn, float64."""
+        Args:
+            session: ``M`` int64, whose recommendation it is: ``0 .. N - 1``.
+            position: ``M`` int64, its place in the session, from 0.
+            uniform: ``M`` float64 in (0, 1), used if the policy is categorical.
+            propensities: whether to compute the policy's probabilities of the actions.
+
+        Returns:
+            ``M`` int64, and ``M`` float64 or None.
+        """
         if self._rest is None:
-            return self._first.propensity(actions)
-        return torch.cat([self._first.propensity(actions[:, :1]), self._rest.propensity(actions[:, 1:])], dim=1)
+            return self._first.draw(session, position, uniform, propensities)
+        action, propensity = torch.empty_like(session), torch.empty_like(uniform)
+        for choice, part in ((self._first, position == 0), (self._rest, position > 0)):
+            if not part.any():
+                continue
+            action[part], probability = choice.draw(session[part], position[part], uniform[part], propensities)
+            if probability is not None:
+                propensity[part] = probability
+        return action, propensity if propensities else None

@@ -20,7 +20,8 @@ def click_response(logit: Tensor) -> Tensor:
     >>> [round(p, 4) for p in click_response(torch.tensor([-20.0, 0.0, 20.0])).tolist()]
     [0.0045, 0.0094, 0.0291]
     """
-    return torch.sigmoid(5 * torch.sigmoid(2 * torch.sigmoid(0.3 * logit) - 2) - 6)
+    inner = torch.sigmoid(0.3 * logit).mul_(2).sub_(2).sigmoid_()
+    return inner.mul_(5).sub_(6).sigmoid_()
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,4 +73,5 @@ class Environment(Settings):
         """
         if actions is None:
             return click_response(omega @ self.beta.T + self.mu_bandit)
-        return click_response((self.beta[actions] * omega).sum(-1) + self.mu_bandit[actions])
+        affinity = torch.einsum("...k,...k->...", self.beta[actions], omega)
+        return click_response(affinity.add_(self.mu_bandit[actions]))

@@ -71,18 +71,18 @@ def hash_key(*parts: int) -> int:
 
 
 class CounterRandom:
-    """Uniform and normal numbers addressed by ``(user, event, slot)``.
+    """Uniform and normal numbers addressed by user, event and slot.
 
     Args:
         key: the integers that name this table of numbers (a seed, a purpose, ...).
         device: where the numbers are computed. The 64 bits behind a number are the same on every device.
 
-    Coordinates are int64 tensors (``event`` and ``slot`` may also be integers) that broadcast against each other.
+    `page` finds the numbers of an event, `uniform` and `normal` read them. All coordinates are int64 tensors or
+    integers that broadcast against each other.
 
     >>> table = CounterRandom(0)
-    >>> users = torch.arange(3)
-    >>> together = table.uniform(users, 7, 0)
-    >>> alone = table.uniform(users[2:], 7, 0)
+    >>> together = table.uniform(table.page(torch.arange(3), 7), 0)
+    >>> alone = table.uniform(table.page(torch.tensor([2]), 7), 0)
     >>> bool(together[2] == alone)
     True
     """
@@ -91,21 +91,24 @@ class CounterRandom:
         self.key = hash_key(*key)
         self.device = torch.device(device) if device is not None else torch.device("cpu")
 
-    def bits(self, user: Tensor, event: Tensor | int, slot: Tensor | int) -> Tensor:
-        """64 random bits as an int64, shaped as the coordinates broadcast."""
-        bits = _mix_(user * _signed(_USER) + _signed(self.key))
-        bits = _mix_(bits + _scaled(event, _EVENT))
-        return _mix_(bits + _scaled(slot, _SLOT))
+    def page(self, user: Tensor, event: Tensor | int) -> Tensor:
+        """Where the numbers of these users' events are found: an int64 hash, shaped as the coordinates broadcast."""
+        page = _mix_(user * _signed(_USER) + _signed(self.key))
+        return _mix_(page + _scaled(event, _EVENT))
 
-    def uniform(self, user: Tensor, event: Tensor | int, slot: Tensor | int) -> Tensor:
+    def bits(self, page: Tensor, slot: Tensor | int) -> Tensor:
+        """64 random bits as an int64."""
+        return _mix_(page + _scaled(slot, _SLOT))
+
+    def uniform(self, page: Tensor, slot: Tensor | int) -> Tensor:
         """Uniform on the *open* interval (0, 1), in float64 with 52 random bits."""
-        bits = self.bits(user, event, slot)
         # Half a step above the 52-bit grid: neither 0 nor 1 can occur, so quantile functions stay finite.
-        return ((bits >> 12).bitwise_and_((1 << 52) - 1)).to(torch.float64).add_(0.5).mul_(2.0**-52)
+        grid = (self.bits(page, slot) >> 12).bitwise_and_((1 << 52) - 1)
+        return grid.to(torch.float64).add_(0.5).mul_(2.0**-52)
 
-    def normal(self, user: Tensor, event: Tensor | int, slot: Tensor | int) -> Tensor:
+    def normal(self, page: Tensor, slot: Tensor | int) -> Tensor:
         """Standard normal by the quantile function, in float64."""
-        return torch.special.ndtri(self.uniform(user, event, slot))
+        return torch.special.ndtri(self.uniform(page, slot))
 
 
 @contextlib.contextmanager

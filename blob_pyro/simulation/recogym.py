@@ -36,7 +36,7 @@ class RecoGym(Environment):
 
     >>> environment = RecoGym(num_items=10, num_flips=5, seed=0)
     >>> environment.simulate(num_users=20, num_organic_users=30)
-    EventLog(50 users, 10 items, 731 views, 2,222 impressions in 154 distinct contexts, 29 rewarded)
+    EventLog(50 users, 10 items, 685 views, 1,991 impressions in 134 distinct contexts, 18 rewarded)
     """
 
     def simulate(

@@ -6,6 +6,7 @@ the user's life of the event that it belongs to, over views and impressions alik
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -15,13 +16,12 @@ from blob_pyro.simulation.decisions import Decisions, sample_by_inversion
 from blob_pyro.simulation.environment import Environment
 from blob_pyro.simulation.random import CounterRandom
 
-__all__ = ["Impressions", "Views", "arrive", "browse", "drift", "recommend", "session_length"]
+__all__ = ["Impressions", "Views", "arrive", "browse", "drift", "patience", "recommend", "session_length"]
 
 # What the numbers of one event are used for; the interests take embedding_dim slots from _INTERESTS on.
-_TRANSITION, _VIEW, _CLICK, _ACTION, _INTERESTS = 0, 1, 2, 3, 4
-# Transitions looked up per step of the search for a session's end, and views scored together (as many as keep the
-# scores of the whole catalogue in cache). No result depends on either.
-_LOOK_AHEAD, _SCORES_AT_ONCE = 16, 1 << 17
+_LEAVE, _SWITCH, _VIEW, _CLICK, _ACTION, _INTERESTS = 0, 1, 2, 3, 4, 5
+# Views scored together: as many as keep the scores of the whole catalogue in cache. No result depends on it.
+_SCORES_AT_ONCE = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def drift(environment: Environment, random: CounterRandom, user: Tensor, event: 
     """The step that interests take after ``event``: ``... x embedding_dim``, before any scale is applied."""
     slots = torch.arange(_INTERESTS, _INTERESTS + environment.embedding_dim, device=user.device)
     event = event if isinstance(event, int) else event.unsqueeze(-1)
-    return random.normal(user.unsqueeze(-1), event, slots)
+    return random.normal(random.page(user.unsqueeze(-1), event), slots)
 
 
 def arrive(environment: Environment, random: CounterRandom, user: Tensor) -> Tensor:
@@ -64,32 +64,44 @@ def arrive(environment: Environment, random: CounterRandom, user: Tensor) -> Ten
     return environment.sigma_omega_initial * drift(environment, random, user, -1)
 
 
+def patience(environment: Environment, random: CounterRandom, user: Tensor, event: Tensor | int) -> Tensor:
+    """The event after which the chain will say stop, ``N`` int64, given that it has not up to and with ``event``.
+
+    RecoGym leaves with the same probability in both states, so this can be known in advance, and does not depend
+    on the policy until a click keeps the user from leaving.
+    """
+    page = random.page(user, event)
+    return event + _geometric(random.uniform(page, _LEAVE), environment.prob_leave_organic)
+
+
 def session_length(
-    random: CounterRandom, user: Tensor, start: Tensor, exit_probability: float
+    environment: Environment, random: CounterRandom, user: Tensor, start: Tensor, leaves: Tensor, switch: float
 ) -> tuple[Tensor, Tensor]:
     """How long the chain stays in its state.
 
     Args:
+        environment: whose users they are.
         random: the table of random numbers.
         user: ``N`` user numbers.
         start: ``N``, the session's first event.
-        exit_probability: of leaving the state after an event, by whatever door.
+        leaves: ``N``, the event after which the chain will say stop: see `patience`.
+        switch: probability of changing to the other state after an event.
 
     Returns:
-        The number of events, ``N`` int64, at least 1; and the uniform that ended the session, ``N`` float64,
-        below ``exit_probability``: where it lies tells the door.
+        The number of events, ``N`` int64, at least 1; and whether it is a change of state, not a stop, that ends it.
     """
-    length, decisive = torch.empty_like(start), torch.empty(len(user), dtype=torch.float64, device=user.device)
-    ahead = torch.arange(_LOOK_AHEAD, device=user.device)
-    pending = torch.arange(len(user), device=user.device)
-    while len(pending):
-        draw = random.uniform(user[pending, None], start[pending, None] + ahead, _TRANSITION)
-        leaves, first = (draw < exit_probability).max(dim=1)  # the first of equal maxima
-        found, first = pending[leaves], first[leaves]
-        length[found] = ahead[0] + first + 1
-        decisive[found] = draw[leaves].gather(1, first[:, None]).squeeze(1)
-        pending, ahead = pending[~leaves], ahead + _LOOK_AHEAD
-    return length, decisive
+    leave = environment.prob_leave_organic
+    given_stays = switch / (1 - leave) if leave < 1 else 0.0
+    length = _geometric(random.uniform(random.page(user, start), _SWITCH), given_stays)
+    left = leaves - start + 1
+    return torch.minimum(length, left), length < left
+
+
+def _geometric(uniform: Tensor, probability: float) -> Tensor:
+    """Trials up to and with the first success, by inversion; beyond any lifetime if there is none."""
+    if probability == 0:
+        return torch.full_like(uniform, 2**62, dtype=torch.int64)
+    return (uniform.log() / math.log1p(-min(probability, 1 - 2**-53))).ceil_().clamp_(1, 2**62).to(torch.int64)
 
 
 def browse(
@@ -115,11 +127,11 @@ def browse(
     step = environment.sigma_omega * drift(environment, random, user[session], time - 1)
     # The step before the first view was the caller's to take, or not.
     path = omega[session] + _cumulative_sum(step.masked_fill_((position == 0)[:, None], 0.0), position)
-    draw = random.uniform(user[session], time, _VIEW)[:, None]
+    draw = random.uniform(random.page(user[session], time), _VIEW)
     rows = max(1, _SCORES_AT_ONCE // environment.num_items)
     item = [
-        sample_by_inversion(environment.organic_probability(interests), uniform).squeeze(1)
-        for interests, uniform in zip(path.split(rows), draw.split(rows))
+        sample_by_inversion(environment.organic_probability(part), torch.arange(len(part), device=part.device), uniform)
+        for part, uniform in zip(path.split(rows), draw.split(rows))
     ]
     omega = path[last]
     if environment.change_omega_for_bandits:
@@ -152,29 +164,31 @@ def recommend(
     Returns:
         The impressions; for each user their number and whether the last was clicked; the interests after them.
     """
-    position = torch.arange(int(length.max()), device=user.device)
-    events = start[:, None] + position
-    actions = decisions.draw(random.uniform(user[:, None], events, _ACTION))
-    path = omega[:, None, :]
+    session = torch.repeat_interleave(length)
+    position = torch.arange(len(session), device=user.device) - (length.cumsum(0) - length)[session]
+    event = start[session] + position
+    page = random.page(user[session], event)
+    action, propensity = decisions.draw(session, position, random.uniform(page, _ACTION), propensities)
+    path = omega[session]
     if environment.change_omega_for_bandits:
-        steps = environment.sigma_omega * drift(environment, random, user[:, None], events)
-        path = torch.cat([path, path + steps.cumsum(1)], dim=1)
-        probability = environment.click_probability(path[:, :-1], actions)
-    else:
-        probability = environment.click_probability(path, actions)
-    click = (random.uniform(user[:, None], events, _CLICK) < probability) & (position < length[:, None])
-    clicked, first_click = click.max(dim=1)
-    shown = torch.where(clicked, first_click + 1, length)
+        steps = environment.sigma_omega * drift(environment, random, user[session], event)
+        after = path + _cumulative_sum(steps, position)
+        path = after - steps
+    probability = environment.click_probability(path, action)
+    clicks = (random.uniform(page, _CLICK) < probability).nonzero().squeeze(1)
+    clicked = torch.zeros_like(length, dtype=torch.bool).index_fill_(0, session[clicks], True)
+    shown = length.scatter_reduce(0, session[clicks], position[clicks] + 1, "amin")
+    seen = position < shown[session]
+    last = (position + 1 == shown[session])[seen]
     if environment.change_omega_for_bandits:
-        omega = path[torch.arange(len(user), device=user.device), shown]
-    seen = position < shown[:, None]
+        omega = after[seen][last]
     impressions = Impressions(
-        user=user.repeat_interleave(shown),
-        time=events[seen],
-        action=actions[seen],
-        click=click[seen],
+        user=user[session[seen]],
+        time=event[seen],
+        action=action[seen],
+        click=last & clicked[session[seen]],
         click_probability=probability[seen],
-        propensity=decisions.propensity(actions)[seen] if propensities else None,
+        propensity=propensity[seen] if propensity is not None else None,
     )
     return impressions, shown, clicked, omega
 

@@ -17,7 +17,9 @@ Interests stand still during recommendations, so click probabilities are those o
 during a session of recommendations: all actions of the session are drawn at once, and the first click cuts it
 short. The loop therefore runs once per round of sessions, not once per event.
 
-The smallest uniforms mean *stop* in both states, so that a user's patience is nearly the same under every policy.
+The chain of states is not stepped through either: the next *stop* and the next change of state are geometric
+variables, drawn at once. Both states stop with the same probability, so a user's patience is drawn once for life,
+and is the same under every policy until a click overrules it.
 """
 
 from __future__ import annotations
@@ -32,7 +34,16 @@ from blob_pyro.data import Histories
 from blob_pyro.simulation.decisions import AnyPolicy, Decisions
 from blob_pyro.simulation.environment import Environment
 from blob_pyro.simulation.random import CounterRandom
-from blob_pyro.simulation.sessions import Impressions, Views, arrive, browse, drift, recommend, session_length
+from blob_pyro.simulation.sessions import (
+    Impressions,
+    Views,
+    arrive,
+    browse,
+    drift,
+    patience,
+    recommend,
+    session_length,
+)
 
 __all__ = ["HistoryMode", "simulate_users"]
 
@@ -61,25 +72,23 @@ def simulate_users(
         batch_size: sessions for which the policy decides in one call.
         propensities: whether to compute them.
     """
-    leave = environment.prob_leave_organic  # in both states: see Settings
     row = torch.arange(len(users), device=users.device)  # into the memory
     memory = _Memory(len(users), environment.num_items, users.device)
     time, omega = torch.zeros_like(users), arrive(environment, random, users)
+    leaves = patience(environment, random, users, -1)
     while len(users):
-        exits = leave + environment.prob_organic_to_bandit
-        viewed, door = session_length(random, users, time, exits)
+        viewed, stays = session_length(environment, random, users, time, leaves, environment.prob_organic_to_bandit)
         views, omega = browse(environment, random, users, time, viewed, omega)
         memory.append(row, viewed, views.item)
         yield views
         if policy is None:
             return
-        time, stays = time + viewed, door >= leave
-        users, time, omega, row, viewed = (x[stays] for x in (users, time, omega, row, viewed))
-        if not len(users):
+        time = time + viewed
+        users, time, omega, leaves, row, viewed = (x[stays] for x in (users, time, omega, leaves, row, viewed))
+        if not len(users):  # a policy need not know what to do with nobody
             return
 
-        exits = leave + environment.prob_bandit_to_organic
-        length, door = session_length(random, users, time, exits)
+        length, returns = session_length(environment, random, users, time, leaves, environment.prob_bandit_to_organic)
         shown, clicked = torch.empty_like(length), torch.empty_like(length, dtype=torch.bool)
         # Sessions of like length together, so that little is drawn beyond a session's end.
         for batch in length.argsort(descending=True, stable=True).split(batch_size):
@@ -90,12 +99,15 @@ def simulate_users(
             )
             yield impressions
         time = time + shown
-        returns = (shown == length) & (door >= leave)  # by the chain, which moves the interests; a click does not
+        # The chain's own return moves the interests; a click brings the user back as they were.
+        returns = returns & (shown == length)
         if not environment.change_omega_for_bandits:
-            step = environment.sigma_omega * drift(environment, random, users[returns], time[returns] - 1)
-            omega[returns] += step
+            step = drift(environment, random, users[returns], time[returns] - 1)
+            omega[returns] += environment.sigma_omega * step
+        kept = clicked & (time - 1 == leaves)  # by a click on the last recommendation before leaving
+        leaves[kept] = patience(environment, random, users[kept], leaves[kept])
         stays = returns | clicked
-        users, time, omega, row = (x[stays] for x in (users, time, omega, row))
+        users, time, omega, leaves, row = (x[stays] for x in (users, time, omega, leaves, row))
 
 
 class _Memory:
