@@ -2,14 +2,14 @@
 
 Everything here works on `rows`: independent problems (contexts) that are meshed side by side. A mesh is driven
 by a *monitor*: the length over which the sharpest integrand that matters there changes. Distances measured in
-that local length are called *units*; a Gauss-Legendre panel of 16 nodes covers four of them to rounding error.
+that local length are called *units*; a Gauss-Legendre panel of 16 nodes covers five of them to rounding error.
 
 The local length is made Lipschitz before it is used. Otherwise a panel that straddles the end of a narrow
 integrand spends its width in the wide region beside it, and the narrow one is missed.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 NODES_PER_PANEL = 16
-UNITS_PER_PANEL = 4.0
 LIPSCHITZ = 0.25
 # Elements in a temporary: what stays in a core's cache, and what fills a GPU.
 CPU_BLOCK = 2**15
@@ -105,17 +104,16 @@ class Mesh:
         return points
 
 
-def refine(mesh: Mesh, monitor: Callable[[Tensor], tuple[Tensor, Tensor]], num_intervals: int, max_rounds: int) -> Mesh:
+def refine(mesh: Mesh, monitor: Callable[[Tensor], tuple[Tensor, Tensor]], intervals: Sequence[int]) -> Mesh:
     """Let `monitor` look at a mesh and redraw it until it has looked closely enough.
 
     Args:
         mesh: a first guess, which must cover everything that matters.
         monitor: maps points (rows x (K + 1)) to the local length on each interval and whether the interval
             matters (both rows x K). It may only err on the side of short lengths and of intervals that matter.
-        num_intervals: K.
-        max_rounds: at most this many looks.
+        intervals: how many intervals to use for each look; their number is the largest number of looks.
     """
-    for _ in range(max_rounds):
+    for num_intervals in intervals:
         points = mesh.spread(num_intervals)
         length, matters = monitor(points)
         interval = torch.arange(num_intervals, device=points.device)
@@ -148,7 +146,7 @@ class Panels:
     width: Tensor
 
     @classmethod
-    def from_mesh(cls, mesh: Mesh, units_per_panel: float = UNITS_PER_PANEL) -> "Panels":
+    def from_mesh(cls, mesh: Mesh, units_per_panel: float) -> "Panels":
         """Cut every row into as few equal (in units) panels as `units_per_panel` allows."""
         count = torch.ceil(mesh.total / units_per_panel).clamp_min(1)
         step = torch.arange(int(count.max()) + 1, dtype=mesh.points.dtype, device=mesh.points.device)

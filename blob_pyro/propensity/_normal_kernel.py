@@ -24,15 +24,34 @@ from torch.autograd.function import once_differentiable
 
 from blob_pyro.propensity._mesh import NODES_PER_PANEL, Mesh, Panels, block_elements, refine
 
-# Phi(-38) = 3e-316: probabilities down to 1e-300 keep their relative accuracy, with 15 digits to spare.
-TAIL = 38.0
-LOG_FLOOR = -722.0
-# An integrand is dropped where it is below e^-42 (6e-19) of its own peak.
-LOG_TRIM = 42.0
-COARSE_INTERVALS = 32
-MAX_ROUNDS = 8
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How far and how finely to integrate.
+
+    Attributes:
+        tail: arms further than this many standard deviations below the origin are out of reach.
+        log_floor: integration starts where the distribution function of the maximum has this logarithm.
+        log_trim: an integrand is dropped where it is e^-log_trim of its own peak.
+        units_per_panel: the width of the panels, see :mod:`blob_pyro.propensity._mesh`.
+        intervals: how many intervals the successive looks at a mesh use; most problems need two looks.
+    """
+
+    tail: float
+    log_floor: float
+    log_trim: float
+    units_per_panel: float
+    intervals: tuple[int, ...]
+
+
+# Phi(-38) = 3e-316: probabilities down to 1e-300 keep their relative accuracy. e^-42 = 6e-19 is rounding error.
+EXACT = Accuracy(tail=38.0, log_floor=-722.0, log_trim=42.0, units_per_panel=5.0, intervals=(12,) + 7 * (32,))
+# About 1e-8: for averages over many conditional problems, whose own error is larger.
+QUICK = Accuracy(tail=11.0, log_floor=-60.0, log_trim=20.0, units_per_panel=9.0, intervals=(8,) + 7 * (16,))
 # With more arms than this the rounding of F close to 1 adds up, and the upper tails are taken by log1p.
 MANY_ARMS = 4096
+# What a coarse look remembers of its slices of arms; it recomputes them for very large sets.
+KEPT_SLICES = 16
 _SQRT_HALF = math.sqrt(0.5)
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
@@ -60,11 +79,11 @@ class _Arms:
     truncated: Tensor
 
     @classmethod
-    def place(cls, loc: Tensor, scale: Tensor) -> "_Arms":
+    def place(cls, loc: Tensor, scale: Tensor, accuracy: Accuracy) -> "_Arms":
         random = scale > 0
         deterministic = torch.where(random, -math.inf, loc).amax(-1, keepdim=True)
         fixed = ~random & (loc == deterministic)
-        lower = _lower_limit(loc, scale, random)
+        lower = _lower_limit(loc, scale, random, accuracy)
         truncated = deterministic.squeeze(-1) >= lower
         origin = torch.where(truncated, deterministic.squeeze(-1), lower)
         scale = torch.where(random, scale, 1.0)
@@ -72,29 +91,33 @@ class _Arms:
         return cls(origin, offset, scale, scale.reciprocal(), random, fixed, truncated)
 
 
-def _normal_terms(y: Tensor, offset: Tensor, rate: Tensor, careful: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """z, log F(z) and the hazard phi(z) / F(z), each ... x Q x A, for y (... x Q) and arms (... x A)."""
+def _normal_terms(y: Tensor, offset: Tensor, rate: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """z, F(z) and the hazard phi(z) / F(z), each ... x Q x A, for y (... x Q) and arms (... x A)."""
     z = (y[..., :, None] - offset[..., None, :]).mul_(rate[..., None, :])
     cdf = torch.erfc(z * -_SQRT_HALF).mul_(0.5)
-    log_cdf = cdf.log()
-    if careful:
-        log_cdf = torch.where(z > 0, torch.log1p(torch.erfc(z * _SQRT_HALF).mul_(-0.5)), log_cdf)
     hazard = (z * z).mul_(-0.5).sub_(_LOG_SQRT_2PI).exp_().div_(cdf)
-    return z, log_cdf, hazard
+    return z, cdf, hazard
 
 
-def _lower_limit(loc: Tensor, scale: Tensor, random: Tensor) -> Tensor:
-    """Where S(y) = LOG_FLOOR, approached from below: nothing under it can matter to a probability of 1e-300.
+def _log_product(z: Tensor, cdf: Tensor, num_arms: int) -> Tensor:
+    """S, the sum over these arms of log F. What underflows here is below the smallest probability of interest."""
+    if num_arms <= MANY_ARMS:
+        return cdf.prod(-1).log_()
+    upper_tail = torch.erfc(z * _SQRT_HALF).mul_(-0.5)
+    return torch.where(z > 0, upper_tail.log1p_(), cdf.log()).sum(-1)
+
+
+def _lower_limit(loc: Tensor, scale: Tensor, random: Tensor, accuracy: Accuracy) -> Tensor:
+    """Where S(y) reaches the floor, approached from below: what lies under it matters to no probability above it.
 
     Newton's method on sqrt(-S), which is convex and decreasing (a norm of convex functions), cannot overshoot.
     """
-    y = (loc - TAIL * scale).amax(-1)
+    y = (loc - accuracy.tail * scale).amax(-1)
     rate = torch.where(random, scale, math.inf).reciprocal()
-    target = math.sqrt(-LOG_FLOOR)
-    careful = loc.shape[-1] > MANY_ARMS
+    target = math.sqrt(-accuracy.log_floor)
     for _ in range(8):
-        _, log_cdf, hazard = _normal_terms(torch.zeros_like(y)[:, None], loc - y[:, None], rate, careful)
-        root = torch.where(random[:, None, :], log_cdf, 0.0).sum(-1).neg().clamp_min_(0).sqrt_().squeeze(-1)
+        _, cdf, hazard = _normal_terms(torch.zeros_like(y)[:, None], loc - y[:, None], rate)
+        root = torch.where(random[:, None, :], cdf.log(), 0.0).sum(-1).neg().clamp_min_(0).sqrt_().squeeze(-1)
         slope = (hazard.squeeze(-2) * rate).sum(-1)
         move = torch.where((root > target) & (slope > 0), 2 * root * (root - target) / slope.clamp_min(1e-300), 0.0)
         y = y + move
@@ -110,6 +133,7 @@ def _shortest_scale(
     total_hazard: Tensor,
     arms: _Arms,
     part: slice,
+    accuracy: Accuracy,
 ) -> Tensor:
     """The smallest scale among those arms of `part` that matter on each interval; infinite where none does."""
     z, log_cdf, hazard = terms
@@ -125,11 +149,11 @@ def _shortest_scale(
     from_left = torch.addcmul(log_integrand[:, :-1], slope[:, :-1].clamp_min(0), width)
     from_right = torch.addcmul(log_integrand[:, 1:], slope[:, 1:].clamp_max(0), width, value=-1)
     bound = torch.minimum(from_left, from_right)
-    threshold = torch.where(random, (peak - LOG_TRIM).clamp_min(LOG_FLOOR), math.inf)
+    threshold = torch.where(random, (peak - accuracy.log_trim).clamp_min(accuracy.log_floor), math.inf)
     return torch.where(bound > threshold[:, None, :], scale[:, None, :], math.inf).amin(-1)
 
 
-def _monitor(points: Tensor, arms: _Arms) -> tuple[Tensor, Tensor]:
+def _monitor(points: Tensor, arms: _Arms, accuracy: Accuracy) -> tuple[Tensor, Tensor]:
     """The local length on each interval between `points`, and whether any arm's integrand matters there.
 
     log g_i = log h_i + S is concave: its tangents at both ends bound it on the interval, and its largest value at
@@ -139,18 +163,23 @@ def _monitor(points: Tensor, arms: _Arms) -> tuple[Tensor, Tensor]:
     rows, num_points = points.shape
     num_arms = arms.offset.shape[-1]
     parts = _arm_slices(num_arms, block_elements(points.device) // (rows * num_points))
-    terms = None
+
+    def terms(part: slice) -> tuple[Tensor, Tensor, Tensor]:
+        z, cdf, hazard = _normal_terms(points, arms.offset[:, part], arms.rate[:, part])
+        return z, cdf.log_(), hazard
+
+    kept = []
     total, total_hazard = torch.zeros_like(points), torch.zeros_like(points)
     for part in parts:
-        terms = _normal_terms(points, arms.offset[:, part], arms.rate[:, part], num_arms > MANY_ARMS)
-        total += terms[1].sum(-1)
-        total_hazard += torch.einsum("rka,ra->rk", terms[2], arms.rate[:, part])
+        kept.append(terms(part))
+        total += kept[-1][1].sum(-1)
+        total_hazard += torch.bmm(kept[-1][2], arms.rate[:, part, None]).squeeze(-1)
+        if len(parts) > KEPT_SLICES:
+            kept.clear()
     shortest = torch.full_like(points[:, 1:], math.inf)
-    for part in parts:
-        if len(parts) > 1:
-            terms = _normal_terms(points, arms.offset[:, part], arms.rate[:, part], num_arms > MANY_ARMS)
-        assert terms is not None
-        shortest = torch.minimum(shortest, _shortest_scale(points, terms, total, total_hazard, arms, part))
+    for index, part in enumerate(parts):
+        these = kept[index] if kept else terms(part)
+        shortest = torch.minimum(shortest, _shortest_scale(points, these, total, total_hazard, arms, part, accuracy))
     step = points.diff(dim=-1)
     drop = -total_hazard.diff(dim=-1).clamp_max_(0)
     curvature = torch.where(step > 0, drop / step, 0.0)
@@ -162,20 +191,22 @@ def _arm_slices(num_arms: int, per_slice: int) -> list[slice]:
     return [slice(start, min(start + per_slice, num_arms)) for start in range(0, num_arms, per_slice)]
 
 
-def _panels(arms: _Arms) -> Panels:
-    """Panels on which every integrand that can reach 1e-300 is resolved to rounding error."""
-    reaching = arms.random & (arms.offset + TAIL * arms.scale > 0)
-    end = torch.where(reaching, arms.offset + TAIL * arms.scale, 0.0).amax(-1)
+def _panels(arms: _Arms, accuracy: Accuracy) -> Panels:
+    """Panels on which every integrand that can reach the floor is resolved."""
+    tail = accuracy.tail
+    reaching = arms.random & (arms.offset + tail * arms.scale > 0)
+    end = torch.where(reaching, arms.offset + tail * arms.scale, 0.0).amax(-1)
     shortest = torch.where(reaching, arms.scale, math.inf).amin(-1)
     # A row of deterministic arms has nothing to integrate, over a range of any length.
     shortest = torch.where(shortest < math.inf, shortest, 1.0)
     end = torch.where(end > 0, end, 1.0)
-    # At a distance d from the origin, an arm that reaches it has a scale of at least d / (2 TAIL).
-    knee = torch.minimum(2 * TAIL * shortest, end)
+    # At a distance d from the origin, an arm that reaches it has a scale of at least d / (2 tail).
+    knee = torch.minimum(2 * tail * shortest, end)
     points = torch.stack([torch.zeros_like(end), knee, end], dim=-1)
-    length = torch.stack([shortest, shortest, torch.maximum(shortest, end / (2 * TAIL))], dim=-1)
+    length = torch.stack([shortest, shortest, torch.maximum(shortest, end / (2 * tail))], dim=-1)
     first_guess = Mesh.from_points(points, length)
-    return Panels.from_mesh(refine(first_guess, lambda y: _monitor(y, arms), COARSE_INTERVALS, MAX_ROUNDS))
+    mesh = refine(first_guess, lambda y: _monitor(y, arms, accuracy), accuracy.intervals)
+    return Panels.from_mesh(mesh, accuracy.units_per_panel)
 
 
 def _blocks(panels: Panels, arms: _Arms) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
@@ -185,24 +216,24 @@ def _blocks(panels: Panels, arms: _Arms) -> Iterator[tuple[Tensor, Tensor, Tenso
     for row, nodes, weights in panels.blocks(max(1, per_block // num_arms)):
         hazards, log_mass = [], torch.zeros_like(nodes)
         for part in _arm_slices(num_arms, max(per_block, num_arms if len(row) > 1 else 0)):
-            _, log_cdf, hazard = _normal_terms(
-                nodes, arms.offset[row, part], arms.rate[row, part], num_arms > MANY_ARMS
-            )
-            log_mass += log_cdf.sum(-1)
+            z, cdf, hazard = _normal_terms(nodes, arms.offset[row, part], arms.rate[row, part])
+            log_mass += _log_product(z, cdf, num_arms)
             hazards.append(hazard)
         yield row, nodes, torch.cat(hazards, dim=-1) if len(hazards) > 1 else hazards[0], log_mass.exp_().mul_(weights)
 
 
-def _rows_per_chunk(num_arms: int, device: torch.device) -> int:
-    return max(1, 2 * block_elements(device) // ((COARSE_INTERVALS + 1) * num_arms))
+def _rows_per_chunk(num_arms: int, device: torch.device, accuracy: Accuracy) -> int:
+    # Eight rows where memory allows spread the fixed cost of a chunk; fewer fill the cache better.
+    rows = 2 * block_elements(device) // ((max(accuracy.intervals) + 1) * num_arms)
+    return max(rows, 8 if num_arms <= MANY_ARMS else 1)
 
 
 def _deterministic_node(arms: _Arms) -> tuple[Tensor, Tensor, Tensor]:
     """z, hazard and the probability e^S of the best deterministic score, which is the origin where it can win."""
     num_arms = arms.offset.shape[-1]
     start = torch.zeros_like(arms.origin)[:, None]
-    z, log_cdf, hazard = _normal_terms(start, arms.offset, arms.rate, num_arms > MANY_ARMS)
-    mass = torch.where(arms.truncated, log_cdf.sum((-2, -1)).exp(), 0.0)
+    z, cdf, hazard = _normal_terms(start, arms.offset, arms.rate)
+    mass = torch.where(arms.truncated, _log_product(z, cdf, num_arms).exp().squeeze(-1), 0.0)
     return z.squeeze(-2), hazard.squeeze(-2), mass
 
 
@@ -248,24 +279,24 @@ def _gradients(panels: Panels, arms: _Arms, cotangent: Tensor) -> tuple[Tensor, 
 
 class _ArgmaxNormal(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, loc: Tensor, scale: Tensor) -> Tensor:
+    def forward(ctx: Any, loc: Tensor, scale: Tensor, accuracy: Accuracy) -> Tensor:
         rows, num_arms = loc.shape
-        size = _rows_per_chunk(num_arms, loc.device)
+        size = _rows_per_chunk(num_arms, loc.device, accuracy)
         probs, panels, counts = [], [], []
         for start in range(0, rows, size):
-            arms = _Arms.place(loc[start : start + size], scale[start : start + size])
-            part = _panels(arms)
+            arms = _Arms.place(loc[start : start + size], scale[start : start + size], accuracy)
+            part = _panels(arms, accuracy)
             probs.append(_probabilities(part, arms))
             panels.append(part)
             counts.append(len(arms.origin))
         result = torch.cat(probs)
         ctx.save_for_backward(loc, scale, result)
-        ctx.panels, ctx.counts = panels, counts
+        ctx.panels, ctx.counts, ctx.accuracy = panels, counts, accuracy
         return result.log()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_log_probs: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, grad_log_probs: Tensor) -> tuple[Tensor, Tensor, None]:
         loc, scale, probs = ctx.saved_tensors
         # Below 1e-300 the gradient of the logarithm fades out instead of overflowing.
         cotangent = grad_log_probs / probs.clamp_min(1e-300)
@@ -273,15 +304,15 @@ class _ArgmaxNormal(torch.autograd.Function):
         start = 0
         for panels, count in zip(ctx.panels, ctx.counts):
             part = slice(start, start + count)
-            arms = _Arms.place(loc[part], scale[part])
+            arms = _Arms.place(loc[part], scale[part], ctx.accuracy)
             gradients = _gradients(panels, arms, cotangent[part])
             by_loc.append(gradients[0])
             by_scale.append(gradients[1])
             start += count
-        return torch.cat(by_loc), torch.cat(by_scale)
+        return torch.cat(by_loc), torch.cat(by_scale), None
 
 
-def argmax_normal_log_probs(loc: Tensor, scale: Tensor) -> Tensor:
+def argmax_normal_log_probs(loc: Tensor, scale: Tensor, accuracy: Accuracy = EXACT) -> Tensor:
     r"""Log-probability of every arm to have the largest of independent normal scores.
 
     .. math:: \log \pi_i = \log \int \frac{f_i(y)}{F_i(y)} \exp\Big(\sum_j \log F_j(y)\Big) dy
@@ -293,6 +324,7 @@ def argmax_normal_log_probs(loc: Tensor, scale: Tensor) -> Tensor:
         loc: batch_shape x A.
         scale: batch_shape x A, standard deviations, at least 0. Arms with scale 0 are deterministic; of several
             that hold the highest deterministic score each gets an equal share.
+        accuracy: :data:`EXACT`, or :data:`QUICK` for 1e-8.
 
     Returns:
         batch_shape x A, in the dtype of the input. Probabilities below 1e-300 lose their relative accuracy and
@@ -304,6 +336,6 @@ def argmax_normal_log_probs(loc: Tensor, scale: Tensor) -> Tensor:
     loc, scale = torch.broadcast_tensors(loc, scale)
     batch_shape, num_arms = loc.shape[:-1], loc.shape[-1]
     log_probs = _ArgmaxNormal.apply(
-        loc.reshape(-1, num_arms).to(torch.float64), scale.reshape(-1, num_arms).to(torch.float64)
+        loc.reshape(-1, num_arms).to(torch.float64), scale.reshape(-1, num_arms).to(torch.float64), accuracy
     )
     return log_probs.reshape(*batch_shape, num_arms).to(loc.dtype)
