@@ -75,10 +75,9 @@ class CounterRandom:
 
     Args:
         key: the integers that name this table of numbers (a seed, a purpose, ...).
-        device: where the numbers are computed. The 64 bits behind a number are the same on every device.
 
     `page` finds the numbers of an event, `uniform` and `normal` read them. All coordinates are int64 tensors or
-    integers that broadcast against each other.
+    integers that broadcast against each other, on any device: the 64 bits behind a number are the same on all.
 
     >>> table = CounterRandom(0)
     >>> together = table.uniform(table.page(torch.arange(3), 7), 0)
@@ -87,9 +86,8 @@ class CounterRandom:
     True
     """
 
-    def __init__(self, *key: int, device: torch.device | str | None = None) -> None:
+    def __init__(self, *key: int) -> None:
         self.key = hash_key(*key)
-        self.device = torch.device(device) if device is not None else torch.device("cpu")
 
     def page(self, user: Tensor, event: Tensor | int) -> Tensor:
         """Where the numbers of these users' events are found: an int64 hash, shaped as the coordinates broadcast."""

@@ -21,8 +21,8 @@ __all__ = ["RecoGym"]
 
 # Users whose lives run side by side: enough to make a round of sessions worth its overhead, few enough for the cache.
 _USERS_AT_ONCE = 8192
-# Logs and A/B tests with the same seed meet different users.
-_LOG, _AB_TEST = 1, 2
+# Distinguishes the users of logs from those of A/B tests of the same seed.
+_LOG = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +84,7 @@ class RecoGym(Environment):
         policy = Uniform(self.num_items) if policy is None else policy
         events: list[Views | Impressions] = []
         with forked_torch_rng(hash_key(self.seed, _LOG, seed), self.gamma.device):
-            random = CounterRandom(self.seed, _LOG, seed, device=self.gamma.device)
+            random = CounterRandom(self.seed, _LOG, seed)
             for who, users in ((None, organic), (policy, bandit)):
                 events += self.lives(
                     who, users, random, history=history, batch_size=batch_size,
