@@ -1,16 +1,12 @@
-"""What every test shares: one thread per worker, fixed seeds, a clean Pyro."""
+"""What every test shares: one thread per worker, fixed seeds, a clean Pyro, a small fitted model."""
 
 import pyro
 import pytest
 import torch
 
-
-@pytest.fixture(autouse=True)
-def _fresh_pyro():
-    pyro.clear_param_store()
-    pyro.set_rng_seed(0)
-    with pyro.validation_enabled(True):
-        yield
+from blob_pyro import BLO, BLOB, EventLog
+from blob_pyro.policies import SessionPopularity
+from blob_pyro.simulation import RecoGym
 
 
 def pytest_configure(config):
@@ -22,3 +18,34 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if item.get_closest_marker("cuda"):
                 item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture(autouse=True)
+def _fresh_pyro():
+    pyro.clear_param_store()
+    pyro.set_rng_seed(0)
+    with pyro.validation_enabled(True):
+        yield
+
+
+@pytest.fixture(scope="session")
+def log() -> EventLog:
+    """12 items, 60 users with recommendations, 300 without."""
+    environment = RecoGym(num_items=12, num_flips=4, seed=3)
+    return environment.simulate(SessionPopularity(12, epsilon=0.3), num_users=60, num_organic_users=300)
+
+
+@pytest.fixture(scope="session")
+def blo(log) -> BLO:
+    """Fitted to ``log``; do not change it."""
+    blo = BLO(log.num_items, embedding_dim=3)
+    blo.fit(log, num_epochs=30, batch_size=64, progress=False, device="cpu")
+    return blo
+
+
+@pytest.fixture(scope="session")
+def blob(blo, log) -> BLOB:
+    """Fitted to ``log``; do not change it."""
+    blob = BLOB(blo)
+    blob.fit(log, num_epochs=30, batch_size=512, progress=False, device="cpu")
+    return blob

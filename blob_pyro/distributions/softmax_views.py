@@ -26,9 +26,9 @@ class SoftmaxViews(TorchDistribution):
         item_intercept: rho, ``P``.
         lengths: views per session, ``batch_shape``, int64: how long a sampled session is. The length is given, not
             modelled: it has no density.
-        linear_interest: where the linear term is taken instead of at ``interest``, ``batch_shape x K``. With the
-            mean of a posterior for omega, and ``interest`` a draw from it, `log_prob` is an unbiased estimate of
-            its own expectation with the linear part's noise removed (Rao-Blackwellised).
+        center: the mean of a distribution that ``interest`` was drawn from, ``batch_shape x K``. If given, `log_prob`
+            is not the log-probability at ``interest`` but an unbiased estimate of its expectation, with far less
+            noise: see `centered_at`.
         width: length of a value; default the largest of ``lengths``.
 
     Example:
@@ -49,14 +49,14 @@ class SoftmaxViews(TorchDistribution):
         item_embedding: Tensor,
         item_intercept: Tensor,
         lengths: Tensor,
-        linear_interest: Tensor | None = None,
+        center: Tensor | None = None,
         width: int | None = None,
         validate_args: bool | None = None,
     ) -> None:
         self.interest = interest
         self.item_embedding = item_embedding
         self.item_intercept = item_intercept
-        self.linear_interest = interest if linear_interest is None else linear_interest
+        self.center = center
         batch_shape = torch.broadcast_shapes(interest.shape[:-1], lengths.shape)
         self.lengths = lengths
         width = (int(lengths.max()) if lengths.numel() else 0) if width is None else width
@@ -75,19 +75,28 @@ class SoftmaxViews(TorchDistribution):
             self.item_embedding,
             self.item_intercept,
             self.lengths.expand(shape),
-            self.linear_interest.expand(*shape, -1),
+            None if self.center is None else self.center.expand(*shape, -1),
             width=self.event_shape[0],
             validate_args=False,
         )
 
-    def with_linear_term_at(self, interest: Tensor) -> SoftmaxViews:
-        """The same likelihood with its linear term evaluated at ``interest``, ``batch_shape x K``."""
+    def centered_at(self, center: Tensor) -> SoftmaxViews:
+        r"""An estimator of the *expected* log-likelihood, for ``interest`` drawn around a known mean.
+
+        The linear term is taken at the mean, in closed form. Of the normaliser :math:`A(\omega)`, which is sampled,
+        the first-order part around the mean, :math:`\nabla A(m) \cdot (\omega - m)`, has expectation zero and is
+        subtracted. Without that second step the first *raises* the variance once the model has learned something:
+        the two terms rise and fall together (measured in ``benchmarks/organic_gradient.py``).
+
+        Args:
+            center: the mean ``m`` of the distribution of ``interest``, ``batch_shape x K``.
+        """
         return SoftmaxViews(
             self.interest,
             self.item_embedding,
             self.item_intercept,
             self.lengths,
-            interest,
+            center,
             width=self.event_shape[0],
             validate_args=False,
         )
@@ -98,15 +107,22 @@ class SoftmaxViews(TorchDistribution):
         return self.interest @ self.item_embedding.mT + self.item_intercept
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log-probability of the views in their order, ``batch_shape``."""
+        """Log-probability of the views in their order, ``batch_shape``; an estimate of its mean if centered."""
         if self._validate_args:
             self._validate_sample(value)
         viewed = value >= 0
         item, weight = value.clamp(min=0), viewed.to(self.item_embedding.dtype)
         embedding_sum = _sum_rows(self.item_embedding, item, weight)
         intercept_sum = (self.item_intercept[item] * weight).sum(-1)
-        linear = (embedding_sum * self.linear_interest).sum(-1) + intercept_sum
-        return linear - viewed.sum(-1) * self.logits.logsumexp(-1)
+        normalizer = self.logits.logsumexp(-1)
+        where = self.interest
+        if self.center is not None:
+            where = self.center
+            expected_embedding = (where @ self.item_embedding.mT + self.item_intercept).softmax(
+                -1
+            ) @ self.item_embedding
+            normalizer = normalizer - ((self.interest - where) * expected_embedding).sum(-1)
+        return (embedding_sum * where).sum(-1) + intercept_sum - viewed.sum(-1) * normalizer
 
     def sample(self, sample_shape: Size | tuple[int, ...] = Size()) -> Tensor:  # noqa: B008 - torch's own default
         """Sessions of ``lengths`` views: ``sample_shape x batch_shape x width``."""
