@@ -115,3 +115,31 @@ class IndexDistribution(TorchDistribution):
         values = torch.arange(self.num_actions, device=device)
         values = values.reshape((-1,) + (1,) * len(self.batch_shape))
         return values.expand((-1, *self.batch_shape)) if expand else values
+
+
+class EstimatedIndexDistribution(IndexDistribution):
+    """An :class:`IndexDistribution` whose probabilities carry a numerical error, which it estimates.
+
+    Subclasses define :meth:`_estimate` in place of :meth:`_compute_log_probs`.
+    """
+
+    _cached_error: Tensor | None = None
+
+    def _estimate(self) -> tuple[Tensor, Tensor]:
+        """Probabilities and their absolute error, both batch_shape x A."""
+        raise NotImplementedError
+
+    def _compute_log_probs(self) -> Tensor:
+        probs, error = self._estimate()
+        self._cached_error = error.detach()
+        return probs.log()
+
+    @property
+    def error_estimate(self) -> Tensor:
+        """batch_shape x A: the numerical error of :attr:`probs`, one standard error where it is random."""
+        if isinstance(self._source, EstimatedIndexDistribution):
+            return self._source.error_estimate.expand((*self.batch_shape, self.num_actions))
+        if self._cached_error is None:
+            _ = self.log_probs
+        assert self._cached_error is not None
+        return self._cached_error

@@ -1,0 +1,31 @@
+"""Randomised quasi-Monte Carlo: independent scramblings of one low-discrepancy sequence."""
+
+import torch
+from torch import Tensor
+from torch.quasirandom import SobolEngine
+
+_HALF_CELL = 2.0**-31
+
+
+def uniform_replicates(num_replicates: int, num_points: int, dim: int, seed: int, device: torch.device) -> Tensor:
+    """num_replicates x num_points x dim scrambled Sobol points in (0, 1), float64.
+
+    The replicates are independent and each is unbiased, so that the spread of their means is an honest standard
+    error. `num_points` should be a power of two.
+    """
+    if dim == 0:
+        return torch.empty(num_replicates, num_points, 0, dtype=torch.float64, device=device)
+    seeds = torch.randint(2**62, (num_replicates,), generator=torch.Generator().manual_seed(seed)).tolist()
+    draws = [SobolEngine(dim, scramble=True, seed=s).draw(num_points, dtype=torch.float64) for s in seeds]
+    # The engine returns the lower corners of cells of size 2^-30: use their centres.
+    return (torch.stack(draws) + _HALF_CELL).to(device)
+
+
+def normal_replicates(num_replicates: int, num_points: int, dim: int, seed: int, device: torch.device) -> Tensor:
+    """The same as standard-normal draws."""
+    return torch.special.ndtri(uniform_replicates(num_replicates, num_points, dim, seed, device))
+
+
+def mean_and_error(replicates: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean over the first dimension and its standard error."""
+    return replicates.mean(0), replicates.detach().std(0) / replicates.shape[0] ** 0.5

@@ -1,0 +1,148 @@
+"""Scores that are independent normals once a few shared normals are known."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from pyro.distributions import constraints
+from torch import Tensor
+
+from blob_pyro.propensity._checks import check_scale
+from blob_pyro.propensity._index import EstimatedIndexDistribution, wants_validation
+from blob_pyro.propensity._normal_kernel import QUICK, Accuracy, argmax_normal_log_probs
+from blob_pyro.propensity._qmc import mean_and_error, normal_replicates
+
+__all__ = ["ArgmaxConditionallyNormal", "mix_conditional_probs"]
+
+_BLOCK = 2**21
+
+
+def mix_conditional_probs(
+    location: Callable[[Tensor], Tensor],
+    scale: Tensor,
+    draws: Tensor,
+    weights: Tensor,
+    accuracy: Accuracy = QUICK,
+) -> Tensor:
+    """Weighted averages over shared draws of the propensities given each of them.
+
+    Args:
+        location: maps draws (n x D) to conditional locations, batch_shape x n x A. It is called with a few draws at a
+            time, so that nothing of size batch x draws x A has to exist at once.
+        scale: batch_shape x A, the standard deviations of the scores given the draws.
+        draws: M x D.
+        weights: G x M, one row for each average that is wanted.
+        accuracy: of the conditional propensities.
+
+    Returns:
+        G x batch_shape x A.
+    """
+    chunk = max(1, _BLOCK // max(1, scale.numel()))
+    total: Tensor | None = None
+    for start in range(0, draws.shape[0], chunk):
+        part = slice(start, start + chunk)
+        probs = argmax_normal_log_probs(location(draws[part]), scale.unsqueeze(-2), accuracy).exp()
+        average = torch.einsum("gm,...ma->g...a", weights[:, part].to(probs.dtype), probs)
+        total = average if total is None else total + average
+    assert total is not None
+    return total
+
+
+class ArgmaxConditionallyNormal(EstimatedIndexDistribution):
+    r"""Propensities of scores that are independent normals given shared standard normals z.
+
+    .. math:: \pi_i = E_{z \sim N(0, I_D)} P(Y_i > Y_j \text{ for all } j \ne i \mid z),
+        \qquad Y_j \mid z \sim N(\mathrm{location}_j(z), \mathrm{scale}_j^2).
+
+    The inner probability is exact up to 1e-8 (:class:`ArgmaxNormal`'s grid), the outer expectation is randomised
+    quasi-Monte Carlo: Rao-Blackwellisation leaves only what the shared normals do. The location may be any function
+    of z: a linear one gives jointly normal scores (:class:`ArgmaxLowRankNormal`), a nonlinear one for example a
+    posterior in which a few shared coefficients multiply the conditional means.
+
+    Args:
+        location: maps draws n x D to batch_shape x n x A. It must be deterministic and is called several times, with
+            different n.
+        scale: batch_shape x A, conditional standard deviations; 0 is allowed.
+        num_shared: D.
+        num_points: points of each replicate, a power of two.
+        num_replicates: independent randomisations, at least 2; their spread gives :attr:`error_estimate`.
+        seed: of the randomisation. The same seed gives the same probabilities.
+        minimum: take the index of the smallest score instead.
+        validate_args: as for :class:`ArgmaxNormal`.
+
+    Actions are drawn from the computed probabilities, so that what is sampled and what is logged agree.
+
+    Raises:
+        ValueError: a scale that is not finite or negative, a location of the wrong shape or that is not finite,
+            fewer than two replicates.
+
+    Source: O. Jeunen, "Counterfactual Inference under Thompson Sampling" (2025), eq. 5 given z.
+
+    >>> loc, loading = torch.tensor([0.0, 0.5]), torch.tensor([[2.0, -1.0]])
+    >>> d = ArgmaxConditionallyNormal(lambda z: loc + z @ loading, torch.tensor([1.0, 0.5]), num_shared=1)
+    >>> d.probs
+    tensor([0.4380, 0.5620])
+    >>> bool((d.error_estimate < 1e-4).all())
+    True
+    """
+
+    event_dims: ClassVar[dict[str, int]] = {"scale": 1}
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {
+        "scale": constraints.independent(constraints.nonnegative, 1)
+    }
+
+    def __init__(
+        self,
+        location: Callable[[Tensor], Tensor],
+        scale: Tensor,
+        num_shared: int,
+        *,
+        num_points: int = 64,
+        num_replicates: int = 16,
+        seed: int = 0,
+        minimum: bool = False,
+        validate_args: bool | None = None,
+    ) -> None:
+        owner = type(self).__name__
+        if num_replicates < 2:
+            raise ValueError(
+                f"{owner}: num_replicates is {num_replicates}, but an error estimate needs at least 2 replicates."
+            )
+        probe = location(torch.zeros(1, num_shared, dtype=scale.dtype, device=scale.device))
+        if probe.dim() < 2 or probe.shape[-2] != 1 or probe.shape[-1] != scale.shape[-1]:
+            raise ValueError(
+                f"{owner}: location maps draws of shape (1, {num_shared}) to {tuple(probe.shape)}, but it must give "
+                f"batch_shape x 1 x {scale.shape[-1]}. Keep the draws' dimension before the actions'."
+            )
+        if wants_validation(validate_args):
+            check_scale(owner, "scale", scale)
+            if not bool(probe.isfinite().all()):
+                raise ValueError(f"{owner}: location is not finite at z = 0. Repair the posterior that it comes from.")
+        batch_shape = torch.broadcast_shapes(probe.shape[:-2], scale.shape[:-1])
+        self.scale = scale.expand(batch_shape + scale.shape[-1:])
+        self.location = location
+        self.num_shared, self.num_points, self.num_replicates, self.seed = num_shared, num_points, num_replicates, seed
+        self._finish(batch_shape, scale.shape[-1], minimum, validate_args)
+
+    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "EstimatedIndexDistribution":
+        """Repeat over a larger batch shape, without repeating the work."""
+        new = super().expand(batch_shape, _instance)
+        for name in ("location", "num_shared", "num_points", "num_replicates", "seed"):
+            setattr(new, name, getattr(self, name))
+        return new
+
+    def _estimate(self) -> tuple[Tensor, Tensor]:
+        sign = -1.0 if self.minimum else 1.0
+        draws = normal_replicates(
+            self.num_replicates, self.num_points, self.num_shared, self.seed, self.scale.device
+        ).to(self.scale.dtype)
+        weights = torch.eye(self.num_replicates, device=draws.device).repeat_interleave(self.num_points, dim=-1)
+        replicates = mix_conditional_probs(
+            lambda z: sign * self.location(z), self.scale, draws.flatten(0, 1), weights / self.num_points
+        )
+        return mean_and_error(replicates)
+
+    def sample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
+        """Draw actions from the computed probabilities."""
+        with torch.no_grad():
+            return torch.distributions.Categorical(logits=self.log_probs, validate_args=False).sample(sample_shape)
