@@ -187,8 +187,8 @@ def ab_test(
     >>> (100 * result.table()["click_rate"]).round(2).to_dict()
     {'oracle': 2.49, 'popular': 2.03, 'random': 1.31}
     >>> gain = result.difference("popular", "random")
-    >>> 100 * round(gain.lower, 4), 100 * round(gain.upper, 4)
-    (0.68, 0.75)
+    >>> f"{gain.value:.2%} [{gain.lower:.2%}, {gain.upper:.2%}]"
+    '0.72% [0.68%, 0.76%]'
     """
     if num_users < 2:
         raise ValueError(f"num_users must be at least 2, or there is no interval, got {num_users}")

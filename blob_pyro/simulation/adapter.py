@@ -284,7 +284,7 @@ def _progress_bars(show: bool) -> Iterator[None]:
 
 def _import_recogym() -> ModuleType:
     """RecoGym, imported without its noise and without a trace elsewhere."""
-    if "recogym" in sys.modules:
+    if sys.modules.get("recogym") is not None:
         return sys.modules["recogym"]
     import scipy
 

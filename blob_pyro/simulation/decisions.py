@@ -90,9 +90,10 @@ def sample_by_inversion(probs: Tensor, row: Tensor, uniform: Tensor) -> Tensor:
     cumulative = probs.cumsum(-1, dtype=torch.float64)
     # All rows end to end make one sorted sequence: row r runs from r to r + 1.
     cumulative.div_(cumulative[:, -1:].clone()).add_(torch.arange(num_rows, device=probs.device)[:, None])
+    # Rounding must not carry a uniform near 1 into the next row.
+    target = torch.minimum(row + uniform, (row + 1).to(torch.float64).mul_(1 - 2.0**-52))
     # right=True: an item without probability ends where it starts and is stepped over.
-    index = torch.searchsorted(cumulative.view(-1), uniform + row, right=True).sub_(row * num_items)
-    return index.clamp_(0, num_items - 1)
+    return torch.searchsorted(cumulative.view(-1), target, right=True).sub_(row * num_items)
 
 
 class _Choice:

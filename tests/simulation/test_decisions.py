@@ -1,0 +1,102 @@
+"""From distributions to actions: frequencies, exact propensities, and what is refused."""
+
+import pyro.distributions as dist
+import pytest
+import torch
+from scipy import stats
+
+from blob_pyro.data import Histories
+from blob_pyro.policies import Policy, SessionPopularity, Uniform
+from blob_pyro.simulation import RecoGym
+from blob_pyro.simulation.decisions import Decisions, check_policy, sample_by_inversion
+
+PROBS = torch.tensor([[0.0, 0.1, 0.0, 0.6, 0.3, 0.0], [0.5, 0.0, 0.0, 0.0, 0.0, 0.5]], dtype=torch.float64)
+
+
+class Opaque(dist.Categorical):
+    """A distribution that the simulation must not treat as a plain Categorical."""
+
+
+class Fixed(Policy):
+    """The same probabilities after every history, except that an empty one plays item 0."""
+
+    def __init__(self, probs, family):
+        super().__init__(len(probs))
+        self.probs, self.family = probs, family
+
+    def action_distribution(self, histories):
+        first = torch.nn.functional.one_hot(torch.tensor(0), self.num_items).to(self.probs)
+        return self.family(probs=torch.where(histories.lengths[:, None] > 0, self.probs, first))
+
+
+def test_inversion_has_the_right_frequencies():
+    row = torch.arange(2).repeat_interleave(20_000)
+    action = sample_by_inversion(PROBS, row, torch.rand(40_000, dtype=torch.float64))
+    for r in range(2):
+        counts = torch.bincount(action[row == r], minlength=6)
+        possible = PROBS[r] > 0
+        assert int(counts[~possible].sum()) == 0
+        assert stats.chisquare(counts[possible], 20_000 * PROBS[r][possible]).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("u", [2.0**-53, 0.1 - 1e-12, 0.1 + 1e-12, 0.7 - 1e-12, 1 - 2.0**-53])
+def test_inversion_steps_over_impossible_items(u):
+    expected = 1 if u < 0.1 else 3 if u < 0.7 else 4
+    for rows in (1, 1000):  # whatever the row's place in the batch
+        probs = PROBS[:1].expand(rows, 6)
+        assert (
+            int(sample_by_inversion(probs, torch.tensor([rows - 1]), torch.tensor([u], dtype=torch.float64)))
+            == expected
+        )
+
+
+def decisions(policy, forget=False, users=3):
+    histories = Histories.from_sequences([[1]] * users, policy.num_items)
+    return Decisions(policy, histories, torch.zeros(users, 5), forget)
+
+
+@pytest.mark.parametrize("family", [dist.Categorical, Opaque])
+@pytest.mark.parametrize("forget", [False, True])
+def test_actions_and_propensities(family, forget):
+    session, position = torch.arange(3).repeat_interleave(1000), torch.arange(1000).repeat(3)
+    uniform = torch.rand(3000, dtype=torch.float64)
+    choices = decisions(Fixed(PROBS[0], family), forget)
+    action, propensity = choices.draw(session, position, uniform, propensities=True)
+    forgetful = forget & (position > 0)
+    assert bool((action[forgetful] == 0).all())
+    expected = torch.where(forgetful, 1.0, PROBS[0][action])
+    assert torch.allclose(propensity, expected, rtol=1e-12, atol=0)
+    if not forget:
+        assert stats.chisquare(torch.bincount(action, minlength=6)[[1, 3, 4]], [300, 1800, 900]).pvalue > 1e-3
+    assert choices.draw(session, position, uniform)[1] is None
+
+
+def test_plain_categoricals_do_not_touch_the_generator():
+    before = torch.get_rng_state()
+    decisions(Uniform(6)).draw(torch.tensor([0]), torch.tensor([0]), torch.tensor([0.5]).double())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_oracle_plays_the_best_item():
+    environment = RecoGym(num_items=30, num_flips=10, seed=2)
+    omega = torch.randn(50, 5, dtype=torch.float64)
+    best = environment.oracle().action_distribution_given_interests(omega).probs.argmax(-1)
+    affinity = omega @ environment.beta.T + environment.mu_bandit
+    assert torch.equal(best, affinity.argmax(-1))
+
+
+def test_check_policy():
+    environment = RecoGym(num_items=10)
+    with pytest.raises(ValueError, match="policy has num_items=11, the environment has 10"):
+        check_policy(Uniform(11), environment)
+    with pytest.raises(TypeError, match="wrap a model in a policy"):
+        check_policy(object(), environment)
+
+
+def test_a_policy_must_answer_for_every_history():
+    class Lazy(SessionPopularity):
+        def action_distribution(self, histories):
+            return super().action_distribution(histories[:1])
+
+    with pytest.raises(ValueError, match=r"batch_shape \(3,\), one distribution per history, got \(1,\)"):
+        decisions(Lazy(6))

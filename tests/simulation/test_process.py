@@ -1,0 +1,251 @@
+"""The process for users against RecoGym's own code: event by event, and in distribution.
+
+*Event by event*: RecoGym's environment runs on a stand-in for its random generator that answers every question from
+our table of numbers. Both must then tell the same stories, to the last event.
+
+*In distribution*: RecoGym runs as it is, and per-user statistics of many users are compared by two-sample tests.
+Planted errors show that these tests can fail.
+"""
+
+import math
+from functools import cache
+
+import numpy as np
+import pyro.distributions as dist
+import pytest
+import torch
+from scipy import stats
+
+from blob_pyro.data import EventLog
+from blob_pyro.policies import Policy, SessionPopularity, Uniform
+from blob_pyro.simulation import RecoGym, RecoGymReference, agent_from_policy, session_popularity_agent
+from blob_pyro.simulation import environment as environment_module
+from blob_pyro.simulation import sessions as slots
+from blob_pyro.simulation import users as users_module
+from blob_pyro.simulation.random import CounterRandom
+
+# ---------------------------------------------------------------------------------------------- event by event
+
+
+class ScriptedRandom:
+    """Stands in for the generator of a `RecoEnv1`; answers from the table that the vectorised simulator reads."""
+
+    def __init__(self, environment, settings, table):
+        self.environment, self.settings, self.table = environment, settings, table
+        self.state, self.session_start, self.leaves = None, 0, None
+
+    def number(self, event, slot, kind="uniform"):
+        user = torch.tensor([self.environment.current_user_id])
+        return getattr(self.table, kind)(self.table.page(user, event), slot)
+
+    def geometric(self, event, slot, probability):
+        return max(1, math.ceil(math.log(float(self.number(event, slot))) / math.log1p(-probability)))
+
+    def normal(self, loc, scale, size):
+        now = self.environment.current_time
+        arriving = isinstance(loc, int)
+        if arriving:
+            self.state, self.leaves = None, -1 + self.geometric(-1, slots._LEAVE, self.settings.prob_leave_organic)
+        event = -1 if arriving else now - 1  # the clock has moved on before interests do
+        step = self.number(event, slots._INTERESTS + torch.arange(size[0]), "normal").numpy()[:, None]
+        return loc + scale * step
+
+    def choice(self, values, p):
+        now = self.environment.current_time
+        if isinstance(values, list):  # a click?
+            return int(self.number(now, slots._CLICK) < p[1])
+        if values != 3:  # which item is viewed?
+            return int(np.searchsorted(np.cumsum(p) / np.sum(p), float(self.number(now, slots._VIEW)), side="right"))
+        return self.next_state(now, p)
+
+    def next_state(self, now, p):
+        state, other = self.environment.state, 1 - self.environment.state
+        if state != self.state:
+            self.state, self.session_start = state, now
+        if now == self.leaves:
+            self.leaves = now + self.geometric(now, slots._LEAVE, p[2])
+            return 2
+        switch = self.geometric(self.session_start, slots._SWITCH, p[other] / (1 - p[2]))
+        return other if now == self.session_start + switch - 1 else state
+
+
+class NextItem(Policy):
+    """Recommends the item after the last one viewed: sensitive to every view, and without chance."""
+
+    def action_distribution(self, histories):
+        following = [(views[-1] + 1) % self.num_items if views else 0 for views in histories.to_sequences()]
+        return dist.Categorical(probs=torch.eye(self.num_items)[following])
+
+
+def rows(log):
+    views = zip(log.view_user.tolist(), log.view_time.tolist(), log.view_item.tolist())
+    impressions = zip(log.user.tolist(), log.time.tolist(), log.action.tolist(), log.reward.tolist())
+    return sorted(views), sorted(impressions)
+
+
+@pytest.mark.parametrize("history", ["all", "since_last_action"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"num_items": 30, "num_flips": 15, "sigma_omega": 1.0},
+        {"num_items": 7, "num_flips": 2, "change_omega_for_bandits": True, "sigma_omega": 0.5},
+        {"num_items": 12, "embedding_dim": 3, "prob_leave_organic": 0.05, "prob_bandit_to_organic": 0.2},
+    ],
+    ids=["strong drift", "drift during recommendations", "short lives"],
+)
+def test_same_numbers_same_stories(settings, history, monkeypatch):
+    vectorised = RecoGym(**settings, seed=5)
+    reference = RecoGymReference(**settings, seed=5).make()
+    reference.rng = ScriptedRandom(reference, vectorised, CounterRandom(5, 1, 3))
+    # A click rate near 20 % rather than 1 %, so that clicks matter, also on the last event of a life.
+    monkeypatch.setattr(environment_module, "click_response", lambda x: torch.sigmoid(x / 3 - 1))
+    monkeypatch.setattr("recogym.envs.reco_env_v1.ff", lambda x: 1 / (1 + np.exp(1 - x / 3)))
+    ours = vectorised.simulate(NextItem(settings["num_items"]), 60, 20, seed=3, history=history)
+    assert ours.reward.sum() > 100
+
+    agent = agent_from_policy(NextItem(settings["num_items"]), history=history)
+    theirs = EventLog.from_recogym(reference.generate_logs(60, agent, 20), settings["num_items"])
+    assert rows(ours) == rows(theirs)
+
+
+# --------------------------------------------------------------------------------------------- in distribution
+
+NUM_ORGANIC, NUM_USERS = 2_000, 500
+POLICIES = {"random": Uniform(100), "session popularity": SessionPopularity(100, epsilon=0.3)}
+
+
+@cache
+def recogym_log(policy):
+    agent = session_popularity_agent(100, seed=1) if policy == "session popularity" else None
+    frame = RecoGymReference(embedding_dim=10).simulate(agent, NUM_USERS, NUM_ORGANIC, epoch=1)
+    return EventLog.from_recogym(frame, 100)
+
+
+@cache
+def vectorised_log(policy):
+    return RecoGym(embedding_dim=10).simulate(POLICIES[policy], 10 * NUM_USERS, 5 * NUM_ORGANIC)
+
+
+def statistics(log, num_organic):
+    """Per-user statistics: of the first session of everybody, of the whole life of those who saw recommendations."""
+    numbers = torch.tensor([int(u) for u in log.users.ids])
+    bandit = numbers >= num_organic
+    view_rank = torch.arange(log.num_views) - torch.searchsorted(log.view_user, log.view_user)
+    # Events are numbered through, so a view continues its session as long as its rank is its time.
+    first = torch.bincount(log.view_user[view_rank == log.view_time], minlength=log.num_users)
+    views = torch.bincount(log.view_user, minlength=log.num_users)
+    shown = torch.bincount(log.user, minlength=log.num_users)
+    clicks = torch.bincount(log.user, log.reward.double(), minlength=log.num_users)
+    # A view that does not follow a view begins a session.
+    new = torch.ones(log.num_views, dtype=torch.bool)
+    new[1:] = (log.view_user[1:] != log.view_user[:-1]) | (log.view_time[1:] != log.view_time[:-1] + 1)
+    begun = torch.bincount(log.view_user[new], minlength=log.num_users)
+    return {
+        "first session": first.double(),
+        "views": views[bandit].double(),
+        "organic sessions": begun[bandit].double(),
+        "impressions": shown[bandit].double(),
+        "clicks": clicks[bandit],
+    }
+
+
+def click_rate(log):
+    shown = torch.bincount(log.user, minlength=log.num_users).double()
+    clicks = torch.bincount(log.user, log.reward.double(), minlength=log.num_users)
+    rate = clicks.sum() / shown.sum()
+    return float(rate), float((clicks - rate * shown).std() / shown.mean() / len(shown) ** 0.5)
+
+
+def back_after_click(log):
+    """Share of clicks that the user's next event, a view, follows."""
+    views = set(zip(log.view_user.tolist(), log.view_time.tolist()))
+    clicks = log.reward == 1
+    return np.mean([(u, t + 1) in views for u, t in zip(log.user[clicks].tolist(), log.time[clicks].tolist())])
+
+
+def view_counts(log, which):
+    """How often each item is the first, or the third, view of a user: one view per user, so views are independent."""
+    rank = torch.arange(log.num_views) - torch.searchsorted(log.view_user, log.view_user)
+    return torch.bincount(log.view_item[rank == which], minlength=log.num_items)
+
+
+def discrepancies(ours, theirs):
+    """Names of the statistics that differ; each test has a false alarm rate of 1e-3 or less."""
+    found = []
+    a, b = statistics(ours, 5 * NUM_ORGANIC), statistics(theirs, NUM_ORGANIC)
+    found += [name for name in a if stats.ks_2samp(a[name].numpy(), b[name].numpy()).pvalue < 1e-3]
+    found += [
+        f"mean {name}" for name in a if stats.ttest_ind(a[name].numpy(), b[name].numpy(), equal_var=False).pvalue < 1e-3
+    ]
+    for which in (0, 2):
+        counts = torch.stack([view_counts(ours, which), view_counts(theirs, which)])
+        rare = counts.sum(0) < 60  # at least 10 expected in the smaller log
+        table = torch.cat([counts[:, ~rare], counts[:, rare].sum(1, keepdim=True)], dim=1)
+        if stats.chi2_contingency(table.numpy()).pvalue < 1e-3:
+            found.append(f"view {which}")
+    (rate, error), (their_rate, their_error) = click_rate(ours), click_rate(theirs)
+    if abs(rate - their_rate) > 3.3 * math.hypot(error, their_error):
+        found.append("click rate")
+    if back_after_click(ours) != back_after_click(theirs):
+        found.append("back after click")
+    return found
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_same_distribution(policy):
+    assert discrepancies(vectorised_log(policy), recogym_log(policy)) == []
+
+
+def simulated(**settings):
+    return RecoGym(**{"embedding_dim": 10, **settings}).simulate(POLICIES["random"], 10 * NUM_USERS, 5 * NUM_ORGANIC)
+
+
+@pytest.mark.parametrize(
+    ("planted", "symptom"),
+    [
+        ({"prob_leave_organic": 0.013}, "impressions"),
+        ({"prob_organic_to_bandit": 0.3}, "first session"),
+        ({"prob_bandit_to_organic": 0.07}, "mean organic sessions"),
+        ({"embedding_dim": 5}, "view 0"),
+        ({"seed": 1}, "view 0"),
+    ],
+    ids=str,
+)
+def test_planted_settings_are_caught(planted, symptom):
+    assert symptom in discrepancies(simulated(**planted), recogym_log("random"))
+
+
+def test_a_click_that_does_not_send_the_user_back_is_caught(monkeypatch):
+    honest = users_module.recommend
+
+    def without_return(*arguments):
+        impressions, shown, clicked, omega = honest(*arguments)
+        return impressions, shown, torch.zeros_like(clicked), omega
+
+    monkeypatch.setattr(users_module, "recommend", without_return)
+    found = discrepancies(simulated(), recogym_log("random"))
+    assert {"back after click", "mean impressions"} <= set(found)
+
+
+def test_a_wrong_response_is_caught(monkeypatch):
+    response = environment_module.click_response
+    monkeypatch.setattr(environment_module, "click_response", lambda logit: 1.3 * response(logit))
+    assert "click rate" in discrepancies(simulated(), recogym_log("random"))
+
+
+def test_interests_that_drift_too_far_are_caught():
+    """The third view, not the first, has another distribution."""
+    found = discrepancies(simulated(sigma_omega=3.0), recogym_log("random"))
+    assert "view 2" in found
+    assert "view 0" not in found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flips", [0, 50])
+@pytest.mark.parametrize("change", [False, True])
+def test_same_distribution_at_length(flips, change):
+    settings = {"num_flips": flips, "seed": 2, "change_omega_for_bandits": change, "sigma_omega": 0.3}
+    agent = session_popularity_agent(100, seed=2)
+    frame = RecoGymReference(**settings).simulate(agent, 4_000, NUM_ORGANIC)
+    ours = RecoGym(**settings).simulate(POLICIES["session popularity"], 20_000, 5 * NUM_ORGANIC)
+    assert discrepancies(ours, EventLog.from_recogym(frame, 100)) == []
