@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from pyro import poutine
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
+from torch.distributions import Distribution
 from torch.nn.functional import softplus
 
 from blob_pyro import storage
@@ -139,10 +141,10 @@ class BLOB:
         return history
 
     def posterior(self) -> dict[str, TorchDistribution]:
-        """The guide's distribution of each site, by name."""
+        """The guide's distribution of each site, by name, detached from its parameters."""
         with torch.no_grad():
             trace = poutine.trace(self.guide).get_trace(None)
-        return {name: site["fn"] for name, site in trace.nodes.items() if site["type"] == "sample"}
+        return {name: _detached(site["fn"]) for name, site in trace.nodes.items() if site["type"] == "sample"}
 
     def sample(self, num_samples: int) -> dict[str, Tensor]:
         """Joint draws of the parameters from the guide, each ``num_samples x shape of the site``."""
@@ -243,6 +245,17 @@ class BLOB:
 
     def _all_modules(self) -> dict[str, nn.Module]:
         return {**self._modules(), "organic_model": self.blo.model, "organic_guide": self.blo.guide}
+
+
+def _detached(d: TorchDistribution) -> TorchDistribution:
+    """The same distribution without a graph: what is computed from a posterior keeps no memory of its guide."""
+    new = copy(d)
+    for name, value in vars(d).items():
+        if isinstance(value, Tensor):
+            setattr(new, name, value.detach())
+        elif isinstance(value, Distribution):
+            setattr(new, name, _detached(value))
+    return new
 
 
 def _copy(module: nn.Module) -> dict[str, Tensor]:

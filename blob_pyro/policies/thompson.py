@@ -1,0 +1,97 @@
+"""Thompson sampling from a fitted bandit model, with its propensities."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from blob_pyro.data import Histories, Vocabulary
+from blob_pyro.policies.base import Policy
+from blob_pyro.posterior import ClickLogits
+from blob_pyro.propensity import ArgmaxConditionallyNormal
+
+__all__ = ["ThompsonActions", "ThompsonSampling"]
+
+
+class BanditPosterior(Protocol):
+    """What `ThompsonSampling` needs of a model: `blob_pyro.BLOB`, or one that knows as much."""
+
+    @property
+    def items(self) -> Vocabulary:
+        """The catalogue."""
+
+    def click_logits(self, histories: Histories | Any) -> ClickLogits:
+        """Posterior of all items' click logits after each history."""
+
+
+class ThompsonActions(ArgmaxConditionallyNormal):
+    r"""The item with the largest click logit in one draw from the posterior.
+
+    Items share ``w_a``, ``w_b`` and zeta, so their logits are correlated and the independent-normal formula of
+    Jeunen (2025, eq. 6) does not apply to them. Given what they share they *are* independent normals, each with the
+    variance of its own kappa: the shared numbers are integrated by randomised quasi-Monte Carlo, the rest exactly.
+    `error_estimate` is the standard error of `probs`. ``w_c`` moves all items alike and cancels. `sample` draws
+    parameters and takes the best item: it costs no propensities.
+
+    Args:
+        click_logits: posterior of the logits, for ``N`` contexts.
+        num_points: quasi-random points of each replicate, a power of two.
+        num_replicates: independent randomisations; their spread is the error estimate.
+        seed: of the randomisation.
+    """
+
+    def __init__(self, click_logits: ClickLogits, num_points: int = 16, num_replicates: int = 8, seed: int = 0) -> None:
+        self.click_logits = click_logits
+        scale = click_logits.kappa_scale.to(torch.float64)
+        super().__init__(
+            lambda shared: self._given_shared(shared),
+            scale.expand(*click_logits.batch_shape, -1),
+            click_logits.num_factors,
+            num_points=num_points,
+            num_replicates=num_replicates,
+            seed=seed,
+        )
+
+    def _given_shared(self, shared: Tensor) -> Tensor:
+        shared = shared.to(self.click_logits.affinity.dtype).unsqueeze(-2)  # the same draws in every context
+        return self.click_logits.given_shared(shared).transpose(0, 1).to(torch.float64)
+
+    def sample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
+        """Play the best item of one posterior draw per context, ``sample_shape x N``."""
+        with torch.no_grad():
+            return self.click_logits.sample(torch.Size(sample_shape)).argmax(-1)
+
+
+class ThompsonSampling(Policy):
+    """Plays each item with the posterior probability that it is the best one.
+
+    Args:
+        model: a fitted `blob_pyro.BLOB`.
+        num_points, num_replicates, seed: see `ThompsonActions`; more points, less error.
+
+    Example:
+        >>> from blob_pyro import BLO, BLOB, EventLog
+        >>> log = EventLog.from_tables(
+        ...     views={"user": [1, 1, 2, 2], "time": [0, 1, 0, 1], "item": list("abbc")},
+        ...     impressions={"user": [1, 2, 2], "time": [2, 3, 4], "action": list("cab"), "reward": [1, 0, 0]},
+        ... )
+        >>> blo = BLO(log.num_items, embedding_dim=2)
+        >>> _ = blo.fit(log, num_epochs=5, progress=False)
+        >>> blob = BLOB(blo)
+        >>> _ = blob.fit(log, num_epochs=5, progress=False)
+        >>> actions = ThompsonSampling(blob).action_distribution([["a", "b"], []])
+        >>> actions.probs.shape, bool(actions.error_estimate.max() < 0.01)
+        (torch.Size([2, 3]), True)
+    """
+
+    def __init__(self, model: BanditPosterior, num_points: int = 16, num_replicates: int = 8, seed: int = 0) -> None:
+        super().__init__(model.items)
+        self.model = model
+        self.num_points, self.num_replicates, self.seed = num_points, num_replicates, seed
+
+    def action_distribution(self, histories: Histories | Any) -> ThompsonActions:
+        """See `Policy.action_distribution`."""
+        logits = self.model.click_logits(self.histories(histories))
+        return ThompsonActions(logits, self.num_points, self.num_replicates, self.seed)
