@@ -108,14 +108,18 @@ class _Choice:
         self.distribution, self.device = distribution, device
         # Not isinstance: a subclass may know its probabilities only at a price, which sampling need not pay.
         plain = type(distribution) in (torch.distributions.Categorical, dist.Categorical)
-        self.probs = distribution.probs.to(device) if plain else None
+        self.probs: Tensor | None = distribution.probs.to(device) if plain else None
+        # A policy that ignores histories, such as `Uniform`: one row says it all, and stays in cache.
+        self.shared = self.probs is not None and bool((self.probs == self.probs[:1]).all())
 
     def draw(
         self, session: Tensor, position: Tensor, uniform: Tensor, propensities: bool
     ) -> tuple[Tensor, Tensor | None]:
         if self.probs is not None:
-            actions = sample_by_inversion(self.probs, session, uniform)
-            return actions, self.probs[session, actions].to(torch.float64) if propensities else None
+            row = torch.zeros_like(session) if self.shared else session
+            probs = self.probs[:1] if self.shared else self.probs
+            actions = sample_by_inversion(probs, row, uniform)
+            return actions, probs[row, actions].to(torch.float64) if propensities else None
         width = int(position.max()) + 1 if len(position) else 0
         blocks = [
             self.distribution.sample((min(_DRAWS_AT_ONCE, width - at),)) for at in range(0, width, _DRAWS_AT_ONCE)

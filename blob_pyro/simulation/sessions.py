@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from blob_pyro.simulation.decisions import Decisions, sample_by_inversion
+from blob_pyro.simulation.decisions import Decisions
 from blob_pyro.simulation.environment import Environment
 from blob_pyro.simulation.random import CounterRandom
 
@@ -129,14 +129,21 @@ def browse(
     path = omega[session] + _cumulative_sum(step.masked_fill_((position == 0)[:, None], 0.0), position)
     draw = random.uniform(random.page(user[session], time), _VIEW)
     rows = max(1, _SCORES_AT_ONCE // environment.num_items)
-    item = [
-        sample_by_inversion(environment.organic_probability(part), torch.arange(len(part), device=part.device), uniform)
-        for part, uniform in zip(path.split(rows), draw.split(rows))
-    ]
+    item = [_view(environment, *part) for part in zip(path.split(rows), draw.split(rows))]
     omega = path[last]
     if environment.change_omega_for_bandits:
         omega = omega + environment.sigma_omega * drift(environment, random, user, time[last])
     return Views(user[session], time, torch.cat(item)), omega
+
+
+def _view(environment: Environment, omega: Tensor, uniform: Tensor) -> Tensor:
+    """One item from ``environment.organic_probability(omega)`` each, by inversion; ``V`` int64."""
+    scores = torch.addmm(environment.mu_organic, omega, environment.gamma.T)
+    # Relative to the most likely item, single precision is enough; the sum over items is not left to it.
+    weight = scores.sub_(scores.amax(-1, keepdim=True)).to(torch.float32).exp_()
+    cumulative = weight.cumsum(-1, dtype=torch.float64)
+    target = uniform[:, None] * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, target, right=True).squeeze(1).clamp_(max=environment.num_items - 1)
 
 
 def recommend(
@@ -178,15 +185,16 @@ def recommend(
     clicks = (random.uniform(page, _CLICK) < probability).nonzero().squeeze(1)
     clicked = torch.zeros_like(length, dtype=torch.bool).index_fill_(0, session[clicks], True)
     shown = length.scatter_reduce(0, session[clicks], position[clicks] + 1, "amin")
-    seen = position < shown[session]
-    last = (position + 1 == shown[session])[seen]
+    seen = (position < shown[session]).nonzero().squeeze(1)
+    session, position = session[seen], position[seen]
+    last = position + 1 == shown[session]
     if environment.change_omega_for_bandits:
-        omega = after[seen][last]
+        omega = after[seen[last]]
     impressions = Impressions(
-        user=user[session[seen]],
+        user=user[session],
         time=event[seen],
         action=action[seen],
-        click=last & clicked[session[seen]],
+        click=last & clicked[session],
         click_probability=probability[seen],
         propensity=propensity[seen] if propensity is not None else None,
     )

@@ -124,10 +124,10 @@ class _Memory:
         self.lengths[row] = start + count
         while int(self.lengths.max()) > self.items.shape[1]:
             self.items = torch.cat([self.items, torch.zeros_like(self.items)], dim=1)
-        position = torch.arange(len(items), device=items.device) - (count.cumsum(0) - count - start).repeat_interleave(
-            count
-        )
-        self.items[row.repeat_interleave(count), position] = items
+        # From places in the flat ``items`` to places in the flat rectangle, the same shift for all views of a row.
+        shift = row * self.items.shape[1] + start - (count.cumsum(0) - count)
+        place = torch.arange(len(items), device=items.device) + shift.repeat_interleave(count)
+        self.items.view(-1).index_copy_(0, place, items)
 
     def recall(self, row: Tensor, recent: Tensor | None = None) -> Histories:
         """The histories of these rows: everything, or the ``recent[i]`` latest views."""

@@ -1,0 +1,72 @@
+"""Users per second of RecoGym 0.1.3.0 and of the vectorised one, side by side on one core.
+
+    python benchmarks/simulation.py [--users 16384] [--reference-users 400] [--num-items 100] [--repeats 3]
+
+Both are timed in CPU seconds, alternately, and write a whole log each: views, actions, clicks, propensities. The
+ratio is that of the medians. Memory is the process's peak, before and after a million vectorised events.
+"""
+
+import os
+
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[variable] = "1"  # before NumPy and Torch are imported
+
+import argparse
+import resource
+import statistics
+import time
+
+import torch
+
+from blob_pyro.policies import SessionPopularity, Uniform
+from blob_pyro.simulation import RecoGym, RecoGymReference, ab_test, session_popularity_agent
+
+
+def rate(simulate, users):
+    """Users per CPU second."""
+    start = time.process_time()
+    simulate(users)
+    return users / (time.process_time() - start)
+
+
+def peak_mib():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--users", type=int, default=16_384)
+    parser.add_argument("--reference-users", type=int, default=400)
+    parser.add_argument("--num-items", type=int, default=100)
+    parser.add_argument("--repeats", type=int, default=5)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+
+    reference, vectorised = RecoGymReference(arguments.num_items), RecoGym(arguments.num_items)
+    contenders = {
+        "random": (None, Uniform(arguments.num_items)),
+        "session popularity": (session_popularity_agent(arguments.num_items), SessionPopularity(arguments.num_items)),
+    }
+    reference.simulate(num_users=10)  # Numba compiles
+    vectorised.simulate(num_users=arguments.users)
+    print(f"P = {arguments.num_items}, one core, median of {arguments.repeats} runs in turn; users per CPU second")
+    print(f"{'policy':20} {'RecoGym':>10} {'vectorised':>12} {'ratio':>8}")
+    for name, (agent, policy) in contenders.items():
+        theirs, ours = [], []
+        for _ in range(arguments.repeats):
+            theirs.append(rate(lambda users, agent=agent: reference.simulate(agent, users), arguments.reference_users))
+            ours.append(rate(lambda users, policy=policy: vectorised.simulate(policy, users), arguments.users))
+        medians = statistics.median(theirs), statistics.median(ours)
+        print(f"{name:20} {medians[0]:10,.0f} {medians[1]:12,.0f} {medians[1] / medians[0]:8.0f}")
+
+    policies = {"random": Uniform(arguments.num_items), "oracle": vectorised.oracle()}
+    start = time.process_time()
+    ab_test(vectorised, policies, num_users=4_000)
+    print(f"A/B test of two policies, 4,000 users each: {time.process_time() - start:.2f} s")
+    before, log = peak_mib(), vectorised.simulate(num_users=arguments.users, seed=1)
+    events = log.num_views + log.num_impressions
+    print(f"peak memory {peak_mib():,.0f} MiB ({before:,.0f} before the last log of {events:,} events)")
+
+
+if __name__ == "__main__":
+    main()
