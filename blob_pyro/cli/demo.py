@@ -1,0 +1,136 @@
+"""``blob-pyro demo``: the whole loop, from a real RecoGym log to an A/B test."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+import pandas as pd
+import torch
+
+from blob_pyro import BLO, BLOB, EventLog
+from blob_pyro.baselines import Popularity
+from blob_pyro.diagnostics import plot_elbo
+from blob_pyro.policies import Greedy, Policy, SessionPopularity, ThompsonSampling, Uniform
+from blob_pyro.simulation import ABTest, Oracle, RecoGym, RecoGymReference, ab_test, session_popularity_agent
+
+__all__ = ["demo"]
+
+
+@click.command()
+@click.option("--output", type=click.Path(path_type=Path), default=Path("demo-output"), help="Folder for what is made.")
+@click.option("--items", default=100, help="Products in the catalogue.")
+@click.option(
+    "--flips", default=50, help="Pairs of products whose click behaviour is swapped: 0 makes views a perfect guide."
+)
+@click.option("--users", default=1000, help="Users who see recommendations in the log.")
+@click.option("--organic-users", default=20_000, help="Users of whom only organic views are logged.")
+@click.option("--test-users", default=4000, help="Simulated users of the A/B test, per policy.")
+@click.option("--embedding-dim", default=20, help="K.")
+@click.option("--seed", default=0, help="Of the environment, the log and the fits.")
+def demo(
+    output: Path, items: int, flips: int, users: int, organic_users: int, test_users: int, embedding_dim: int, seed: int
+) -> None:
+    """Log with RecoGym, fit BLO and BLOB, compare policies in an A/B test."""
+    start = time.perf_counter()
+    output.mkdir(parents=True, exist_ok=True)
+
+    _title("1. A log, from RecoGym 0.1.3.0 under session popularity with epsilon 0.3")
+    reference = RecoGymReference(num_items=items, num_flips=flips, seed=seed)
+    agent = session_popularity_agent(items, epsilon=0.3, seed=seed)
+    frame = reference.simulate(agent, num_users=users, num_organic_users=organic_users, progress=True)
+    log = EventLog.from_recogym(frame, num_items=items)
+    click.echo(log)
+
+    _title("2. What users are interested in: BLO, from their views")
+    blo = BLO(num_items=items, embedding_dim=embedding_dim)
+    organic = blo.fit(log, seed=seed)
+
+    _title("3. What they click: BLOB, from the recommendations")
+    blob = BLOB(blo)
+    bandit = blob.fit(log, seed=seed)
+    click.echo(f"ELBO per event {bandit.elbo.iloc[-1]:.4f} nats; items' own click logits vary by "
+               f"{float(blob.model.kappa_scale.detach()):.2f} (learned)")  # fmt: skip
+
+    _title("4. Thompson sampling, with the propensities one would log")
+    click.echo(_propensities(blob, log).to_string(index=False))
+
+    _title(f"5. A/B test on {test_users:,} simulated users per policy")
+    policies: dict[str, Policy] = {
+        "random": Uniform(items),
+        "logging policy": SessionPopularity(items, epsilon=0.3),
+        "popularity": Greedy(Popularity(log)),
+        "BLO": Greedy(blo),
+        "BLOB": Greedy(blob),
+        "BLOB, Thompson": ThompsonSampling(blob),
+    }
+    environment = RecoGym(num_items=items, num_flips=flips, seed=seed)
+    everyone: dict[str, Policy | Oracle] = {**policies, "oracle": environment.oracle()}
+    result = ab_test(environment, everyone, num_users=test_users, seed=seed, progress=True)
+    click.echo(_rates(result).to_string())
+
+    written = _write(output, result, {"BLO": organic, "BLOB": bandit}, blob)
+    _title("Written")
+    for path, what in written.items():
+        click.echo(f"{path}  {what}")
+    click.echo(f"\n{time.perf_counter() - start:.0f} s")
+
+
+def _title(text: str) -> None:
+    click.secho(f"\n{text}", bold=True)
+
+
+def _propensities(blob: BLOB, log: EventLog, num_contexts: int = 3, num_actions: int = 3) -> pd.DataFrame:
+    """The likeliest actions after a few histories: short, middling and long ones."""
+    order = log.contexts.lengths.argsort()
+    chosen = log.contexts[order[torch.linspace(0, len(order) - 1, num_contexts).long()]]
+    actions = ThompsonSampling(blob, num_points=64, num_replicates=16).action_distribution(chosen)
+    rows = []
+    for n, views in enumerate(chosen.lengths.tolist()):
+        for item in actions.probs[n].topk(num_actions).indices.tolist():
+            probability, error = float(actions.probs[n, item]), float(actions.error_estimate[n, item])
+            rows.append({"views": views, "item": item, "propensity": f"{probability:.4f}", "+-": f"{error:.4f}"})
+    return pd.DataFrame(rows)
+
+
+def _rates(result: ABTest) -> pd.DataFrame:
+    """The table in percent."""
+    table = result.table()
+    low, high = ((100 * table[name]).map("{:.3f}".format) for name in ("lower", "upper"))
+    interval = "[" + low + ", " + high + "]"
+    return pd.DataFrame(
+        {
+            "click rate %": (100 * table["click_rate"]).map("{:.3f}".format),
+            "95% interval": interval,
+            "against random": (100 * table["difference"]).map("{:+.3f}".format),
+            "top item": (100 * table["top_item_share"]).map("{:.0f} %".format),
+        }
+    )
+
+
+def _write(output: Path, result: ABTest, histories: dict[str, pd.DataFrame], blob: BLOB) -> dict[Path, str]:
+    """Tables, figures, the posterior and the model."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    result.table().to_csv(output / "ab_test.csv")
+    figure, ax = pyplot.subplots(figsize=(6, 3.5), layout="constrained")
+    result.plot(ax)
+    figure.savefig(output / "ab_test.png", dpi=150)
+    figure, axes = pyplot.subplots(1, len(histories), figsize=(9, 3.5), layout="constrained")
+    for ax, (name, history) in zip(axes, histories.items()):
+        plot_elbo({name: history}, ax=ax)
+    figure.savefig(output / "elbo.png", dpi=150)
+    pyplot.close("all")
+    blob.to_inference_data().to_netcdf(str(output / "posterior.nc"))
+    blob.save(output / "model")
+    return {
+        output / "ab_test.csv": "the table above, and more",
+        output / "ab_test.png": "the same, as a figure",
+        output / "elbo.png": "training traces",
+        output / "posterior.nc": "1,000 draws from posterior and prior: arviz.from_netcdf",
+        output / "model": "both models: BLOB.load",
+    }
