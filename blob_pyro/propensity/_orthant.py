@@ -17,7 +17,7 @@ from blob_pyro.propensity._qmc import uniform_replicates
 # Relative to the largest standard deviation: below this a conditional spread counts as zero.
 _SMALLEST_SPREAD = 1e-9
 _SMALLEST = 1e-300
-_BLOCK = 2**20
+_BLOCK = 2**16
 
 
 def _differences(loc: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,18 +83,26 @@ def _ordered_cholesky(limit: Tensor, covariance: Tensor, order: Tensor) -> tuple
 def _separation_of_variables(limit: Tensor, factor: Tensor, uniform: Tensor) -> Tensor:
     """N x R: the mean over points of R x n x (d - 1) uniforms of the product of conditional probabilities."""
     replicates, points, _ = uniform.shape
-    dim = limit.shape[-1]
+    problems, dim = limit.shape
     flat = uniform.flatten(0, 1).T
     product: Tensor | None = None
+    differentiable = factor.requires_grad or limit.requires_grad
     drawn: list[Tensor] = []
+    # Without a graph to keep, the draws can be written side by side as they come.
+    beside = limit.new_empty(0 if differentiable else problems, dim - 1, replicates * points)
     for step in range(dim):
         bound = limit[:, step, None].expand(-1, replicates * points)
-        if drawn:
-            bound = bound - torch.einsum("nk,nkp->np", factor[:, step, :step], torch.stack(drawn, dim=1))
+        if step > 0:
+            before = torch.stack(drawn, dim=1) if differentiable else beside[:, :step]
+            bound = bound - torch.bmm(factor[:, step : step + 1, :step], before).squeeze(1)
         probability = torch.special.ndtr(bound / factor[:, step, step, None]).clamp_min(_SMALLEST)
         product = probability if product is None else product * probability
         if step < dim - 1:
-            drawn.append(torch.special.ndtri((probability * flat[step]).clamp(_SMALLEST, 1 - 1e-16)))
+            draw = torch.special.ndtri((probability * flat[step]).clamp(_SMALLEST, 1 - 1e-16))
+            if differentiable:
+                drawn.append(draw)
+            else:
+                beside[:, step] = draw
     assert product is not None
     return product.unflatten(-1, (replicates, points)).mean(-1)
 
@@ -116,14 +124,14 @@ def argmax_probs_by_orthants(
     """
     num_actions = loc.shape[-1]
     uniform = uniform_replicates(num_replicates, num_points, num_actions - 2, seed, loc.device)
-    per_replicate = num_points * num_actions * (num_actions - 1)
+    per_replicate = num_points * num_actions
     rows = max(1, _BLOCK // (per_replicate * num_replicates))
     results = []
     for start in range(0, loc.shape[0], rows):
         limit, difference = _differences(loc[start : start + rows], covariance[start : start + rows])
         order = _greedy_order(limit.detach(), difference.detach())
         limit, factor = _ordered_cholesky(limit, difference, order)
-        group = max(1, _BLOCK // (per_replicate * min(rows, loc.shape[0])))
+        group = max(1, _BLOCK // (num_points * limit.shape[0]))
         parts = [
             _separation_of_variables(limit, factor, uniform[r : r + group]) for r in range(0, num_replicates, group)
         ]
