@@ -1,0 +1,38 @@
+"""The command line on a small problem: what it prints, and what it writes."""
+
+import pandas as pd
+import pytest
+import xarray as xr
+from click.testing import CliRunner
+
+from blob_pyro import BLOB
+from blob_pyro.cli import main
+
+SMALL = ["--items", "12", "--flips", "4", "--users", "15", "--organic-users", "60", "--test-users", "20"]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # gym's own
+def test_demo(tmp_path):
+    output = tmp_path / "made" / "here"
+    run = CliRunner().invoke(main, ["demo", *SMALL, "--embedding-dim", "3", "--output", str(output)])
+    assert run.exit_code == 0, run.output
+    table = pd.read_csv(output / "ab_test.csv", index_col="policy")
+    assert set(table.index) == {
+        "random", "logging policy", "popularity", "BLO", "BLOB", "BLOB, Thompson", "oracle",
+    }  # fmt: skip
+    assert (table.lower < table.click_rate).all()
+    assert table.click_rate.idxmax() == "oracle"
+    for name in table.index:
+        assert name in run.output
+    for name in ("ab_test.png", "elbo.png"):
+        assert (output / name).read_bytes().startswith(b"\x89PNG")
+        assert str(output / name) in run.output
+    with xr.open_dataset(output / "posterior.nc", group="posterior") as posterior:
+        assert posterior.sizes["sample"] == 1000
+    assert BLOB.load(output / "model", device="cpu").num_items == 12
+
+
+def test_help_names_every_command():
+    run = CliRunner().invoke(main, ["--help"])
+    assert run.exit_code == 0
+    assert "demo" in run.output
