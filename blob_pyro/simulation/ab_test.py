@@ -153,7 +153,7 @@ def ab_test(
     clicks: Literal["expected", "sampled"] = "expected",
     reference: str | None = None,
     confidence: float = 0.95,
-    batch_size: int = 1024,
+    batch_size: int | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> ABTest:
@@ -171,7 +171,7 @@ def ab_test(
             have the same mean as clicks and less noise. Users live by the clicks that they make in either case.
         reference: the policy that the table compares with. Default: the first.
         confidence: coverage of the intervals.
-        batch_size: sessions for which a policy decides in one call.
+        batch_size: sessions for which a policy decides in one call; by default fewer for larger catalogues.
         seed: of the users and of the policies' draws.
         progress: show a progress bar per policy.
 
@@ -207,7 +207,11 @@ def ab_test(
         raise ValueError(f"reference must be one of the policies {list(policies)}, got {reference!r}")
 
     totals: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
-    options: dict[str, Any] = {"history": history, "batch_size": batch_size}
+    options: dict[str, Any] = {
+        "history": history,
+        "batch_size": batch_size,
+        "click_probabilities": clicks == "expected",
+    }
     for name, policy in policies.items():
         random = CounterRandom(environment.seed, _AB_TEST, seed)
         with forked_torch_rng(hash_key(random.key), environment.gamma.device):
@@ -218,7 +222,8 @@ def ab_test(
             plays = torch.zeros(environment.num_items, dtype=torch.int64, device=environment.gamma.device)
             for event in events:
                 if isinstance(event, Impressions):
-                    reward = event.click_probability if clicks == "expected" else event.click.to(torch.float64)
+                    expected = event.click_probability
+                    reward = event.click.to(torch.float64) if expected is None else expected
                     shown.index_add_(0, event.user, torch.ones_like(reward))
                     clicked.index_add_(0, event.user, reward)
                     plays += torch.bincount(event.action, minlength=environment.num_items)

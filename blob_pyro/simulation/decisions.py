@@ -18,8 +18,8 @@ from blob_pyro.simulation.environment import Environment
 
 __all__ = ["AnyPolicy", "Decisions", "InformedPolicy", "Oracle", "check_policy", "sample_by_inversion"]
 
-# Actions drawn at once from a distribution that is not categorical: Thompson sampling needs a score per item each.
-_DRAWS_AT_ONCE = 16
+# Scores drawn at once from a distribution that is not categorical: Thompson sampling draws one per item and action.
+_SCORES_AT_ONCE = 1 << 23
 
 
 class InformedPolicy(ABC):
@@ -99,13 +99,15 @@ def sample_by_inversion(probs: Tensor, row: Tensor, uniform: Tensor) -> Tensor:
 class _Choice:
     """One distribution over actions per user, fixed for a session."""
 
-    def __init__(self, distribution: dist.TorchDistribution, num_users: int, device: torch.device) -> None:
+    def __init__(
+        self, distribution: dist.TorchDistribution, num_users: int, num_items: int, device: torch.device
+    ) -> None:
         if tuple(distribution.batch_shape) != (num_users,):
             raise ValueError(
                 f"action_distribution must have batch_shape ({num_users},), one distribution per history, "
                 f"got {tuple(distribution.batch_shape)}"
             )
-        self.distribution, self.device = distribution, device
+        self.distribution, self.device, self.num_scores = distribution, device, num_users * num_items
         # Not isinstance: a subclass may know its probabilities only at a price, which sampling need not pay.
         plain = type(distribution) in (torch.distributions.Categorical, dist.Categorical)
         self.probs: Tensor | None = distribution.probs.to(device) if plain else None
@@ -121,9 +123,8 @@ class _Choice:
             actions = sample_by_inversion(probs, row, uniform)
             return actions, probs[row, actions].to(torch.float64) if propensities else None
         width = int(position.max()) + 1 if len(position) else 0
-        blocks = [
-            self.distribution.sample((min(_DRAWS_AT_ONCE, width - at),)) for at in range(0, width, _DRAWS_AT_ONCE)
-        ]
+        block = max(1, _SCORES_AT_ONCE // self.num_scores)
+        blocks = [self.distribution.sample((min(block, width - at),)) for at in range(0, width, block)]
         drawn = torch.cat(blocks)
         actions = drawn.to(self.device)[position, session]
         if not propensities:
@@ -145,8 +146,10 @@ class Decisions:
     def __init__(self, policy: AnyPolicy, histories: Histories, omega: Tensor, forget: bool = False) -> None:
         def choose(histories: Histories) -> _Choice:
             if isinstance(policy, InformedPolicy):
-                return _Choice(policy.action_distribution_given_interests(omega), len(omega), omega.device)
-            return _Choice(policy.action_distribution(histories), len(omega), omega.device)
+                distribution = policy.action_distribution_given_interests(omega)
+            else:
+                distribution = policy.action_distribution(histories)
+            return _Choice(distribution, len(omega), histories.num_items, omega.device)
 
         self._first = choose(histories)
         self._rest = None

@@ -50,6 +50,11 @@ class Environment(Settings):
             value = torch.from_numpy(getattr(catalogue, name)).to(self.device or "cpu")
             object.__setattr__(self, name, value)  # frozen: settings and parameters cannot come to disagree
 
+    @property
+    def click_ceiling(self) -> float:
+        """What no click probability exceeds."""
+        return float(click_response(torch.tensor(torch.inf, dtype=torch.float64)))
+
     def organic_probability(self, omega: Tensor) -> Tensor:
         """Probability of each item to be viewed next: ``softmax(gamma omega + mu_organic)``.
 

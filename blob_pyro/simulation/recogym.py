@@ -20,7 +20,9 @@ from blob_pyro.simulation.users import HistoryMode, simulate_users
 __all__ = ["RecoGym"]
 
 # Users whose lives run side by side: enough to make a round of sessions worth its overhead, few enough for the cache.
-_USERS_AT_ONCE = 8192
+_USERS_AT_ONCE = 16_384
+# Sessions that a policy decides at once, unless told: a matrix of sessions x items that stays in cache.
+_PROBABILITIES_AT_ONCE, _FEWEST_SESSIONS = 1 << 19, 256
 # Distinguishes the users of logs from those of A/B tests of the same seed.
 _LOG = 1
 
@@ -48,7 +50,7 @@ class RecoGym(Environment):
         seed: int = 0,
         history: HistoryMode = "all",
         propensities: bool = True,
-        batch_size: int = 1024,
+        batch_size: int | None = None,
         progress: bool = False,
     ) -> EventLog:
         """A log, as RecoGym's ``generate_logs`` writes it, without its extra impression after a user has left.
@@ -63,8 +65,9 @@ class RecoGym(Environment):
                 of Sakhi et al. (2020) do: for reproduction only.
             propensities: log the policy's exact probability of each action. Costs one ``log_prob`` per session
                 of recommendations, which Thompson sampling makes the larger part of a simulation.
-            batch_size: sessions for which the policy decides in one call. Actions of a policy whose distribution
-                is not a plain ``Categorical`` depend on it (they come from torch's generator); nothing else does.
+            batch_size: sessions for which the policy decides in one call; by default fewer for larger catalogues.
+                Actions of a policy whose distribution is not a plain ``Categorical`` depend on it (they come from
+                torch's generator); nothing else does.
             progress: show a progress bar.
 
         Returns:
@@ -101,8 +104,9 @@ class RecoGym(Environment):
         random: CounterRandom,
         *,
         history: HistoryMode = "all",
-        batch_size: int = 1024,
+        batch_size: int | None = None,
         propensities: bool = False,
+        click_probabilities: bool = False,
         progress: bool | str = False,
     ) -> Iterator[Views | Impressions]:
         """Everything that happens to ``users``, in portions; what `simulate` and `ab_test` are made of.
@@ -111,6 +115,8 @@ class RecoGym(Environment):
         """
         if history not in get_args(HistoryMode):
             raise ValueError(f"history must be one of {get_args(HistoryMode)}, got {history!r}")
+        if batch_size is None:
+            batch_size = max(_FEWEST_SESSIONS, _PROBABILITIES_AT_ONCE // self.num_items)
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         if policy is not None:
@@ -120,8 +126,9 @@ class RecoGym(Environment):
             for start in range(users.start, users.stop, _USERS_AT_ONCE):
                 batch = torch.arange(start, min(start + _USERS_AT_ONCE, users.stop), device=self.gamma.device)
                 yield from simulate_users(
-                    self, policy, batch, random, history=history, batch_size=batch_size, propensities=propensities
-                )
+                    self, policy, batch, random, history=history, batch_size=batch_size,
+                    propensities=propensities, click_probabilities=click_probabilities,
+                )  # fmt: skip
                 bar.update(len(batch))
 
     def oracle(self) -> Oracle:

@@ -40,7 +40,7 @@ class Impressions:
     Attributes:
         user, time, action: int64.
         click: bool, what happened.
-        click_probability: float64, the environment's probability that it would.
+        click_probability: float64, the environment's probability that it would; None where it was not asked for.
         propensity: float64, the policy's probability of ``action``; None where it was not asked for.
     """
 
@@ -48,7 +48,7 @@ class Impressions:
     time: Tensor
     action: Tensor
     click: Tensor
-    click_probability: Tensor
+    click_probability: Tensor | None
     propensity: Tensor | None
 
 
@@ -154,7 +154,8 @@ def recommend(
     start: Tensor,
     length: Tensor,
     omega: Tensor,
-    propensities: bool,
+    propensities: bool = True,
+    click_probabilities: bool = True,
 ) -> tuple[Impressions, Tensor, Tensor, Tensor]:
     """One session of recommendations per user.
 
@@ -167,6 +168,7 @@ def recommend(
         length: ``N``, after how many recommendations the chain ends the session, unless a click does before.
         omega: ``N x embedding_dim``, interests at the first recommendation.
         propensities: whether to compute them.
+        click_probabilities: whether to compute them for all impressions; few are needed to tell who clicks.
 
     Returns:
         The impressions; for each user their number and whether the last was clicked; the interests after them.
@@ -176,29 +178,32 @@ def recommend(
     event = start[session] + position
     page = random.page(user[session], event)
     action, propensity = decisions.draw(session, position, random.uniform(page, _ACTION), propensities)
-    path = omega[session]
     if environment.change_omega_for_bandits:
         steps = environment.sigma_omega * drift(environment, random, user[session], event)
-        after = path + _cumulative_sum(steps, position)
-        path = after - steps
-    probability = environment.click_probability(path, action)
-    clicks = (random.uniform(page, _CLICK) < probability).nonzero().squeeze(1)
+        after = omega[session] + _cumulative_sum(steps, position)
+
+    def click_probability(part: Tensor) -> Tensor:
+        now = after[part] - steps[part] if environment.change_omega_for_bandits else omega[session[part]]
+        return environment.click_probability(now, action[part])
+
+    # Thinning: no click probability reaches the ceiling, so what lies above it needs no closer look.
+    draw = random.uniform(page, _CLICK)
+    maybe = (draw < environment.click_ceiling).nonzero().squeeze(1)
+    clicks = maybe[draw[maybe] < click_probability(maybe)]
     clicked = torch.zeros_like(length, dtype=torch.bool).index_fill_(0, session[clicks], True)
     shown = length.scatter_reduce(0, session[clicks], position[clicks] + 1, "amin")
     seen = (position < shown[session]).nonzero().squeeze(1)
-    session, position = session[seen], position[seen]
-    last = position + 1 == shown[session]
-    if environment.change_omega_for_bandits:
-        omega = after[seen[last]]
+    seen_session = session[seen]
+    last = position[seen] + 1 == shown[seen_session]
     impressions = Impressions(
-        user=user[session],
+        user=user[seen_session],
         time=event[seen],
         action=action[seen],
-        click=last & clicked[session],
-        click_probability=probability[seen],
+        click=last & clicked[seen_session],
+        click_probability=click_probability(seen) if click_probabilities else None,
         propensity=propensity[seen] if propensity is not None else None,
     )
-    return impressions, shown, clicked, omega
+    return impressions, shown, clicked, after[seen[last]] if environment.change_omega_for_bandits else omega
 
 
 def _cumulative_sum(steps: Tensor, position: Tensor) -> Tensor:

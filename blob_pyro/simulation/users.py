@@ -60,6 +60,7 @@ def simulate_users(
     history: HistoryMode = "all",
     batch_size: int = 1024,
     propensities: bool = False,
+    click_probabilities: bool = False,
 ) -> Iterator[Views | Impressions]:
     """The lives of ``users``: the views of all their first sessions, then the impressions that follow, and so on.
 
@@ -71,6 +72,7 @@ def simulate_users(
         history: what the policy sees: all the user's views before the decision, or those since the last one.
         batch_size: sessions for which the policy decides in one call.
         propensities: whether to compute them.
+        click_probabilities: whether to compute them for all impressions.
     """
     row = torch.arange(len(users), device=users.device)  # into the memory
     memory = _Memory(len(users), environment.num_items, users.device)
@@ -94,8 +96,9 @@ def simulate_users(
         for batch in length.argsort(descending=True, stable=True).split(batch_size):
             recent = viewed[batch] if history == "since_last_action" else None
             decisions = Decisions(policy, memory.recall(row[batch], recent), omega[batch], recent is not None)
+            who = users[batch], time[batch], length[batch], omega[batch]
             impressions, shown[batch], clicked[batch], omega[batch] = recommend(
-                environment, random, decisions, users[batch], time[batch], length[batch], omega[batch], propensities
+                environment, random, decisions, *who, propensities, click_probabilities
             )
             yield impressions
         time = time + shown

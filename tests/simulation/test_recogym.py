@@ -149,7 +149,7 @@ def test_since_last_action_hides_all_but_the_latest_session():
 
 
 def test_clicks_follow_the_click_probability():
-    events = ENVIRONMENT.lives(ENVIRONMENT.oracle(), range(3_000), CounterRandom(0))
+    events = ENVIRONMENT.lives(ENVIRONMENT.oracle(), range(3_000), CounterRandom(0), click_probabilities=True)
     impressions = [event for event in events if isinstance(event, Impressions)]
     p = torch.cat([event.click_probability for event in impressions])
     click = torch.cat([event.click for event in impressions]).double()
