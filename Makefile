@@ -1,5 +1,7 @@
-# make demo    the whole loop on a real RecoGym log: fit, posterior, policies, A/B test (writes demo-output/)
-# make test    lint, types, unit tests and doctests
+# make demo         the whole loop on a real RecoGym log: fit, posterior, policies, A/B test (writes demo-output/)
+# make test         lint, types, unit tests and doctests
+# make notebooks    run every notebook from a clean kernel (writes notebooks/executed/)
+# make benchmarks   what is fast, against what
 PYTHON ?= python3.11
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -39,7 +41,8 @@ test-cuda: $(READY)
 	$(BIN)/python -m pytest -m cuda
 
 notebooks: $(READY)
-	$(BIN)/python notebooks/run.py notebooks/*.ipynb
+	mkdir -p notebooks/executed
+	$(BIN)/jupyter execute --output='executed/{notebook_name}' notebooks/*.ipynb
 
 benchmarks: $(READY)
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
