@@ -43,7 +43,8 @@ class Settings:
         num_flips: pairs of similar items whose click behaviour is exchanged: 0 makes views and clicks agree,
             P / 2 makes views mislead as much as they can.
         seed: of the static parameters, 0 to 2**32 - 1.
-        embedding_dim: of the users' interests, K.
+        embedding_dim: of the users' interests, K. RecoGym's default; 10 gives the level of click rates that
+            Sakhi et al. (2020) publish.
         sigma_omega_initial: standard deviation of a new user's interests.
         sigma_omega: standard deviation of one step of their drift.
         sigma_mu_organic: standard deviation of the items' popularity, in logits.
