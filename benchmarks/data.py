@@ -1,6 +1,6 @@
 """Ten million events from Parquet to tensors: seconds and peak memory of the whole process.
 
-    python benchmarks/data.py [events]
+Run ``python benchmarks/data.py [events]``.
 """
 
 import resource
@@ -19,7 +19,8 @@ from blob_pyro import EventLog
 def write(folder: Path, num_events: int, rng: np.random.Generator) -> None:
     """Unsorted events of num_events / 100 users over 10,000 text item ids: one view to four impressions."""
     ids = np.array([f"sku-{i:05d}" for i in range(10_000)])
-    for name, size, item in (("views", num_events // 5, "item"), ("impressions", num_events - num_events // 5, "action")):
+    num_views = num_events // 5
+    for name, size, item in (("views", num_views, "item"), ("impressions", num_events - num_views, "action")):
         columns = {
             "user": rng.integers(0, num_events // 100, size),
             "time": rng.integers(1_700_000_000, 1_710_000_000, size),

@@ -65,7 +65,8 @@ def from_tables(
     )
     if v.num_rows and b.num_rows and pa.types.is_temporal(v["time"].type) != pa.types.is_temporal(b["time"].type):
         raise ValueError(
-            f"log: column 'time' is {v['time'].type} in views and {b['time'].type} in impressions; use one clock in both"
+            f"log: column 'time' is {v['time'].type} in views and {b['time'].type} in impressions; use one clock in "
+            "both"
         )
     policies, policy = None, None
     if "policy" in b.column_names:
