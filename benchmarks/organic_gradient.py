@@ -1,7 +1,8 @@
 """Noise of the organic ELBO's gradient: three unbiased estimators of one expectation, early and late in a fit.
 
-Run ``python benchmarks/organic_gradient.py``. Prints the variance of the gradient (summed over parameters, 1,024 sessions a draw, 60 draws) of the plain estimator,
-of the one with only its linear term in closed form, and of the centered one that `BLO` uses.
+Run ``python benchmarks/organic_gradient.py``. Prints the variance of the gradient (summed over parameters, 1,024
+sessions a draw, 60 draws) of the plain estimator, of the one with only its linear term in closed form, and of the
+centered one that `BLO` uses.
 """
 
 import torch
