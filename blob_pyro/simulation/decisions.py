@@ -129,7 +129,8 @@ class _Choice:
         actions = drawn.to(self.device)[position, session]
         if not propensities:
             return actions, None
-        return actions, self.distribution.log_prob(drawn).to(self.device, torch.float64)[position, session].exp()
+        log_propensity = self.distribution.log_prob(drawn).to(self.device, torch.float64)[position, session]
+        return actions, log_propensity.clamp_(max=0.0).exp()  # quadrature may exceed a certain action's 1 by rounding
 
 
 class Decisions:

@@ -71,6 +71,17 @@ def test_actions_and_propensities(family, forget):
     assert choices.draw(session, position, uniform)[1] is None
 
 
+def test_a_propensity_that_rounding_has_carried_above_one_is_one():
+    class Rounded(Opaque):
+        def log_prob(self, value):
+            return torch.full(value.shape, 3e-16, dtype=torch.float64)
+
+    _, propensity = decisions(Fixed(PROBS[0], Rounded)).draw(
+        torch.tensor([0]), torch.tensor([0]), torch.tensor([0.5], dtype=torch.float64), propensities=True
+    )
+    assert propensity.tolist() == [1.0]
+
+
 def test_plain_categoricals_do_not_touch_the_generator():
     before = torch.get_rng_state()
     decisions(Uniform(6)).draw(torch.tensor([0]), torch.tensor([0]), torch.tensor([0.5]).double())
