@@ -31,7 +31,7 @@ def to_inference_data(groups: dict[str, dict[str, Tensor]], item_ids: Sequence[H
     import arviz as az  # here, because it takes longer to import than all the rest together
 
     datasets = {name: _dataset(draws, item_ids) for name, draws in groups.items()}
-    if hasattr(az, "InferenceData"):
+    if az.__version__.startswith("0."):
         return az.InferenceData(**datasets)
     return xr.DataTree.from_dict(datasets)
 
