@@ -57,8 +57,12 @@ def check_finite(owner: str, name: str, value: Tensor) -> None:
     _reject(owner, name, value, ~value.isfinite(), "finite", remedy)
 
 
-def check_scale(owner: str, name: str, value: Tensor) -> None:
-    """Reject NaN, infinite and negative standard deviations; 0 stands for a deterministic score."""
+def check_scale(owner: str, name: str, value: Tensor, *, zero: bool = True) -> None:
+    """Reject NaN, infinite and negative standard deviations; 0, a deterministic score, only where it is allowed."""
+    if not zero:
+        remedy = "It is a standard deviation: give a known score a small one."
+        _reject(owner, name, value, ~(value.isfinite() & (value > 0)), "finite and greater than 0", remedy)
+        return
     remedy = "It is a standard deviation: take the square root of a variance, or use 0 for a known score."
     _reject(owner, name, value, ~(value.isfinite() & (value >= 0)), "finite and at least 0", remedy)
 
@@ -126,4 +130,12 @@ def check_sampling(owner: str, method: str | None, methods: tuple[str, ...], num
     if num_replicates < 2:
         raise ValueError(
             f"{owner}: num_replicates is {num_replicates}, but an error estimate needs at least 2. Take 8 or more."
+        )
+
+
+def check_ranks(owner: str, num_ranks: int, num_actions: int) -> None:
+    """Reject slates with no slot or with more slots than actions."""
+    if not 1 <= num_ranks <= num_actions:
+        raise ValueError(
+            f"{owner}: num_ranks is {num_ranks}, but must be between 1 and the number of actions, {num_actions}."
         )

@@ -42,6 +42,9 @@ class IndexDistribution(TorchDistribution):
         """Scores, sample_shape x batch_shape x A, of which the largest (smallest) wins."""
         raise NotImplementedError
 
+    def _is_differentiable(self) -> bool:
+        return any(getattr(self, name).requires_grad for name in self.event_dims)
+
     def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "IndexDistribution":
         """Repeat over a larger batch shape, without repeating the work."""
         new = self._get_checked_instance(type(self), _instance)
@@ -55,14 +58,17 @@ class IndexDistribution(TorchDistribution):
         return new
 
     @property
+    def _device(self) -> torch.device:
+        return getattr(self, next(iter(self.event_dims))).device
+
+    @property
     def log_probs(self) -> Tensor:
         """batch_shape x A: the log-probability of every action. Differentiable; computed once."""
         if self._source is not None:
             return self._source.log_probs.expand((*self.batch_shape, self.num_actions))
         # What was cached under no_grad cannot be differentiated later.
-        wants_grad = torch.is_grad_enabled() and any(getattr(self, name).requires_grad for name in self.event_dims)
         cached = self._cached_log_probs
-        if cached is None or (wants_grad and not cached.requires_grad):
+        if cached is None or (torch.is_grad_enabled() and not cached.requires_grad and self._is_differentiable()):
             cached = self._cached_log_probs = self._compute_log_probs()
         return cached
 
@@ -111,8 +117,7 @@ class IndexDistribution(TorchDistribution):
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
         """All actions along a new first dimension, expanded over the batch shape unless told otherwise."""
-        device = getattr(self, next(iter(self.event_dims))).device
-        values = torch.arange(self.num_actions, device=device)
+        values = torch.arange(self.num_actions, device=self._device)
         values = values.reshape((-1,) + (1,) * len(self.batch_shape))
         return values.expand((-1, *self.batch_shape)) if expand else values
 

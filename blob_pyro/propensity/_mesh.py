@@ -103,6 +103,12 @@ class Mesh:
         points[:, -1] = self.points[:, -1]
         return points
 
+    def edges(self, units_per_panel: float) -> tuple[Tensor, Tensor]:
+        """Panel edges, rows x (P + 1), and the number of panels of each row; the rest of its panels are empty."""
+        count = torch.ceil(self.total / units_per_panel).clamp_min(1)
+        step = torch.arange(int(count.max()) + 1, dtype=self.points.dtype, device=self.points.device)
+        return self.locate(self.total[:, None] * (step / count[:, None]).clamp_max(1.0)), count.long()
+
 
 def refine(mesh: Mesh, monitor: Callable[[Tensor], tuple[Tensor, Tensor]], intervals: Sequence[int]) -> Mesh:
     """Let `monitor` look at a mesh and redraw it until it has looked closely enough.
@@ -148,10 +154,7 @@ class Panels:
     @classmethod
     def from_mesh(cls, mesh: Mesh, units_per_panel: float) -> "Panels":
         """Cut every row into as few equal (in units) panels as `units_per_panel` allows."""
-        count = torch.ceil(mesh.total / units_per_panel).clamp_min(1)
-        step = torch.arange(int(count.max()) + 1, dtype=mesh.points.dtype, device=mesh.points.device)
-        edges = mesh.locate(mesh.total[:, None] * (step / count[:, None]).clamp_max(1.0))
-        count = count.long()
+        edges, count = mesh.edges(units_per_panel)
         row = torch.arange(len(count), device=count.device).repeat_interleave(count)
         start = (count.cumsum(0) - count).repeat_interleave(count)
         column = torch.arange(len(row), device=count.device) - start

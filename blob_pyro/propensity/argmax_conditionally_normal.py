@@ -128,6 +128,9 @@ class ArgmaxConditionallyNormal(EstimatedIndexDistribution):
             setattr(new, name, getattr(self, name))
         return new
 
+    def _is_differentiable(self) -> bool:
+        return self.scale.requires_grad or self.location(self.scale.new_zeros(1, self.num_shared)).requires_grad
+
     def _estimate(self) -> tuple[Tensor, Tensor]:
         sign = -1.0 if self.minimum else 1.0
         draws = normal_replicates(
