@@ -136,31 +136,35 @@ class EventLog:
         reward: Tensor,
         propensity: Tensor | None = None,
     ) -> EventLog:
-        """From tensors of item numbers and integer user ids; checked and ordered like any other log."""
-        views = {"user": view_user, "time": view_time, "item": view_item}
+        """From tensors: item numbers, integer user ids and times; checked and ordered like any other log."""
+        views = {"view_user": view_user, "view_time": view_time, "view_item": view_item}
         impressions = {"user": user, "time": time, "action": action, "reward": reward}
         if propensity is not None:
             impressions["propensity"] = propensity
-        tables = [{k: v.cpu().numpy() for k, v in t.items()} for t in (views, impressions)]
-        return cls.from_tables(*tables, num_items=num_items)
+        arrays = {name: tensor.cpu().numpy() for name, tensor in (views | impressions).items()}
+        return cls._assemble(readers.from_arrays(num_items, **arrays))
 
     @classmethod
     def _assemble(cls, rows: readers.Rows) -> EventLog:
         """Order the rows and find what each impression's user had viewed before it: no loop over users or rows."""
         order = _stable_order(rows.user, rows.time)
         user, is_view = rows.user[order], rows.is_view[order]
-        views_so_far = np.cumsum(is_view)  # after each row, over all users
-        first_row = np.flatnonzero(np.diff(user, prepend=-1))
+        count = np.int32 if len(order) < 2**31 else np.int64
+        views_so_far = np.cumsum(is_view, dtype=count)  # after each row, over all users
+        first_row = np.flatnonzero(np.concatenate([[True], user[1:] != user[:-1]]))
         views_before_user = np.zeros(len(rows.users), dtype=np.int64)
         views_before_user[user[first_row]] = views_so_far[first_row] - is_view[first_row]
 
         view_rows = order[is_view]
         impression_rows = order[~is_view]
-        impression = (np.cumsum(~rows.is_view) - 1)[impression_rows]  # into the impression-only columns
+        impression = impression_rows  # into the impression-only columns
+        if rows.is_view[: len(impression_rows)].any():  # they do not come first
+            impression = (np.cumsum(~rows.is_view) - 1)[impression_rows]
         impression_user = user[~is_view]
         starts = views_before_user[impression_user]
         lengths = views_so_far[~is_view] - starts
-        new = (np.diff(impression_user, prepend=-1) != 0) | (np.diff(lengths, prepend=-1) != 0)
+        new = np.ones(len(impression_user), dtype=bool)
+        new[1:] = (impression_user[1:] != impression_user[:-1]) | (lengths[1:] != lengths[:-1])
         view_user = rows.user[view_rows]
         view_item = _tensor(rows.item[view_rows])
         views_per_user = np.bincount(view_user, minlength=len(rows.users))
@@ -185,7 +189,7 @@ class EventLog:
             policy=pick(rows.policy),
             policies=rows.policies,
             context=_tensor(np.cumsum(new) - 1),
-            contexts=Histories(view_item, _tensor(starts[new]), _tensor(lengths[new]), num_items),
+            contexts=Histories(view_item, _tensor(starts[new]), _tensor(lengths[new].astype(np.int64)), num_items),
             sessions=Histories.from_ragged(view_item, _tensor(views_per_user[viewers]), num_items),
         )
 

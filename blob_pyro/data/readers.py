@@ -15,7 +15,7 @@ import pyarrow.parquet
 from blob_pyro.data import schema
 from blob_pyro.data.vocabulary import Vocabulary
 
-__all__ = ["Rows", "from_recogym", "from_tables", "read_parquet"]
+__all__ = ["Rows", "from_arrays", "from_recogym", "from_tables", "read_parquet"]
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,41 @@ def from_tables(
     )
 
 
+def from_arrays(
+    num_items: int,
+    view_user: np.ndarray,
+    view_time: np.ndarray,
+    view_item: np.ndarray,
+    user: np.ndarray,
+    time: np.ndarray,
+    action: np.ndarray,
+    reward: np.ndarray,
+    propensity: np.ndarray | None = None,
+) -> Rows:
+    """Rows of integer arrays that need no mapping, impressions first: see `EventLog.from_arrays`."""
+    if len(view_user) + len(user) == 0:
+        raise ValueError("log: there are no events; simulate at least one user")
+    for table, name, values in (("views", "item", view_item), ("impressions", "action", action)):
+        remedy = "Pass a larger num_items, or drop the row"
+        outside = (values < 0) | (values >= num_items)
+        schema.fail(table, name, outside, values, f"not one of the {num_items} items", remedy)
+    users, everyone = _number_integers(np.concatenate([user, view_user]))
+    return Rows(
+        items=Vocabulary.numbered(num_items),
+        users=users,
+        user=everyone,
+        time=np.concatenate([time, view_time]),
+        is_view=np.arange(len(everyone)) >= len(user),
+        item=np.concatenate([action, view_item]),
+        reward=schema.check_rewards(reward.astype(np.float32, copy=False), "impressions", "reward"),
+        propensity=(
+            None
+            if propensity is None
+            else schema.check_propensities(propensity.astype(np.float64, copy=False), "impressions", "propensity")
+        ),
+    )
+
+
 def read_parquet(
     views: str | Path | None, impressions: str | Path | None, columns: Mapping[str, str | None]
 ) -> tuple[pa.Table | None, pa.Table | None]:
@@ -146,6 +181,20 @@ def from_recogym(frame: Any, num_items: int, drop_final_rows: bool) -> Rows:
     rewards = schema.rewards(_fill(t["c"], is_view, 0), name, "c")[played_rows]
     propensities = schema.propensities(_fill(t["ps"], is_view, 1), name, "ps")[played_rows]
     return Rows(items, users, user[keep], time[keep], is_view[keep], item[keep], rewards, propensities)
+
+
+def _number_integers(ids: np.ndarray) -> tuple[Vocabulary, np.ndarray]:
+    """Integer ids in increasing order, and the number of each entry: by counting where they lie close together."""
+    low, high = int(ids.min()), int(ids.max())
+    if high - low > 4 * len(ids):
+        known, numbers = np.unique(ids, return_inverse=True)
+    else:
+        present = np.zeros(high - low + 1, dtype=bool)
+        present[ids - low] = True
+        known = np.flatnonzero(present) + low
+        numbers = (np.cumsum(present) - 1)[ids - low]
+    contiguous = low == 0 and len(known) == high + 1
+    return Vocabulary.numbered(high + 1) if contiguous else Vocabulary(known.tolist()), numbers
 
 
 def _source_names(table: str, columns: Mapping[str, str | None]) -> tuple[list[str], list[str]]:

@@ -105,7 +105,11 @@ def times(column: pa.ChunkedArray, table: str, name: str) -> np.ndarray:
 def rewards(column: pa.ChunkedArray, table: str, name: str) -> np.ndarray:
     """Rewards as float32 zeros and ones."""
     require(column, table, name, "An impression without a known outcome cannot be learned from: drop it")
-    values = pc.cast(column, pa.float32()).to_numpy()
+    return check_rewards(pc.cast(column, pa.float32()).to_numpy(), table, name)
+
+
+def check_rewards(values: np.ndarray, table: str, name: str) -> np.ndarray:
+    """Refuse what is neither 0 nor 1."""
     bad = (values != 0) & (values != 1)
     fail(table, name, bad, values, "a reward is 0 or 1", "Binarise it (clicked or not) before building the log")
     return values
@@ -114,7 +118,11 @@ def rewards(column: pa.ChunkedArray, table: str, name: str) -> np.ndarray:
 def propensities(column: pa.ChunkedArray, table: str, name: str) -> np.ndarray:
     """Propensities as float64 in (0, 1]."""
     require(column, table, name, "Fill it, or leave the column out with columns={'propensity': None}")
-    values = pc.cast(column, pa.float64()).to_numpy()
+    return check_propensities(pc.cast(column, pa.float64()).to_numpy(), table, name)
+
+
+def check_propensities(values: np.ndarray, table: str, name: str) -> np.ndarray:
+    """Refuse what is not a probability in (0, 1]."""
     bad = ~((values > 0) & (values <= 1))
     fail(
         table, name, bad, values, "a propensity is a probability in (0, 1]",

@@ -24,7 +24,8 @@ class Uniform(Policy):
     def action_distribution(self, histories: Histories | Any) -> TorchDistribution:
         """See `Policy.action_distribution`."""
         history = self.histories(histories)
-        return categorical(torch.full((len(history), self.num_items), 1 / self.num_items, device=history.device))
+        row = categorical(torch.full((self.num_items,), 1 / self.num_items, device=history.device))
+        return row.expand((len(history),))
 
 
 class SessionPopularity(Policy):
