@@ -34,6 +34,9 @@ class Policy(ABC):
         """Size ``P`` of the catalogue."""
         return len(self.items)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.num_items} items)"
+
     @abstractmethod
     def action_distribution(self, histories: Histories | Any) -> TorchDistribution:
         """The distribution of the item number played after each of ``N`` histories.
