@@ -15,7 +15,6 @@ from torch import Tensor
 from blob_pyro.propensity._cumulative import Distributions
 from blob_pyro.propensity._mesh import NODES_PER_PANEL
 
-
 _LOG_NEVER = -46.0
 
 

@@ -130,8 +130,8 @@ class RankNormal(_RankDistribution):
     r"""Which of independent normal scores lands in which slot of a Thompson-sampled slate.
 
     Scores :math:`Y_j \sim N(\mathrm{loc}_j, \mathrm{scale}_j^2)` are drawn once and the `num_ranks` best actions are
-    shown in order. A sample (and the argument of :meth:`log_prob`) is an ordered slate of num_ranks actions; :attr:`probs`
-    holds the propensity of each action in each slot,
+    shown in order. A sample (and the argument of :meth:`log_prob`) is an ordered slate of num_ranks actions;
+    :attr:`probs` holds the propensity of each action in each slot,
 
     .. math:: P(\text{rank of } i = r) = \int f_i(y)\, P(\#\{j \ne i : Y_j > y\} = r - 1)\, dy,
 
@@ -211,10 +211,10 @@ class RankNormal(_RankDistribution):
 class RankBeta(_RankDistribution):
     r"""Which of independent Beta scores lands in which slot of a Thompson-sampled slate.
 
-    The sampler of the Open Bandit Dataset: click probabilities
-    :math:`Y_j \sim \mathrm{Beta}(\mathrm{concentration1}_j, \mathrm{concentration0}_j)` are drawn
-    once for every impression and the `num_ranks` best items fill the slots in order. See :class:`RankNormal` for the formula and for
-    what samples, :meth:`log_prob` and :attr:`probs` are.
+    The sampler of the Open Bandit Dataset: click probabilities are drawn once for every impression,
+    :math:`Y_j \sim \mathrm{Beta}(\mathrm{concentration1}_j, \mathrm{concentration0}_j)`, and the `num_ranks` best
+    items fill the slots in order. See :class:`RankNormal` for the formula and for what samples, :meth:`log_prob` and
+    :attr:`probs` are.
 
     Args:
         concentration1: batch_shape x A, positive.
