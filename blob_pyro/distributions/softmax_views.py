@@ -7,6 +7,9 @@ from pyro.distributions import TorchDistribution
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Size, Tensor
 from torch.distributions import Categorical, constraints
+from torch.nn.functional import embedding, embedding_bag
+
+from blob_pyro.distributions.row_chunks import in_row_chunks
 
 __all__ = ["SoftmaxViews"]
 
@@ -26,10 +29,9 @@ class SoftmaxViews(TorchDistribution):
         item_intercept: rho, ``P``.
         lengths: views per session, ``batch_shape``, int64: how long a sampled session is. The length is given, not
             modelled: it has no density.
-        center: the mean of a distribution that ``interest`` was drawn from, ``batch_shape x K``. If given, `log_prob`
-            is not the log-probability at ``interest`` but an unbiased estimate of its expectation, with far less
-            noise: see `centered_at`.
         width: length of a value; default the largest of ``lengths``.
+        sparse: whether Psi and rho get sparse gradients from `linear` and `rows`. With a bound that looks at a few
+            items only, a step then costs nothing for the others.
 
     Example:
         >>> d = SoftmaxViews(torch.zeros(1, 1), torch.ones(4, 1), torch.zeros(4), torch.tensor([2]))
@@ -37,11 +39,8 @@ class SoftmaxViews(TorchDistribution):
         tensor([0.0625])
     """
 
-    arg_constraints = {  # noqa: RUF012 - torch's own convention
-        "interest": constraints.real_vector,
-        "item_embedding": constraints.independent(constraints.real, 2),
-        "item_intercept": constraints.real_vector,
-    }
+    # Psi and rho are not listed: checking a million rows for NaN at every step would cost more than the step.
+    arg_constraints = {"interest": constraints.real_vector}  # noqa: RUF012 - torch's own convention
 
     def __init__(
         self,
@@ -49,23 +48,28 @@ class SoftmaxViews(TorchDistribution):
         item_embedding: Tensor,
         item_intercept: Tensor,
         lengths: Tensor,
-        center: Tensor | None = None,
         width: int | None = None,
+        sparse: bool = False,
         validate_args: bool | None = None,
     ) -> None:
         self.interest = interest
         self.item_embedding = item_embedding
         self.item_intercept = item_intercept
-        self.center = center
-        batch_shape = torch.broadcast_shapes(interest.shape[:-1], lengths.shape)
         self.lengths = lengths
+        self.sparse = sparse
+        batch_shape = torch.broadcast_shapes(interest.shape[:-1], lengths.shape)
         width = (int(lengths.max()) if lengths.numel() else 0) if width is None else width
         super().__init__(batch_shape, Size((width,)), validate_args=validate_args)
 
     @constraints.dependent_property(is_discrete=True, event_dim=1)
     def support(self) -> constraints.Constraint:
         """Item numbers, and -1 for no view."""
-        return constraints.independent(constraints.integer_interval(-1, self.item_intercept.shape[-1] - 1), 1)
+        return constraints.independent(constraints.integer_interval(-1, self.num_items - 1), 1)
+
+    @property
+    def num_items(self) -> int:
+        """``P``."""
+        return self.item_intercept.shape[-1]
 
     def expand(self, batch_shape: Size, _instance: TorchDistributionMixin | None = None) -> SoftmaxViews:
         """See `pyro.distributions.TorchDistribution.expand`."""
@@ -75,29 +79,8 @@ class SoftmaxViews(TorchDistribution):
             self.item_embedding,
             self.item_intercept,
             self.lengths.expand(shape),
-            None if self.center is None else self.center.expand(*shape, -1),
             width=self.event_shape[0],
-            validate_args=False,
-        )
-
-    def centered_at(self, center: Tensor) -> SoftmaxViews:
-        r"""An estimator of the *expected* log-likelihood, for ``interest`` drawn around a known mean.
-
-        The linear term is taken at the mean, in closed form. Of the normaliser :math:`A(\omega)`, which is sampled,
-        the first-order part around the mean, :math:`\nabla A(m) \cdot (\omega - m)`, has expectation zero and is
-        subtracted. Without that second step the first *raises* the variance once the model has learned something:
-        the two terms rise and fall together (measured in ``benchmarks/organic_gradient.py``).
-
-        Args:
-            center: the mean ``m`` of the distribution of ``interest``, ``batch_shape x K``.
-        """
-        return SoftmaxViews(
-            self.interest,
-            self.item_embedding,
-            self.item_intercept,
-            self.lengths,
-            center,
-            width=self.event_shape[0],
+            sparse=self.sparse,
             validate_args=False,
         )
 
@@ -107,22 +90,42 @@ class SoftmaxViews(TorchDistribution):
         return self.interest @ self.item_embedding.mT + self.item_intercept
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log-probability of the views in their order, ``batch_shape``; an estimate of its mean if centered."""
+        """Log-probability of the views in their order, ``batch_shape``."""
         if self._validate_args:
             self._validate_sample(value)
+        flat = self.interest.reshape(-1, self.interest.shape[-1])
+        normalizer = in_row_chunks(self._log_normalizer, flat, width=self.num_items)
+        views = (value >= 0).sum(-1)
+        return self.linear(value, self.interest) - views * normalizer.reshape(self.interest.shape[:-1])
+
+    def linear(self, value: Tensor, interest: Tensor) -> Tensor:
+        r""":math:`\sum_t (\Psi_{v_t} \omega + \rho_{v_t})` without forming a row per view.
+
+        Args:
+            value: views, ``batch_shape x width``.
+            interest: omega, ``batch_shape x K``.
+        """
         viewed = value >= 0
-        item, weight = value.clamp(min=0), viewed.to(self.item_embedding.dtype)
-        embedding_sum = _sum_rows(self.item_embedding, item, weight)
-        intercept_sum = (self.item_intercept[item] * weight).sum(-1)
-        normalizer = self.logits.logsumexp(-1)
-        where = self.interest
-        if self.center is not None:
-            where = self.center
-            expected_embedding = (where @ self.item_embedding.mT + self.item_intercept).softmax(
-                -1
-            ) @ self.item_embedding
-            normalizer = normalizer - ((self.interest - where) * expected_embedding).sum(-1)
-        return (embedding_sum * where).sum(-1) + intercept_sum - viewed.sum(-1) * normalizer
+        items, count = value[viewed], viewed.sum(-1)
+        if items.numel() == 0:  # embedding_bag refuses an empty input with a gradient
+            return (interest * 0).sum(-1) * count
+        count = count.reshape(-1)
+        first = count.cumsum(0) - count
+        embedding_sum = embedding_bag(items, self.item_embedding, first, mode="sum", sparse=self.sparse)
+        session = torch.arange(len(count), device=count.device).repeat_interleave(count)
+        intercept_sum = embedding_sum.new_zeros(len(count)).index_add(0, session, self._intercepts(items))
+        shape = value.shape[:-1]
+        return (embedding_sum.view(*shape, -1) * interest).sum(-1) + intercept_sum.view(shape)
+
+    def rows(self, items: Tensor) -> tuple[Tensor, Tensor]:
+        """Psi and rho of some items: ``S x K`` and ``S`` for ``S`` item numbers."""
+        return embedding(items, self.item_embedding, sparse=self.sparse), self._intercepts(items)
+
+    def _intercepts(self, items: Tensor) -> Tensor:
+        return torch.gather(self.item_intercept, 0, items, sparse_grad=self.sparse)
+
+    def _log_normalizer(self, interest: Tensor) -> Tensor:
+        return torch.addmm(self.item_intercept, interest, self.item_embedding.mT).logsumexp(-1)
 
     def sample(self, sample_shape: Size | tuple[int, ...] = Size()) -> Tensor:  # noqa: B008 - torch's own default
         """Sessions of ``lengths`` views: ``sample_shape x batch_shape x width``."""
@@ -135,13 +138,3 @@ class SoftmaxViews(TorchDistribution):
             views = Categorical(logits=logits).sample(Size((width,))).movedim(0, -1)
             step = torch.arange(width, device=logits.device)
             return torch.where(step < self.lengths.expand(shape).unsqueeze(-1), views, -1)
-
-
-def _sum_rows(weight: Tensor, index: Tensor, scale: Tensor) -> Tensor:
-    """``sum_t scale[..., t] * weight[index[..., t]]`` without forming the gathered rows."""
-    if index.numel() == 0:
-        return weight.new_zeros(*index.shape[:-1], weight.shape[-1])
-    flat = torch.nn.functional.embedding_bag(
-        index.reshape(-1, index.shape[-1]), weight, mode="sum", per_sample_weights=scale.reshape(-1, scale.shape[-1])
-    )
-    return flat.view(*index.shape[:-1], weight.shape[-1])

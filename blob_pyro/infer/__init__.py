@@ -1,8 +1,29 @@
-"""Inference: the ELBO, the handlers that make it quiet, the training loop."""
+"""Inference: the ELBO, the handlers that make it quiet or bound it, the training loop, EM."""
 
-from blob_pyro.infer.bounds import BOUNDS, Reparameterized
+from blob_pyro.infer.bounds import BOUNDS, Bouchard, Bound, LogConcave, OneVsEach, Reparameterized
 from blob_pyro.infer.elbo import GuidedELBO
+from blob_pyro.infer.em import EMState, ExpectationMaximization, expectation_maximization
 from blob_pyro.infer.local_reparameterization import LocalReparameterization
-from blob_pyro.infer.svi import Training, seeded, train
+from blob_pyro.infer.online_em import online_expectation_maximization
+from blob_pyro.infer.rowwise_adam import RowwiseAdam
+from blob_pyro.infer.svi import seeded, train
+from blob_pyro.infer.training import Training
 
-__all__ = ["BOUNDS", "GuidedELBO", "LocalReparameterization", "Reparameterized", "Training", "seeded", "train"]
+__all__ = [
+    "BOUNDS",
+    "Bouchard",
+    "Bound",
+    "EMState",
+    "ExpectationMaximization",
+    "GuidedELBO",
+    "LocalReparameterization",
+    "LogConcave",
+    "OneVsEach",
+    "Reparameterized",
+    "RowwiseAdam",
+    "Training",
+    "expectation_maximization",
+    "online_expectation_maximization",
+    "seeded",
+    "train",
+]

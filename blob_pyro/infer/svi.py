@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import pandas as pd
@@ -17,7 +17,10 @@ from pyro.infer import ELBO
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-__all__ = ["Training", "seeded", "train"]
+from blob_pyro.infer.checkpoints import generator_state, load_checkpoint, restore_generators, save_checkpoint
+from blob_pyro.infer.training import Training, clip_gradients, make_optimizers
+
+__all__ = ["seeded", "train"]
 
 
 class Batch(Protocol):
@@ -28,28 +31,6 @@ class Batch(Protocol):
     def __getitem__(self, index: Tensor) -> Batch: ...
 
 
-@dataclass(frozen=True)
-class Training:
-    """How long and how fast to train.
-
-    Attributes:
-        num_epochs: passes over the data.
-        batch_size: rows per step.
-        learning_rate: the peak of a one-cycle schedule for Adam.
-        clip_norm: gradients are scaled down to this norm; rows are weighted so that the loss is per row.
-    """
-
-    num_epochs: int
-    batch_size: int
-    learning_rate: float
-    clip_norm: float = field(default=10.0)
-
-    def __post_init__(self) -> None:
-        for name in ("num_epochs", "batch_size", "learning_rate", "clip_norm"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}: must be positive, got {getattr(self, name)}")
-
-
 def train(
     model: nn.Module,
     guide: Callable[..., Any],
@@ -57,6 +38,9 @@ def train(
     batch: Batch,
     training: Training,
     *,
+    validation: Batch | None = None,
+    modules: Sequence[nn.Module] = (),
+    checkpoint: str | Path | None = None,
     progress: bool = True,
     description: str = "fit",
 ) -> pd.DataFrame:
@@ -71,77 +55,56 @@ def train(
         elbo: the loss.
         batch: all rows, on the device they are to be trained on.
         training: see `Training`.
+        validation: rows that are not trained on, weighted so that they stand for as many as ``batch`` has. Their ELBO
+            is computed after each epoch, always with the same noise, and model and guide end as they were at its best.
+        modules: what else is trained, if the loss has parameters of its own.
+        checkpoint: a file. It is written after every epoch; if it is there already, training goes on from it, to the
+            same floats as if it had never stopped.
         progress: whether to show a progress bar.
         description: its title.
 
     Returns:
-        One row per finished epoch: ``epoch``, ``elbo`` (nats per row, mean over the epoch's steps), ``seconds``
-        since the start, ``learning_rate``. ``attrs["interrupted"]`` says whether Ctrl-C ended it.
+        One row per finished epoch: ``epoch``, ``elbo`` (nats per row, mean over the epoch's steps),
+        ``validation_elbo`` (if asked for; nats per row), ``seconds`` spent training, ``learning_rate``.
+        ``attrs["interrupted"]`` says whether Ctrl-C ended it.
 
     Raises:
         FloatingPointError: if the loss is not finite, naming the step; model and guide keep their state at the end
             of the last finished epoch.
+        ValueError: if the checkpoint is of another run: other settings, other parameters, another number of rows.
     """
-    device = _device_of(model)
-    modules = [m for m in (model, guide) if isinstance(m, nn.Module)]
-    num_rows = len(batch)
-    batch_size = min(training.batch_size, num_rows)
-    steps_per_epoch = -(-num_rows // batch_size)
-    rows: list[dict[str, float]] = []
-    interrupted = False
     with _own_parameters():
-        parameters = _parameters(model, guide, elbo, batch[torch.arange(min(2, num_rows), device=device)])
-        optimizer = torch.optim.Adam(parameters, lr=training.learning_rate)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, training.learning_rate, total_steps=training.num_epochs * steps_per_epoch, cycle_momentum=False
-        )
-        good = _state(modules)
-        start = time.perf_counter()
-        bar = tqdm(total=training.num_epochs, desc=description, unit="epoch", disable=not progress)
+        run = _Run(model, guide, elbo, batch, training, validation, modules)
+        if checkpoint is not None and Path(checkpoint).exists():
+            run.restore(load_checkpoint(checkpoint), checkpoint)
+        interrupted = False
+        done, asked = len(run.rows), training.num_epochs
+        bar = tqdm(total=asked, initial=done, desc=description, unit="epoch", disable=not progress)
         try:
-            for epoch in range(training.num_epochs):
-                total = torch.zeros((), device=device)
-                for step, index in enumerate(torch.randperm(num_rows, device=device).split(batch_size)):
-                    part = batch[index]
-                    optimizer.zero_grad(set_to_none=True)
-                    loss = elbo.differentiable_loss(model, guide, part) / num_rows
-                    loss.backward()
-                    norm = nn.utils.clip_grad_norm_(parameters, training.clip_norm)
-                    if not bool(torch.isfinite(loss.detach() + norm)):
-                        raise FloatingPointError(
-                            f"the loss or its gradient is not finite at epoch {epoch + 1}, step {step + 1} of "
-                            f"{steps_per_epoch}; model and guide are back at epoch {epoch}. Lower learning_rate "
-                            f"({training.learning_rate}) or check the priors"
-                        )
-                    optimizer.step()
-                    schedule.step()
-                    total += loss.detach() * len(part)
-                value = -float(total) / num_rows
-                good = _state(modules)
-                rows.append(
-                    {
-                        "epoch": epoch + 1,
-                        "elbo": value,
-                        "seconds": time.perf_counter() - start,
-                        "learning_rate": optimizer.param_groups[0]["lr"],
-                    }
-                )
+            while not run.finished:
+                run.epoch()
+                if checkpoint is not None:
+                    save_checkpoint(checkpoint, run.state())
                 bar.update()
-                bar.set_postfix_str(f"ELBO {value:.4f}")
+                bar.set_postfix_str(f"ELBO {run.rows[-1][run.watched]:.4f}")
+            run.keep_best()
         except KeyboardInterrupt:
             interrupted = True
-            _restore(modules, good)
+            run.back_to_last_epoch()
             warnings.warn(
-                f"{description}: interrupted; the model is as it was after epoch {len(rows)} of {training.num_epochs}, "
+                f"{description}: interrupted; the model is as it was after epoch {len(run.rows)} of {asked}, "
                 "and can be used and saved",
                 stacklevel=2,
             )
         except FloatingPointError:
-            _restore(modules, good)
+            run.back_to_last_epoch()
             raise
         finally:
             bar.close()
-    history = pd.DataFrame(rows, columns=["epoch", "elbo", "seconds", "learning_rate"])
+    columns = ["epoch", "elbo", "validation_elbo", "seconds", "learning_rate"]
+    if validation is None:
+        columns.remove("validation_elbo")
+    history = pd.DataFrame(run.rows, columns=columns).astype({"epoch": int})
     history.attrs["interrupted"] = interrupted
     return history
 
@@ -155,6 +118,151 @@ def seeded(seed: int, device: torch.device | str) -> Iterator[None]:
         yield
 
 
+class _Run:
+    """A training run between two epochs: all that the next one depends on."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        guide: Callable[..., Any],
+        elbo: ELBO,
+        batch: Batch,
+        training: Training,
+        validation: Batch | None,
+        modules: Sequence[nn.Module],
+    ) -> None:
+        self.model, self.guide, self.elbo, self.training = model, guide, elbo, training
+        self.batch, self.validation = batch, validation
+        self.device = _device_of(model)
+        self.modules = [m for m in (model, guide, *modules) if isinstance(m, nn.Module)]
+        self.batch_size = min(training.batch_size, len(batch))
+        self.steps_per_epoch = -(-len(batch) // self.batch_size)
+        self.watched = "elbo" if validation is None else "validation_elbo"
+        dense, sparse = self._parameters(modules)
+        self.parameters = dense + sparse
+        self.optimizers, self.schedules = make_optimizers(
+            training, dense, sparse, training.num_epochs * self.steps_per_epoch
+        )
+        self.rows: list[dict[str, float]] = []
+        owned = {id(p) for m in self.modules for p in m.parameters()}
+        self.loose = [p for p in self.parameters if id(p) not in owned]  # of pyro.param statements
+        self.last = [v.clone() for v in self._values()]
+        self.best = [] if validation is None else [v.clone() for v in self.last]
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done, or patience is at its end."""
+        done = len(self.rows)
+        patience = self.training.patience
+        return done >= self.training.num_epochs or (patience is not None and done - self._best_epoch() >= patience)
+
+    def epoch(self) -> None:
+        """Visit every row once."""
+        num_rows, start = len(self.batch), time.perf_counter()
+        total = torch.zeros((), device=self.device)
+        for step, index in enumerate(torch.randperm(num_rows, device=self.device).split(self.batch_size)):
+            part = self.batch[index]
+            total += self._step(part, step) * len(part)
+        row: dict[str, float] = {"epoch": len(self.rows) + 1, "elbo": -float(total) / num_rows}
+        if self.validation is not None:
+            row["validation_elbo"] = self._validate(self.validation)
+        before = self.rows[-1]["seconds"] if self.rows else 0.0
+        row["seconds"] = before + time.perf_counter() - start
+        row["learning_rate"] = self.optimizers[0].param_groups[0]["lr"]
+        self.rows.append(row)
+        _copy(self._values(), self.last)
+        if self._best_epoch() == len(self.rows):
+            _copy(self.last, self.best)
+
+    def _step(self, part: Batch, step: int) -> Tensor:
+        for parameter in self.parameters:
+            parameter.grad = None
+        loss = self.elbo.differentiable_loss(self.model, self.guide, part) / len(self.batch)
+        loss.backward()
+        norm = clip_gradients(self.parameters, self.training.clip_norm)
+        if not bool(torch.isfinite(loss.detach() + norm)):
+            done = len(self.rows)
+            raise FloatingPointError(
+                f"the loss or its gradient is not finite at epoch {done + 1}, step {step + 1} of "
+                f"{self.steps_per_epoch}; model and guide are back at epoch {done}. Lower learning_rate "
+                f"({self.training.learning_rate}) or check the priors"
+            )
+        for optimizer, schedule in zip(self.optimizers, self.schedules):
+            optimizer.step()
+            schedule.step()
+        return loss.detach()
+
+    @torch.no_grad()
+    def _validate(self, validation: Batch) -> float:
+        total = 0.0
+        with seeded(0, self.device):
+            for index in torch.arange(len(validation), device=self.device).split(self.batch_size):
+                total += float(self.elbo.differentiable_loss(self.model, self.guide, validation[index])) * len(index)
+        return -total / len(validation) / len(self.batch)
+
+    def _best_epoch(self) -> int:
+        values = [row[self.watched] for row in self.rows]
+        return 1 + values.index(max(values)) if values else 0
+
+    def back_to_last_epoch(self) -> None:
+        """Undo the steps of an epoch that did not finish."""
+        _copy(self.last, self._values())
+
+    def keep_best(self) -> None:
+        """Of all epochs, leave the one that validates best."""
+        _copy(self.best, self._values())
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next epoch depends on."""
+        return {
+            "of": self._identity(),
+            "rows": self.rows,
+            "last": self.last,
+            "best": self.best,
+            "optimizers": [o.state_dict() for o in self.optimizers],
+            "schedules": [_plain(s.state_dict()) for s in self.schedules],
+            "generators": generator_state(self.device),
+        }
+
+    def restore(self, state: dict[str, Any], path: str | Path) -> None:
+        """Go back to where `state` was taken."""
+        found, expected = state.get("of"), self._identity()
+        if found != expected:
+            raise ValueError(
+                f"checkpoint: {path} is of another run ({found}), this one is {expected}; give the same settings to "
+                "go on with it, or delete it to start afresh"
+            )
+        self.rows = list(state["rows"])
+        for saved, own in ((state["last"], self.last), (state["best"], self.best), (state["last"], self._values())):
+            _copy(saved, own)
+        for optimizer, values in zip(self.optimizers, state["optimizers"]):
+            optimizer.load_state_dict(values)
+        for schedule, values in zip(self.schedules, state["schedules"]):
+            schedule.load_state_dict(values)
+        restore_generators(state["generators"], self.device)
+
+    def _values(self) -> list[Tensor]:
+        """All that training changes, not copied."""
+        return [v.detach() for m in self.modules for v in m.state_dict().values()] + [p.detach() for p in self.loose]
+
+    def _identity(self) -> str:
+        shapes = [tuple(p.shape) for p in self.parameters]
+        held_out = 0 if self.validation is None else len(self.validation)
+        return f"{self.training}, {len(self.batch)} rows, {held_out} held out, parameters {shapes}"
+
+    def _parameters(self, modules: Sequence[nn.Module]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """Every parameter that a step touches, of modules and of ``pyro.param`` statements: dense ones, sparse ones."""
+        few = self.batch[torch.arange(min(2, len(self.batch)), device=self.device)]
+        with poutine.trace(param_only=True) as capture:
+            loss = self.elbo.differentiable_loss(self.model, self.guide, few)
+        found = {id(p): p for p in (site["value"].unconstrained() for site in capture.trace.nodes.values())}
+        found.update({id(p): p for module in modules for p in module.parameters()})
+        parameters = [p for p in found.values() if p.requires_grad]
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        sparse = [g is not None and g.is_sparse for g in gradients]
+        return [p for p, s in zip(parameters, sparse) if not s], [p for p, s in zip(parameters, sparse) if s]
+
+
 @contextmanager
 def _own_parameters() -> Iterator[None]:
     """An empty parameter store inside, so that training neither reads nor leaves anything in the global one."""
@@ -162,22 +270,16 @@ def _own_parameters() -> Iterator[None]:
         yield
 
 
-def _parameters(model: nn.Module, guide: Callable, elbo: ELBO, batch: Batch) -> list[nn.Parameter]:
-    """Every parameter that a step touches, of modules and of ``pyro.param`` statements alike."""
-    with poutine.trace(param_only=True) as capture:
-        elbo.differentiable_loss(model, guide, batch)
-    found = {id(p): p for p in (site["value"].unconstrained() for site in capture.trace.nodes.values())}
-    return [p for p in found.values() if p.requires_grad]
-
-
 def _device_of(model: nn.Module) -> torch.device:
     return next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))
 
 
-def _state(modules: list[nn.Module]) -> list[dict[str, Tensor]]:
-    return [{k: v.detach().clone() for k, v in m.state_dict().items()} for m in modules]
+def _copy(source: list[Tensor], target: list[Tensor]) -> None:
+    """In place, so that a table of a million rows is held twice at most."""
+    for old, new in zip(target, source):
+        old.copy_(new)
 
 
-def _restore(modules: list[nn.Module], state: list[dict[str, Tensor]]) -> None:
-    for module, values in zip(modules, state):
-        module.load_state_dict(values)
+def _plain(state: dict[str, Any]) -> dict[str, Any]:
+    """A schedule's numbers, without the functions that torch keeps among them."""
+    return {k: v for k, v in state.items() if isinstance(v, (int, float, str, bool, list, dict, type(None)))}

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from blob_pyro.data import Histories
 from blob_pyro.distributions import SoftmaxViews
-from blob_pyro.models.sites import INTEREST, SESSIONS, VIEWS
+from blob_pyro.models.organic_priors import OrganicPriors
+from blob_pyro.models.sites import INTEREST, ITEM_EMBEDDING, ITEM_INTERCEPT, SESSIONS, VIEWS
 
 __all__ = ["OrganicBatch", "OrganicModel"]
 
@@ -48,17 +49,26 @@ class OrganicModel(PyroModule):
     r"""Views given a latent interest per session.
 
     ``omega_u ~ N(0, I_K)``; every view of session ``u`` is ``~ Categorical(softmax(Psi omega_u + rho))``. Psi
-    (``item_embedding``, ``P x K``) and rho (``item_intercept``, ``P``) are parameters, as in the paper.
+    (``item_embedding``, ``P x K``) and rho (``item_intercept``, ``P``) are parameters, as in the paper, unless they
+    have priors.
 
     Args:
         num_items: ``P``.
         embedding_dim: ``K``.
+        priors: of Psi and rho; none by default.
+        sparse: let Psi and rho have sparse gradients under a bound that looks at some items only.
     """
 
-    def __init__(self, num_items: int, embedding_dim: int) -> None:
+    def __init__(
+        self, num_items: int, embedding_dim: int, priors: OrganicPriors | None = None, sparse: bool = False
+    ) -> None:
         super().__init__(f"organic_model_{next(_number)}")  # unique: Pyro's parameter store is global
         self.num_items = num_items
         self.embedding_dim = embedding_dim
+        self.priors = OrganicPriors() if priors is None else priors
+        self.sparse = sparse
+        if sparse and self.priors.any:
+            raise ValueError("sparse: a prior of Psi or rho looks at every item at every step; use priors=None with it")
         self.item_embedding = nn.Parameter(torch.empty(num_items, embedding_dim))
         self.item_intercept = nn.Parameter(torch.empty(num_items))
         self.reset_parameters()
@@ -75,8 +85,18 @@ class OrganicModel(PyroModule):
             The views, ``B x longest session``, -1 where there is none.
         """
         sessions = batch.sessions
-        psi, rho = self.item_embedding, self.item_intercept
+        psi = self._items(ITEM_EMBEDDING, self.item_embedding, self.priors.item_embedding)
+        rho = self._items(ITEM_INTERCEPT, self.item_intercept, self.priors.item_intercept)
         standard = dist.Normal(psi.new_zeros(()), 1.0).expand([self.embedding_dim]).to_event(1)
         with batch.plate():
             omega = pyro.sample(INTEREST, standard)
-            return pyro.sample(VIEWS, SoftmaxViews(omega, psi, rho, sessions.lengths), obs=sessions.padded())
+            views = SoftmaxViews(omega, psi, rho, sessions.lengths, sparse=self.sparse)
+            return pyro.sample(VIEWS, views, obs=sessions.padded())
+
+    def _items(self, site: str, parameter: Tensor, prior: dist.Normal | None) -> Tensor:
+        """A parameter, a parameter that is scored by its prior, or a draw."""
+        if prior is None:
+            return parameter
+        law = dist.Normal(prior.loc.to(parameter), prior.scale.to(parameter))
+        law = law.expand(parameter.shape).to_event(parameter.dim())
+        return pyro.sample(site, law, obs=parameter if self.priors.inference == "map" else None)

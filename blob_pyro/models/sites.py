@@ -1,11 +1,26 @@
 """Names of sample sites and plates: what a model, its guides and its diagnostics share."""
 
-__all__ = ["CLICK", "EVENTS", "INTEREST", "KAPPA", "SESSIONS", "VIEWS", "W_A", "W_B", "W_C", "ZETA"]
+__all__ = [
+    "CLICK",
+    "EVENTS",
+    "INTEREST",
+    "ITEM_EMBEDDING",
+    "ITEM_INTERCEPT",
+    "KAPPA",
+    "SESSIONS",
+    "VIEWS",
+    "W_A",
+    "W_B",
+    "W_C",
+    "ZETA",
+]
 
 # organic model
 SESSIONS = "sessions"
 INTEREST = "omega"
 VIEWS = "views"
+ITEM_EMBEDDING = "psi"
+ITEM_INTERCEPT = "rho"
 
 # bandit model
 EVENTS = "events"

@@ -6,7 +6,7 @@ import pytest
 import torch
 from pyro import poutine
 
-from blob_pyro.distributions import SoftmaxViews
+from blob_pyro.distributions import SoftmaxViews, row_chunks
 
 K, P = 2, 5
 VIEWS = torch.tensor([[4, 0, 0, -1], [2, -1, -1, -1], [-1, -1, -1, -1], [1, 3, 2, 4]])
@@ -49,17 +49,31 @@ def test_gradients(parameters):
     assert torch.autograd.gradcheck(lambda *p: SoftmaxViews(*p, LENGTHS).log_prob(VIEWS), parameters)
 
 
-def test_centered_estimate_is_unbiased_and_quieter(parameters):
-    loc, psi, rho = parameters
-    q = dist.Normal(loc, torch.tensor([0.7, 0.2]).double())
-    draws = q.sample((20_000,))
-    plain = SoftmaxViews(draws, psi, rho, LENGTHS)
-    centered = plain.centered_at(loc).log_prob(VIEWS)
-    plain = plain.log_prob(VIEWS)
-    error = (plain - centered).std(0) / 20_000**0.5
-    assert ((plain - centered).mean(0).abs() < 4 * error + 1e-12).all()
-    some = LENGTHS > 0
-    assert (centered.var(0)[some] < 0.7 * plain.var(0)[some]).all()
+def test_in_chunks_the_same(parameters, monkeypatch):
+    """Value and gradient of a log-normaliser computed one row at a time, and all at once."""
+    for parameter in parameters:
+        parameter.requires_grad_()
+    results = []
+    for max_elements in (1 << 22, P):
+        monkeypatch.setattr(row_chunks, "MAX_ELEMENTS", max_elements)
+        log_prob = SoftmaxViews(*parameters, LENGTHS).log_prob(VIEWS)
+        weights = torch.tensor([1.0, -2.0, 0.5, 3.0]).double()
+        results.append((log_prob, *torch.autograd.grad((weights * log_prob).sum(), parameters)))
+    for whole, chunked in zip(*results):
+        assert torch.allclose(whole, chunked, rtol=1e-12)
+
+
+def test_sparse_gradients_are_the_dense_ones_where_there_are_any(parameters):
+    interest, psi, rho = parameters
+    gradients = []
+    for sparse in (False, True):
+        tables = psi.clone().requires_grad_(), rho.clone().requires_grad_()
+        d = SoftmaxViews(interest, *tables, LENGTHS, sparse=sparse)
+        rows = d.rows(torch.tensor([3, 3, 0]))
+        gradients.append(torch.autograd.grad(d.linear(VIEWS, interest).sum() + sum((r**2).sum() for r in rows), tables))
+    for dense, sparse in zip(*gradients):
+        assert sparse.is_sparse
+        assert torch.allclose(sparse.to_dense(), dense, rtol=1e-12)
 
 
 def test_samples_have_the_right_lengths_and_frequencies(parameters):

@@ -1,0 +1,119 @@
+r"""Upper bounds on the expected log-normaliser of a softmax with Gaussian logits.
+
+For independent sums over ``p`` of any law of the logits ``x_p`` with mean ``m_p`` and variance ``s_p^2``:
+
+Bouchard (2007; Sakhi et al. 2020, section 6.1), for any ``a`` and ``xi_p > 0``:
+
+.. math:: E \log \sum_p e^{x_p} \le a + \sum_p \Big[ \tfrac12 (m_p - a - \xi_p) + \log(1 + e^{\xi_p})
+    + \lambda(\xi_p) \big( (m_p - a)^2 + s_p^2 - \xi_p^2 \big) \Big],
+    \quad \lambda(\xi) = \frac{1}{2 \xi} \Big( \sigma(\xi) - \tfrac12 \Big)
+
+Log-concavity (section 6.2), for any ``phi = e^{-a}``: :math:`E \log z \le e^{-a} E z + a - 1`.
+
+Both are sums over items, so a sum over ``S`` items drawn uniformly, times ``weight = P / S``, is unbiased for them, as
+long as ``a`` does not depend on the items drawn. The optimal ``xi_p`` is known for each item by itself; the optimal
+``a`` depends on the whole sum: the functions named ``*_offset`` find it.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+__all__ = ["bouchard", "bouchard_offset", "bouchard_slope", "curvature", "log_concave", "log_concave_offset"]
+
+
+def curvature(xi: Tensor) -> Tensor:
+    r""":math:`\lambda(\xi) = \tanh(\xi / 2) / (4 \xi)`, which tends to 1/8 at zero (Jaakkola and Jordan 2000)."""
+    xi = xi.clamp(min=1e-4)  # the limit is reached to double precision
+    return torch.tanh(0.5 * xi) / (4 * xi)
+
+
+def bouchard(mean: Tensor, variance: Tensor, offset: Tensor, weight: float = 1.0) -> Tensor:
+    """Bouchard's bound at the optimal ``xi``, which is known in closed form for any offset.
+
+    The optimum enters as a constant: by the envelope theorem the gradient is that of the optimised bound.
+
+    Args:
+        mean: of the logits, ``N x S``.
+        variance: of the logits, ``N x S``.
+        offset: ``a``, ``N``.
+        weight: how many items each of the ``S`` stands for.
+
+    Returns:
+        ``N``, in nats: at least the expected log-normaliser.
+    """
+    distance = mean - offset.unsqueeze(-1)
+    second_moment = distance.square() + variance
+    xi = second_moment.detach().sqrt()
+    # softplus(xi) - xi / 2 = softplus(-xi) + xi / 2, without the difference of large numbers
+    terms = 0.5 * (distance + xi) + softplus(-xi) + curvature(xi) * (second_moment - xi.square())
+    return offset + weight * terms.sum(-1)
+
+
+@torch.no_grad()
+def bouchard_offset(
+    mean: Tensor, variance: Tensor, weight: float = 1.0, start: Tensor | None = None, num_steps: int = 20
+) -> Tensor:
+    r"""The offset ``a`` that makes Bouchard's bound tightest, ``N``; takes no gradient, and needs none.
+
+    With the optimal ``xi`` put in, the bound is convex in ``a`` with derivative :math:`1 - R(a)`,
+    :math:`R(a) = \sum_p [1/2 - 2 \lambda(\xi_p) (a - m_p)]`: a sum of falling sigmoids, nearly exponential or
+    polynomial in its tail, so Newton's method on :math:`\log R(a) = 0` is safe and takes a handful of steps.
+
+    Args:
+        mean: of the logits, ``N x S``.
+        variance: of the logits, ``N x S``.
+        weight: how many items each of the ``S`` stands for.
+        start: where to start, ``N``.
+        num_steps: Newton steps at most; they end where none moves an offset by more than a thousandth, which the
+            last of them, converging quadratically, has made a millionth.
+
+    Returns:
+        ``N``.
+    """
+    offset = (mean + 0.5 * variance.clamp(max=1.0)).logsumexp(-1) + math.log(weight) if start is None else start
+    for _ in range(num_steps):
+        rest, decline = bouchard_slope(mean, variance, offset, weight)
+        step = (rest * rest.clamp(min=1e-30).log() / decline).clamp(-10, 10)
+        offset = offset + step
+        if not step.numel() or float(step.abs().max()) < 1e-3:
+            break
+    return offset
+
+
+def bouchard_slope(mean: Tensor, variance: Tensor, offset: Tensor, weight: float = 1.0) -> tuple[Tensor, Tensor]:
+    """``R(a)`` of `bouchard_offset`, one less the bound's derivative, and ``-R'(a)``, its second; each ``N``."""
+    distance = offset.unsqueeze(-1) - mean
+    squares = distance.square()
+    xi = (squares + variance).clamp_(min=1e-8).sqrt_()
+    half = torch.tanh(0.5 * xi).mul_(0.5)
+    slope = half / xi  # 2 lambda
+    rest = (0.5 - slope * distance).sum(-1)
+    # the derivative of slope * distance, with xi following a
+    change = half.square_().sub_(0.25).add_(slope).mul_(squares).div_(xi.square_())
+    return weight * rest, weight * (slope - change).sum(-1).clamp(min=1e-30)
+
+
+def log_concave(mean: Tensor, variance: Tensor, offset: Tensor | None = None, weight: float = 1.0) -> Tensor:
+    """The log-concavity bound, at an offset or, without one, at its optimum: ``log sum_p E e^{x_p}``.
+
+    Args:
+        mean: of the logits, ``N x S``.
+        variance: of the logits, ``N x S``.
+        offset: ``a = -log phi``, ``N``.
+        weight: how many items each of the ``S`` stands for.
+
+    Returns:
+        ``N``, in nats: at least the expected log-normaliser.
+    """
+    log_mean = log_concave_offset(mean, variance, weight)
+    return log_mean if offset is None else (log_mean - offset).exp() + offset - 1
+
+
+def log_concave_offset(mean: Tensor, variance: Tensor, weight: float = 1.0) -> Tensor:
+    """``log E sum_p e^{x_p}`` for Gaussian logits, ``N``: the optimal offset of the log-concavity bound."""
+    return (mean + 0.5 * variance).logsumexp(-1) + math.log(weight)

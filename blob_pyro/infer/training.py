@@ -1,0 +1,99 @@
+"""How to train: optimisers, schedules, clipping."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler, OneCycleLR
+
+from blob_pyro.infer.rowwise_adam import RowwiseAdam
+
+__all__ = ["Training", "clip_gradients", "make_optimizers"]
+
+
+@dataclass(frozen=True)
+class Training:
+    """How long and how fast to train.
+
+    Attributes:
+        num_epochs: passes over the data, at most.
+        batch_size: rows per step.
+        learning_rate: the peak of the schedule.
+        clip_norm: gradients are scaled down to this norm; rows are weighted so that the loss is per row.
+        schedule: "one_cycle" (up for 30 % of the steps, then down to nearly nothing), "cosine" (down to nothing) or
+            "constant".
+        optimizer: "adam" (the default) or "rmsprop" (the paper's). Parameters with sparse gradients are always
+            `RowwiseAdam`'s.
+        patience: stop after so many epochs in a row without a better validation ELBO; None never to. Only of use
+            with a validation set, and with a schedule that has not gone to nothing by then.
+    """
+
+    num_epochs: int
+    batch_size: int
+    learning_rate: float
+    clip_norm: float = 10.0
+    schedule: Literal["one_cycle", "cosine", "constant"] = "one_cycle"
+    optimizer: Literal["adam", "rmsprop"] = "adam"
+    patience: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("num_epochs", "batch_size", "learning_rate", "clip_norm", "patience"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name}: must be positive, got {value}")
+        for name, known in (("schedule", ("one_cycle", "cosine", "constant")), ("optimizer", ("adam", "rmsprop"))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name}: expected one of {known}, got {getattr(self, name)!r}")
+
+
+def make_optimizers(
+    training: Training, dense: list[nn.Parameter], sparse: list[nn.Parameter], num_steps: int
+) -> tuple[list[Optimizer], list[LRScheduler]]:
+    """An optimiser and its schedule for each kind of parameter that there is.
+
+    Args:
+        training: the settings.
+        dense: parameters whose gradients are dense.
+        sparse: parameters whose gradients are sparse.
+        num_steps: length of the schedule.
+    """
+    rate = training.learning_rate
+    optimizers: list[Optimizer] = []
+    if dense:
+        adam = training.optimizer == "adam"
+        optimizers.append(torch.optim.Adam(dense, lr=rate, fused=True) if adam else torch.optim.RMSprop(dense, lr=rate))
+    if sparse:
+        optimizers.append(RowwiseAdam(sparse, lr=rate))
+    return optimizers, [_schedule(training, o, num_steps) for o in optimizers]
+
+
+def _schedule(training: Training, optimizer: Optimizer, num_steps: int) -> LRScheduler:
+    if training.schedule == "one_cycle":
+        return OneCycleLR(optimizer, training.learning_rate, total_steps=num_steps, cycle_momentum=False)
+    if training.schedule == "cosine":
+        return CosineAnnealingLR(optimizer, T_max=num_steps)
+    return ConstantLR(optimizer, factor=1.0)
+
+
+def clip_gradients(parameters: list[nn.Parameter], max_norm: float) -> Tensor:
+    """Scale all gradients down to a common norm where it is larger; sparse ones too.
+
+    Returns:
+        The norm before.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if not any(g.is_sparse for g in gradients):
+        return nn.utils.clip_grad_norm_(parameters, max_norm)
+    for parameter in parameters:
+        if parameter.grad is not None and parameter.grad.is_sparse:
+            parameter.grad = parameter.grad.coalesce()
+    values = [p.grad.values() if p.grad.is_sparse else p.grad for p in parameters if p.grad is not None]
+    norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(v) for v in values]))
+    scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+    for value in values:
+        value.mul_(scale)
+    return norm

@@ -1,0 +1,162 @@
+"""EM climbs, arrives where a direct optimiser does, and its online version follows it."""
+
+import pyro.distributions as dist
+import pytest
+import torch
+from torch.distributions import kl_divergence
+
+from blob_pyro.data import Histories
+from blob_pyro.distributions import SoftmaxViews
+from blob_pyro.infer import ExpectationMaximization, expectation_maximization, online_expectation_maximization
+from blob_pyro.infer.log_normalizers import bouchard, bouchard_offset
+
+P, K = 30, 3
+SCALES = torch.tensor([1.2, 0.5, 0.1], dtype=torch.float64)
+SESSIONS = [[0, 3, 3, 7], [], [29] * 40, [5], list(range(30)) * 9]
+
+
+@pytest.fixture(scope="module")
+def items():
+    generator = torch.Generator().manual_seed(5)
+    psi = torch.randn(P, K, generator=generator, dtype=torch.float64) * SCALES
+    return psi, 1.5 * torch.randn(P, generator=generator, dtype=torch.float64)
+
+
+@pytest.fixture(scope="module")
+def histories():
+    return Histories.from_sequences(SESSIONS, num_items=P)
+
+
+@pytest.fixture(scope="module")
+def typical(items):
+    """Sessions as the model tells them: of 1, 5, 20 and 200 views."""
+    psi, rho = items
+    torch.manual_seed(11)
+    lengths = torch.tensor([1, 5, 20, 200]).repeat(3)
+    views = SoftmaxViews(torch.randn(12, K).double(), psi, rho, lengths).sample()
+    return Histories.from_sequences([v[v >= 0].tolist() for v in views], num_items=P)
+
+
+def bound(loc, factor, items, histories):
+    """The ELBO under Bouchard's bound with optimal a and xi, from the likelihood's definition."""
+    psi, rho = items
+    q = dist.MultivariateNormal(loc, scale_tril=factor)
+    mean, variance = loc @ psi.T + rho, torch.einsum("pk,nkl,pl->np", psi, factor @ factor.mT, psi)
+    counts = histories.counts(torch.float64)
+    normalizer = bouchard(mean, variance, bouchard_offset(mean, variance))
+    prior = dist.Normal(torch.zeros_like(loc), 1.0).to_event(1)
+    return (counts * mean).sum(-1) - counts.sum(-1) * normalizer - kl_divergence(q, prior)
+
+
+def test_no_cycle_lowers_the_bound(items, histories):
+    em = ExpectationMaximization(histories, *items)
+    state = em.start()
+    values = [em.bound(state)]
+    for _ in range(60):
+        state = em.cycle(state)
+        values.append(em.bound(state))
+    steps = torch.stack(values).diff(dim=0)
+    assert (steps > -1e-9).all()
+    some = histories.lengths > 0
+    assert (steps[0, some] > 1e-4).all()
+    assert torch.allclose(values[0][~some], torch.zeros(1).double(), atol=1e-9)
+
+
+def test_no_jump_lowers_the_bound_and_some_pay(items, histories):
+    em = ExpectationMaximization(histories, *items)
+    state, gains = em.start(), []
+    for _ in range(10):
+        second = em.cycle(state)
+        third = em.cycle(second)
+        state = em.extrapolate(state, second, third)
+        gains.append(em.bound(state) - em.bound(third))
+    gains = torch.stack(gains)
+    assert (gains > -1e-9).all()
+    assert (gains.amax(0)[histories.lengths > 0] > 1e-4).all()
+
+
+def test_its_bound_is_the_likelihood_s(items, histories):
+    em = ExpectationMaximization(histories, *items)
+    state = em.cycle(em.cycle(em.start()))
+    expected = bound(state.posterior.loc, state.posterior.scale_tril, items, histories)
+    assert torch.allclose(em.bound(state), expected, atol=1e-6)
+
+
+def test_arrives_where_a_direct_optimiser_does(items, histories):
+    """L-BFGS over mean and Cholesky factor of all sessions, on the bound with a and xi optimised out."""
+    loc = torch.zeros(len(histories), K, dtype=torch.float64, requires_grad=True)
+    raw = torch.zeros(len(histories), K, K, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([loc, raw], max_iter=800, line_search_fn="strong_wolfe", tolerance_change=1e-13)
+
+    def factor():
+        return raw.tril(-1) + raw.diagonal(dim1=-2, dim2=-1).exp().diag_embed()
+
+    def closure():
+        optimizer.zero_grad()
+        loss = -bound(loc, factor(), items, histories).sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    q = expectation_maximization(histories, *items, num_cycles=3000, tolerance=1e-9)
+    reached = bound(q.mean, q.scale_tril, items, histories)
+    best = bound(loc, factor(), items, histories).detach()
+    assert torch.allclose(reached, best, atol=1e-6)
+    assert torch.allclose(q.mean, loc.detach(), atol=2e-4)
+    assert torch.allclose(q.covariance_matrix, (factor() @ factor().mT).detach(), atol=2e-4)
+
+
+def test_a_hundred_cycles_are_enough(items, typical):
+    hundred = expectation_maximization(typical, *items, num_cycles=100, tolerance=0.0)
+    all_of_them = expectation_maximization(typical, *items, num_cycles=3000, tolerance=1e-9)
+    assert ((hundred.mean - all_of_them.mean).abs() < 1e-3 * all_of_them.stddev).all()
+
+
+def test_sessions_do_not_depend_on_each_other(items, histories, monkeypatch):
+    together = expectation_maximization(histories, *items, num_cycles=50, tolerance=0.0)
+    monkeypatch.setattr("blob_pyro.infer.em.MAX_ELEMENTS", P)  # one at a time
+    alone = expectation_maximization(histories, *items, num_cycles=50, tolerance=0.0)
+    assert torch.allclose(together.mean, alone.mean, rtol=1e-9)
+    assert torch.allclose(together.covariance_matrix, alone.covariance_matrix, rtol=1e-9)
+    assert expectation_maximization(histories[:0], *items).batch_shape == (0,)
+
+
+def test_no_views_no_news(items, histories):
+    for method in (expectation_maximization, online_expectation_maximization):
+        q = method(histories, *items)
+        assert torch.equal(q.mean[1], torch.zeros(K).double())
+        assert torch.allclose(q.covariance_matrix[1], torch.eye(K).double(), atol=1e-12)
+
+
+def next_item(q, items):
+    return (q.mean @ items[0].T + items[1]).softmax(-1)
+
+
+@pytest.mark.parametrize("num_negatives", [10, 30])
+def test_online_follows_within_its_stated_error(num_negatives, items, typical):
+    exact = expectation_maximization(typical, *items, num_cycles=3000, tolerance=1e-9)
+    torch.manual_seed(0)
+    online = online_expectation_maximization(typical, *items, num_negatives=num_negatives)
+    distance = 0.5 * (next_item(online, items) - next_item(exact, items)).abs().sum(-1)
+    assert (distance < 0.03).all()
+    assert torch.allclose(online.stddev, exact.stddev, rtol=0.2)
+    start = torch.full((P,), 0.0).double() + items[1]
+    assert (0.5 * (start.softmax(-1) - next_item(exact, items)).abs().sum(-1)).max() > 0.2  # it had a way to go
+
+
+def test_online_error_falls_with_the_number_of_steps(items, typical):
+    exact = next_item(expectation_maximization(typical, *items, num_cycles=3000, tolerance=1e-9), items)
+
+    def error(num_steps):
+        torch.manual_seed(0)
+        runs = [
+            online_expectation_maximization(typical, *items, num_steps=num_steps, num_negatives=5) for _ in range(5)
+        ]
+        return torch.stack([(next_item(q, items) - exact).square().sum(-1) for q in runs]).mean().sqrt()
+
+    assert error(1000) < 0.5 * error(50)
+
+
+def test_steps_that_do_not_converge_are_refused(items, histories):
+    with pytest.raises(ValueError, match=r"decay: must be above 1/2 and at most 1 for the steps to converge, got 0\.4"):
+        online_expectation_maximization(histories, *items, decay=0.4)
