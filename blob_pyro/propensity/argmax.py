@@ -50,12 +50,12 @@ class _Coordinate:
             return cls(
                 lambda t: start + span * torch.sigmoid(t),
                 lambda t: math.log(span) + logsigmoid(t) + logsigmoid(-t),
-                300.0,
+                700.0,
             )
         if lower is not None:
-            return cls(lambda t: lower + t.exp(), lambda t: t, 300.0)
+            return cls(lambda t: lower + t.exp(), lambda t: t, 700.0)
         if upper is not None:
-            return cls(lambda t: upper - (-t).exp(), lambda t: -t, 300.0)
+            return cls(lambda t: upper - (-t).exp(), lambda t: -t, 700.0)
         return cls(torch.sinh, lambda t: t.abs() + torch.log1p(torch.exp(-2 * t.abs())) - math.log(2), 60.0)
 
 

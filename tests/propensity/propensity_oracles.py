@@ -82,7 +82,8 @@ def beta_log_prob(a, b, action):
                 value *= cdf(x, j)
         return value
 
-    points = []
+    # The logistic function bends at 0.
+    points = [-10, -3, 0, 3, 10]
     for one, zero in zip(a, b):
         mode, spread = mpmath.log(mpmath.mpf(one) / zero), mpmath.sqrt(1 / mpmath.mpf(one) + 1 / mpmath.mpf(zero))
         points += [mode + k * spread for k in (-6, -3, -1, 0, 1, 3, 6)]

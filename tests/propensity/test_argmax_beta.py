@@ -32,7 +32,7 @@ def test_integers_match_exact_rationals(a, b):
 @pytest.mark.parametrize(
     ("a", "b"),
     [
-        pytest.param([0.3, 0.7, 2.2], [1.5, 0.2, 3.3], id="singular at both ends"),
+        pytest.param([0.3, 0.7, 2.2], [1.5, 0.2, 3.3], id="singular at both ends", marks=pytest.mark.slow),
         pytest.param([0.05, 0.01], [0.02, 0.04], id="tiny"),
         pytest.param([9.5, 0.4], [300.5, 0.6], id="regular against singular"),
     ],
