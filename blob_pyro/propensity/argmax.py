@@ -188,7 +188,8 @@ class Argmax(IndexDistribution):
             row, action = torch.nonzero(bad)[0].tolist()
             raise ValueError(
                 f"Argmax: the quadrature finds a mass of {mass[row, action].item():g} for action {action} of row {row} "
-                "of base. Give a normalised density; split off components that are far narrower than the rest."
+                "of base. Give a normalised density and float64 parameters (small ones underflow in float32), and split off "
+                "components that are far narrower than the rest."
             )
 
     def _draw_scores(self, sample_shape: torch.Size) -> Tensor:

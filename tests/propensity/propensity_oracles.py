@@ -72,8 +72,10 @@ def beta_log_prob(a, b, action):
         )
 
     def cdf(x, j):
-        p = 1 / (1 + mpmath.exp(-x))
-        return mpmath.betainc(a[j], b[j], 0, p, regularized=True)
+        # Of p and 1 - p the one that is small has all its digits.
+        if x > 0:
+            return 1 - mpmath.betainc(b[j], a[j], 0, 1 / (1 + mpmath.exp(x)), regularized=True)
+        return mpmath.betainc(a[j], b[j], 0, 1 / (1 + mpmath.exp(-x)), regularized=True)
 
     def integrand(x):
         value = mpmath.exp(log_density(x, action))

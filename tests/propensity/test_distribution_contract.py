@@ -27,7 +27,7 @@ BUILD = {
     "conditional": lambda: ArgmaxConditionallyNormal(
         lambda z: LOC[:, None] + z.sum(-1, keepdim=True) * SCALE[0], SCALE, num_shared=2
     ),
-    "generic": lambda: Argmax(dist.Gamma(SCALE, torch.ones(2, 3))),
+    "generic": lambda: Argmax(dist.Gamma(SCALE + 0.5, torch.ones(2, 3))),
 }
 ALL = pytest.mark.parametrize("build", BUILD.values(), ids=BUILD)
 
