@@ -7,6 +7,7 @@ from blob_pyro.propensity.argmax_conditionally_normal import ArgmaxConditionally
 from blob_pyro.propensity.argmax_low_rank_normal import ArgmaxLowRankNormal
 from blob_pyro.propensity.argmax_multivariate_normal import ArgmaxMultivariateNormal
 from blob_pyro.propensity.argmax_normal import ArgmaxLogNormal, ArgmaxNormal
+from blob_pyro.propensity.interpolation import interpolated_argmax_normal_probs
 from blob_pyro.propensity.ranks import RankBeta, RankNormal
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "RankBeta",
     "RankNormal",
     "argmax_normal_log_probs",
+    "interpolated_argmax_normal_probs",
 ]
