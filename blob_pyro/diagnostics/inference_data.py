@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -28,7 +29,9 @@ def to_inference_data(groups: dict[str, dict[str, Tensor]], item_ids: Sequence[H
     Returns:
         ``arviz.InferenceData`` under ArviZ 0.x, ``xarray.DataTree`` under 1.x. Both have ``to_netcdf``.
     """
-    import arviz as az  # here, because it takes longer to import than all the rest together
+    with warnings.catch_warnings():  # 0.x announces 1.x
+        warnings.simplefilter("ignore", FutureWarning)
+        import arviz as az  # here, because it takes longer to import than all the rest together
 
     datasets = {name: _dataset(draws, item_ids) for name, draws in groups.items()}
     if az.__version__.startswith("0."):
