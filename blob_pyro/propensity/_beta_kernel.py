@@ -242,7 +242,7 @@ def beta_distributions(arms: Arms, plan: _Plan) -> Distributions:
     log_density = arms.relative_log_density(nodes[..., None]) + arms.log_peak[:, None, None, :]
     flat = arms.flat()
     tail_nodes, tail_width = panel_nodes(plan.below_edges)
-    tail_density = flat.relative_log_density(tail_nodes[..., None]).squeeze(-1) + flat.log_peak[:, None, :].mT
+    tail_density = flat.relative_log_density(tail_nodes[..., None]).squeeze(-1) + flat.log_peak[..., None]
     tail = integrate(tail_density, tail_width).reshape(arms.a.shape)
     below = torch.where(plan.below_is_left, tail, (1 - tail).clamp_min(0))
     return Distributions.cumulate(log_density, width, below, torch.zeros_like(below))

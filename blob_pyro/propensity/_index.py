@@ -137,7 +137,8 @@ class EstimatedIndexDistribution(IndexDistribution):
     def _compute_log_probs(self) -> Tensor:
         probs, error = self._estimate()
         self._cached_error = error.detach()
-        return probs.log()
+        # An action that no point of the sample shows keeps a finite logarithm, with gradient 0.
+        return probs.clamp_min(torch.finfo(probs.dtype).tiny).log()
 
     @property
     def error_estimate(self) -> Tensor:

@@ -33,7 +33,9 @@ from blob_pyro.propensity.argmax_conditionally_normal import mix_conditional_pro
 
 FEW_ACTIONS = 24
 _ENVELOPE_ACTIONS = 512
+# Chosen up to this size of the grid, and possible up to the larger one.
 _QUADRATURE_NODES = 1024
+_LARGEST_GRID = 2**16
 # The inner accuracy of averages over shared normals, see QUICK.
 _INNER_ERROR = 1e-8
 # Relative to the mean variance; shared directions of its size are noise.
@@ -110,6 +112,8 @@ def _independent(scores: JointlyNormal, sampling: Sampling) -> tuple[Tensor, Ten
 
 def _exact(scores: JointlyNormal, sampling: Sampling) -> tuple[Tensor, Tensor]:
     num_actions = scores.loc.shape[-1]
+    if num_actions > 3:
+        raise ValueError(f'method="exact" is for up to 3 actions, not {num_actions}. Leave the choice to the default.')
     if num_actions == 1:
         probs = torch.ones_like(scores.loc)
     elif num_actions == 2:
@@ -158,6 +162,11 @@ def _quadrature(scores: JointlyNormal, sampling: Sampling) -> tuple[Tensor, Tens
     rotated = scores.rotated()
     steps = _steps(rotated)
     axes = [_nodes(step) for step in steps]
+    if (num_nodes := math.prod(len(axis) for axis in axes)) > _LARGEST_GRID:
+        raise ValueError(
+            f'method="quadrature" would need a grid of {num_nodes:.2g} points for {len(axes)} factors. '
+            "Leave the choice to the default."
+        )
     grid = torch.cartesian_prod(*axes).reshape(-1, len(axes)).to(scores.loc)
     index = torch.cartesian_prod(*(torch.arange(len(axis)) for axis in axes)).reshape(-1, len(axes)).to(grid.device)
     log_density = -0.5 * grid.square().sum(-1)

@@ -215,7 +215,7 @@ def _blocks(panels: Panels, arms: _Arms) -> Iterator[tuple[Tensor, Tensor, Tenso
     per_block = block_elements(arms.offset.device) // NODES_PER_PANEL
     for row, nodes, weights in panels.blocks(max(1, per_block // num_arms)):
         hazards, log_mass = [], torch.zeros_like(nodes)
-        for part in _arm_slices(num_arms, max(per_block, num_arms if len(row) > 1 else 0)):
+        for part in _arm_slices(num_arms, per_block):
             z, cdf, hazard = _normal_terms(nodes, arms.offset[row, part], arms.rate[row, part])
             log_mass += _log_product(z, cdf, num_arms)
             hazards.append(hazard)

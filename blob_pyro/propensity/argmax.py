@@ -186,10 +186,11 @@ class Argmax(IndexDistribution):
         bad = (mass - 1).abs() > _MASS_TOLERANCE
         if bool(bad.any()):
             row, action = torch.nonzero(bad)[0].tolist()
+            found = mass[row, action].item()
             raise ValueError(
-                f"Argmax: the quadrature finds a mass of {mass[row, action].item():g} for action {action} of row "
-                f"{row} of base. Give a normalised density and float64 parameters (small ones underflow in float32), and "
-                "split off components that are far narrower than the rest."
+                f"Argmax: the quadrature finds a mass of {found:g} for action {action} of row {row} of base. "
+                "Give a normalised density and float64 parameters (small ones underflow in float32), and split off "
+                "components that are far narrower than the rest."
             )
 
     def _draw_scores(self, sample_shape: torch.Size) -> Tensor:

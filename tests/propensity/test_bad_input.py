@@ -88,6 +88,14 @@ CASES = {
         lambda: ArgmaxMultivariateNormal(torch.ones(2), torch.eye(2), method="magic"),
         r"method is 'magic', but must be None or one of independent",
     ),
+    "exact for many": (
+        lambda: ArgmaxMultivariateNormal(torch.ones(4), torch.eye(4), method="exact").probs,
+        r"up to 3 actions, not 4",
+    ),
+    "quadrature over many factors": (
+        lambda: ArgmaxLowRankNormal(torch.ones(8), torch.eye(8), torch.ones(8), method="quadrature").probs,
+        r"grid of .* points for 7 factors",
+    ),
     "one replicate": (
         lambda: ArgmaxMultivariateNormal(torch.ones(2), torch.eye(2), num_replicates=1),
         r"num_replicates is 1.*at least 2",
