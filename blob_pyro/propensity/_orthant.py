@@ -14,8 +14,8 @@ from torch import Tensor
 
 from blob_pyro.propensity._qmc import uniform_replicates
 
-# Relative to the largest standard deviation: below this a conditional spread counts as zero.
-_SMALLEST_SPREAD = 1e-9
+# Relative to the largest standard deviation: a smaller conditional spread is rounding and counts as zero.
+_SMALLEST_SPREAD = 1e-6
 _SMALLEST = 1e-300
 _BLOCK = 2**16
 
@@ -50,7 +50,8 @@ def _greedy_order(limit: Tensor, covariance: Tensor) -> Tensor:
         order[:, step] = pick
         chosen[row, pick] = True
         column = covariance[row, :, pick] - torch.einsum("njk,nk->nj", factors[..., :step], factors[row, pick, :step])
-        column = column / spread[row, pick, None]
+        pivot = spread[row, pick, None]
+        column = torch.where(pivot > floor, column / pivot, 0.0)
         at = standard[row, pick]
         expected = -torch.exp(-at.square() / 2 - torch.special.log_ndtr(at)) / math.sqrt(2 * math.pi)
         factors[..., step] = column
@@ -72,8 +73,11 @@ def _ordered_cholesky(limit: Tensor, covariance: Tensor, order: Tensor) -> tuple
         if columns:
             before = torch.stack(columns, dim=-1)
             column = column - (before * before[:, step : step + 1]).sum(-1)
-        pivot = column[:, step].clamp_min(_SMALLEST_SPREAD**2 * largest).sqrt()
-        below = (torch.arange(dim, device=limit.device) > step) * column / pivot[:, None]
+        floor = _SMALLEST_SPREAD**2 * largest
+        pivot = column[:, step].maximum(floor).sqrt()
+        # What a vanishing pivot leaves below it is rounding, which dividing would blow up.
+        remaining = (torch.arange(dim, device=limit.device) > step) & (column[:, step] > floor)[:, None]
+        below = torch.where(remaining, column / pivot[:, None], 0.0)
         columns.append(
             below + torch.nn.functional.one_hot(torch.tensor(step, device=limit.device), dim) * pivot[:, None]
         )

@@ -48,6 +48,7 @@ LOW_RANK_CASES = {
     "conditional, small factors": (40, 20, 4.0, "conditional"),
     "envelope, one factor": (7, 1, 0.0, "envelope"),
     "envelope, three factors": (30, 3, 0.0, "envelope"),
+    "orthants, singular": (16, 5, 0.0, "orthants"),
     "exact": (3, 2, 0.1, "exact"),
 }
 
