@@ -51,8 +51,8 @@ def test_readme(tmp_path, monkeypatch):
     write_tables(tmp_path)
     fast = blob_pyro.blo.Training
 
-    def few_epochs(num_epochs, batch_size, learning_rate):
-        return fast(min(num_epochs, 5), batch_size, learning_rate)
+    def few_epochs(num_epochs, *others, **more):
+        return fast(min(num_epochs, 5), *others, **more)
 
     monkeypatch.setattr("blob_pyro.blo.Training", few_epochs)
     monkeypatch.setattr("blob_pyro.blob.Training", few_epochs)
