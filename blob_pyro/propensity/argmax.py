@@ -59,6 +59,16 @@ class _Coordinate:
         return cls(torch.sinh, lambda t: t.abs() + torch.log1p(torch.exp(-2 * t.abs())) - math.log(2), 60.0)
 
 
+def _device_of(distribution: Distribution) -> torch.device:
+    """Where a distribution's parameters live, looking into what it is made of."""
+    for value in vars(distribution).values():
+        if isinstance(value, Tensor):
+            return value.device
+        if isinstance(value, Distribution):
+            return _device_of(value)
+    return torch.device("cpu")
+
+
 class Argmax(IndexDistribution):
     r"""Propensities for independent scores from any univariate distribution with a density.
 
@@ -129,7 +139,7 @@ class Argmax(IndexDistribution):
     def _inner_score(self) -> Tensor:
         """A score inside each action's own support."""
         support = self._support
-        zero = torch.zeros((), dtype=torch.float64)
+        zero = torch.zeros((), dtype=torch.float64, device=self._device)
         lower, upper = getattr(support, "lower_bound", None), getattr(support, "upper_bound", None)
         if lower is not None and upper is not None:
             return (torch.as_tensor(lower) + torch.as_tensor(upper)) / 2
@@ -165,7 +175,7 @@ class Argmax(IndexDistribution):
 
     @property
     def _device(self) -> torch.device:
-        return self._probe().device
+        return _device_of(self.base)
 
     def _compute_log_probs(self) -> Tensor:
         rows = math.prod(self.batch_shape)

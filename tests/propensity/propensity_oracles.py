@@ -14,7 +14,7 @@ def _quad(integrand, points):
     points = sorted(set(points))
     # mpmath's stopping rule is absolute: bring small integrals to the order of one first.
     size = abs(mpmath.quad(integrand, points, maxdegree=4)) or mpmath.mpf(1)
-    return mpmath.quad(lambda y: integrand(y) / size, points, maxdegree=8) * size
+    return mpmath.quad(lambda y: integrand(y) / size, points, maxdegree=6) * size
 
 
 def _normal_breaks(loc, scale):

@@ -85,3 +85,11 @@ def test_gradients():
     concentration = double(1.0, 3.0, 9.0).requires_grad_()
     rate = double(1.0, 2.0, 4.0).requires_grad_()
     assert torch.autograd.gradcheck(lambda c, r: Argmax(Gamma(c, r)).probs, (concentration, rate))
+
+
+@pytest.mark.cuda
+def test_cuda_agrees_with_cpu():
+    concentration, rate = double(1.0, 3.0, 9.0), double(1.0, 2.0, 4.0)
+    on_device = Argmax(Gamma(concentration.cuda(), rate.cuda())).probs
+    assert on_device.is_cuda
+    torch.testing.assert_close(on_device.cpu(), Argmax(Gamma(concentration, rate)).probs, rtol=0, atol=1e-11)

@@ -104,3 +104,12 @@ def test_gradients():
     slate = torch.tensor([2, 0])
     assert torch.autograd.gradcheck(lambda m, s: RankNormal(m, s, 2).log_prob(slate), (loc, scale))
     assert torch.autograd.gradcheck(lambda a, b: RankBeta(a.exp(), b.exp(), 2).probs, (loc, scale))
+
+
+@pytest.mark.cuda
+def test_cuda_agrees_with_cpu():
+    here, there = (
+        RankBeta(double(2.0, 10.0, 5.0).to(device), double(8.0, 30.0, 5.0).to(device), 2) for device in ("cpu", "cuda")
+    )
+    assert there.probs.is_cuda
+    torch.testing.assert_close(there.probs.cpu(), here.probs, rtol=0, atol=1e-11)
