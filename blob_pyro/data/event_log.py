@@ -22,9 +22,10 @@ __all__ = ["EventLog"]
 class EventLog:
     """Views and impressions of many users, in time order per user.
 
-    Build one with `from_tables`, `from_recogym` or `read_parquet`. Rows are sorted by user and time, stably: rows
-    of one user at equal times keep their order in the table given. Where views and impressions come as two tables,
-    an impression precedes a view of the same user at the same time, because the view may be its consequence.
+    Build one with `from_tables`, `from_recogym`, `read_parquet` or `read_open_bandit`. Rows are sorted by user and
+    time, stably: rows of one user at equal times keep their order in the table given. Where views and impressions
+    come as two tables, an impression precedes a view of the same user at the same time, because the view may be its
+    consequence.
 
     Attributes:
         items: the catalogue: item ids and their numbers.
@@ -124,6 +125,22 @@ class EventLog:
         return cls._assemble(readers.from_recogym(frame, num_items, drop_final_rows))
 
     @classmethod
+    def read_open_bandit(cls, folder: str | Path) -> EventLog:
+        """From a folder of the Open Bandit Dataset (Saito et al. 2021), such as ``obd/bts/women``.
+
+        The data set has impressions only, and no user ids: every impression is a user of its own who has viewed
+        nothing. ``position`` is 1, 2 or 3; ``propensity`` is the probability of the item at that position.
+
+        Args:
+            folder: holds ``<campaign>.csv``, named like the folder, and ``item_context.csv``, which lists the items.
+
+        Raises:
+            ValueError: if a file or a column is missing, or a value is out of range: see `from_tables`.
+        """
+        impressions, items = readers.read_open_bandit(Path(folder))
+        return cls.from_tables(impressions=impressions, items=items)
+
+    @classmethod
     def from_arrays(
         cls,
         num_items: int,
@@ -165,6 +182,11 @@ class EventLog:
         lengths = views_so_far[~is_view] - starts
         new = np.ones(len(impression_user), dtype=bool)
         new[1:] = (impression_user[1:] != impression_user[:-1]) | (lengths[1:] != lengths[:-1])
+        nothing = lengths == 0  # one context, whoever it is
+        new[nothing] = False
+        new[np.flatnonzero(nothing)[:1]] = True
+        context = np.cumsum(new) - 1
+        context[nothing] = context[np.flatnonzero(nothing)[:1]]
         view_user = rows.user[view_rows]
         view_item = _tensor(rows.item[view_rows])
         views_per_user = np.bincount(view_user, minlength=len(rows.users))
@@ -188,7 +210,7 @@ class EventLog:
             position=pick(rows.position),
             policy=pick(rows.policy),
             policies=rows.policies,
-            context=_tensor(np.cumsum(new) - 1),
+            context=_tensor(context),
             contexts=Histories(view_item, _tensor(starts[new]), _tensor(lengths[new].astype(np.int64)), num_items),
             sessions=Histories.from_ragged(view_item, _tensor(views_per_user[viewers]), num_items),
         )

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv
 import pyarrow.parquet
 
 from blob_pyro.data import schema
 from blob_pyro.data.vocabulary import Vocabulary
 
-__all__ = ["Rows", "from_arrays", "from_recogym", "from_tables", "read_parquet"]
+__all__ = ["Rows", "from_arrays", "from_recogym", "from_tables", "read_open_bandit", "read_parquet"]
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,20 @@ def read_parquet(
         return pa.parquet.read_table(path, columns=[n for n in (*required, *optional) if n in present])
 
     return read(views, "views"), read(impressions, "impressions")
+
+
+def read_open_bandit(folder: Path) -> tuple[pa.Table, list[int]]:
+    """Impressions under the schema's names, and item ids: see `EventLog.read_open_bandit`."""
+    log, catalogue = folder / f"{folder.name}.csv", folder / "item_context.csv"
+    for path in (log, catalogue):
+        if not path.is_file():
+            raise ValueError(f"folder: {folder} has no {path.name}; pass <data set>/<policy>/<campaign>, obd/bts/women")
+    ours = {"timestamp": "time", "item_id": "action", "position": "position", "click": "reward"}
+    raw = pyarrow.csv.read_csv(log)
+    ours["action_prob" if "action_prob" in raw.column_names else "propensity_score"] = "propensity"
+    table = schema.read_columns(raw, list(ours), log.name).rename_columns(list(ours.values()))
+    items = schema.read_columns(pyarrow.csv.read_csv(catalogue), ["item_id"], catalogue.name)["item_id"]
+    return table.append_column("user", pa.array(np.arange(table.num_rows))), items.to_pylist()
 
 
 def from_recogym(frame: Any, num_items: int, drop_final_rows: bool) -> Rows:

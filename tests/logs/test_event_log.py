@@ -1,6 +1,6 @@
 """EventLog: what goes in comes out, ordered, numbered, with each decision point stored once."""
 
-import itertools
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -70,8 +70,8 @@ def test_random_log_against_brute_force_with_ties():
     order, contexts = brute_force_contexts(views, played)
     assert log.contexts[log.context].to_sequences() == contexts
     assert log.action.tolist() == order.action.tolist()
-    keys = list(zip(log.user.tolist(), map(tuple, contexts)))
-    assert len(log.contexts) == len([k for k, _ in itertools.groupby(keys)])
+    keys = {(user if history else None, len(history)) for user, history in zip(log.user.tolist(), contexts)}
+    assert len(log.contexts) == len(keys)  # an empty history is one context, whoever it is
     by_user = views.sort_values(["user", "time"], kind="stable").groupby("user").item.apply(list)
     assert log.sessions.to_sequences() == by_user.tolist()
 
@@ -186,6 +186,40 @@ def test_bad_tables_say_what_where_and_what_to_do(views, impressions, kwargs, me
 def test_what_is_not_a_table():
     with pytest.raises(TypeError, match="expected a pandas, polars or Arrow table"):
         EventLog.from_tables(views=[1, 2, 3])
+
+
+OPEN_BANDIT = Path(__file__).parent.parent / "data" / "open_bandit" / "women_bts_first_seven_minutes.csv"
+
+
+def open_bandit_folder(tmp_path, rename=lambda text: text):
+    """The excerpt, laid out as the data set is."""
+    folder = tmp_path / "bts" / "women"
+    folder.mkdir(parents=True)
+    (folder / "women.csv").write_text(rename(OPEN_BANDIT.read_text()))
+    (folder / "item_context.csv").write_text("item_id,item_feature_0\n" + "".join(f"{i},0.5\n" for i in range(46)))
+    return folder
+
+
+@pytest.mark.parametrize("propensity", ["propensity_score", "action_prob"])
+def test_open_bandit(tmp_path, propensity):
+    log = EventLog.read_open_bandit(open_bandit_folder(tmp_path, lambda t: t.replace("propensity_score", propensity)))
+    expected = pd.read_csv(OPEN_BANDIT)
+    assert log.num_items == 46
+    assert (log.num_impressions, log.num_users, log.num_views) == (len(expected), len(expected), 0)
+    assert log.action.tolist() == expected.item_id.tolist()
+    assert log.propensity.tolist() == expected.propensity_score.tolist()
+    assert log.position.tolist() == expected.position.tolist()
+    assert log.contexts.to_sequences() == [[]]
+    with pytest.raises(ValueError, match="has no organic views"):
+        log.require_views()
+
+
+def test_open_bandit_folder_is_checked(tmp_path):
+    folder = open_bandit_folder(tmp_path, lambda text: text.replace("click", "clicked"))
+    with pytest.raises(ValueError, match=r"women.csv: missing column 'click'; the table has 'timestamp'"):
+        EventLog.read_open_bandit(folder)
+    with pytest.raises(ValueError, match=r"has no bts.csv; pass <data set>/<policy>/<campaign>"):
+        EventLog.read_open_bandit(folder.parent)
 
 
 # --- RecoGym's frame ------------------------------------------------------------------------------------------------
