@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
-from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
+import pyro
 import torch
 from pyro import poutine
-from pyro.distributions import TorchDistribution
+from pyro.distributions import Delta, Empirical, TorchDistribution
 from torch import Tensor, nn
-from torch.distributions import Distribution
-from torch.nn.functional import softplus
 
 from blob_pyro import storage
 from blob_pyro.blo import BLO, default_device
 from blob_pyro.data import EventLog, Histories, Vocabulary, as_histories
 from blob_pyro.diagnostics import to_inference_data
-from blob_pyro.guides import GUIDES
-from blob_pyro.infer import GuidedELBO, LocalReparameterization, Training, seeded, train
-from blob_pyro.models import BanditBatch, BanditModel, BanditPriors, Learned
-from blob_pyro.models.sites import W_A, W_B, ZETA
-from blob_pyro.posterior import ClickLogits
+from blob_pyro.distributions.joint_normal import JointPart
+from blob_pyro.distributions.tensors import detached
+from blob_pyro.guides import DrawsGuide, make_guide
+from blob_pyro.infer import Training, fit_guide, seeded
+from blob_pyro.infer.elbo import RecordDistributions
+from blob_pyro.models import BanditBatch, BanditModel, BanditPriors
+from blob_pyro.models.prior_json import from_json, to_json
+from blob_pyro.online import next_priors
+from blob_pyro.posterior import ClickLogits, has_closed_form
+from blob_pyro.posterior_draws import DrawnClickLogits
 
 __all__ = ["BLOB"]
+
+_DRAWS_FOR_MOMENTS = 1000
 
 
 class BLOB:
@@ -37,28 +43,42 @@ class BLOB:
 
     Args:
         blo: a fitted `BLO`; kept as it is.
-        guide: "normal" (the paper's NQ, default), "matrix_normal" (MNQ), a class that is constructed from the
-            bandit model, or a guide: see `blob_pyro.guides.bandit`.
+        guide: how the posterior is approximated, best first where it fits: "laplace" (mode and full curvature, in
+            seconds), "normal" (the paper's NQ, default), "matrix_normal" (MNQ), "matrix_normal_full", "low_rank",
+            "full", "delta" (MAP), "nuts" (exact draws, for small logs); a class that is constructed from the bandit
+            model, as Pyro's AutoGuides are; a module; or a function of the batch. See `blob_pyro.guides.bandit`.
         priors: see `BanditPriors`.
+        omega: "mean" takes the user's interest at its posterior mean, as the paper; "sample" draws it anew for every
+            event, and propagates what the organic model does not know.
+        jitter: see `BanditModel`.
 
     Raises:
-        ValueError: if ``blo`` is not fitted, for an unknown guide name, or for embeddings of deficient rank.
+        ValueError: if ``blo`` is not fitted, for an unknown guide name, a guide whose sites are not the model's, a
+            prior of the wrong shape, or embeddings of deficient rank.
     """
 
     def __init__(
-        self, blo: BLO, guide: str | Callable[..., Any] = "normal", priors: BanditPriors | None = None
+        self,
+        blo: BLO,
+        guide: str | Callable[..., Any] = "normal",
+        priors: BanditPriors | None = None,
+        *,
+        omega: Literal["mean", "sample"] = "mean",
+        jitter: float = 0.0,
     ) -> None:
         if not blo.fitted:
             raise ValueError("blo: is not fitted; call blo.fit(log) first")
-        if isinstance(guide, str) and guide not in GUIDES:
-            raise ValueError(f"guide: unknown name {guide!r}; known: {', '.join(sorted(GUIDES))}")
-        self.blo = blo
+        if omega not in ("mean", "sample"):
+            raise ValueError(f"omega: expected 'mean' or 'sample', got {omega!r}")
+        self.blo, self.omega = blo, omega
         self.guide_name = guide if isinstance(guide, str) else None
-        self.model = BanditModel(blo.model.item_embedding, priors)
-        make = GUIDES[guide] if isinstance(guide, str) else guide
-        is_recipe = isinstance(guide, (str, type))
-        self.guide = make(self.model) if is_recipe else make
+        self._recipe = guide
         self.fitted = False
+        self._build(priors, jitter)
+
+    def _build(self, priors: BanditPriors | None, jitter: float) -> None:
+        self.model = BanditModel(self.blo.model.item_embedding, priors, self.blo.model.item_intercept, jitter)
+        self.guide = make_guide(self._recipe, self.model)
         self._start = {name: _copy(module) for name, module in self._modules().items()}
 
     @property
@@ -83,20 +103,31 @@ class BLOB:
             module.to(device)
         return self
 
-    def batch(self, log: EventLog) -> BanditBatch:
+    def batch(self, log: EventLog, covariates: Tensor | None = None) -> BanditBatch:
         """The log's bandit events on this model's device, as ``model`` and ``guide`` take them.
 
         Every distinct context is embedded once, from all the user's views before the decision.
 
+        Args:
+            log: with bandit events over the organic model's catalogue.
+            covariates: of each user, ``log.num_users x F`` in the order of ``log.users``, for `UserCovariates`.
+
         Raises:
-            ValueError: if the log has no bandit events, or its items are not the organic model's.
+            ValueError: if the log has no bandit events, its items are not the organic model's, or covariates are
+                missing or misshapen.
         """
         log.require_impressions()
         if log.items != self.items:
             raise ValueError(f"log: its items ({log.items!r}) are not those the organic model knows ({self.items!r})")
         context, action, reward = (t.to(self.device) for t in (log.context, log.action, log.reward))
-        interest = self.blo.embed(log.contexts)
-        return BanditBatch(interest, context, action, reward.to(interest.dtype), log.num_impressions)
+        interest, scale = self._interest(log.contexts)
+        rows = self._covariates(covariates, log.num_users, "log.num_users")
+        if rows is not None:
+            user_of_context = torch.zeros(len(log.contexts), dtype=torch.int64, device=self.device)
+            user_of_context[context] = log.user.to(self.device)
+            rows = rows[user_of_context]
+        reward = reward.to(interest.dtype)
+        return BanditBatch(interest, context, action, reward, log.num_impressions, rows, scale)
 
     def fit(
         self,
@@ -106,6 +137,8 @@ class BLOB:
         num_epochs: int | None = None,
         batch_size: int = 4096,
         learning_rate: float = 0.03,
+        covariates: Tensor | None = None,
+        checkpoint: str | Path | None = None,
         device: torch.device | str | None = None,
         progress: bool = True,
     ) -> pd.DataFrame:
@@ -117,6 +150,9 @@ class BLOB:
             num_epochs: passes over the events; default 40, or more where that is fewer than 1,000 steps.
             batch_size: events per step.
             learning_rate: peak of Adam's one-cycle schedule.
+            covariates: see `batch`.
+            checkpoint: a file, written after every epoch of SVI: if it is there, the fit goes on from it, to the same
+                floats as if it had never stopped.
             device: where to train; default CUDA where there is one.
             progress: whether to show a progress bar.
 
@@ -124,55 +160,209 @@ class BLOB:
             One row per epoch: ``epoch``, ``elbo`` (nats per event), ``seconds``, ``learning_rate``.
 
         Raises:
-            ValueError: as `batch`.
+            ValueError: as `batch`, and if all rewards are equal.
+            FloatingPointError: if the loss is not finite, naming the site and the step; the last good state is kept.
+
+        Warns:
+            UserWarning: of items that were never shown: nothing but the prior and zeta speaks for or against them.
         """
         self.to(default_device(device))
-        batch = self.batch(log)
+        batch = self.batch(log, covariates)
+        self._check_log(log)
+        for name, module in self._modules().items():
+            module.load_state_dict(self._start[name])
+        return self._fit(batch, seed, num_epochs, batch_size, learning_rate, checkpoint, progress)
+
+    def update(
+        self,
+        log: EventLog,
+        *,
+        forgetting: float = 1.0,
+        seed: int = 0,
+        num_epochs: int | None = None,
+        batch_size: int = 4096,
+        learning_rate: float = 0.03,
+        covariates: Tensor | None = None,
+        progress: bool = True,
+    ) -> pd.DataFrame:
+        """Learn from *new* events: the posterior becomes the prior.
+
+        Learned scales stay where they are. A guide given as an instance goes on from where it is; others start anew.
+
+        Args:
+            log: events that the model has not seen, over the same catalogue.
+            forgetting: in (0, 1]: what is known counts as this fraction of its observations, so that old events fade
+                (a power prior; Ibrahim & Chen 2000). 1 forgets nothing.
+            seed: see `fit`.
+            num_epochs: see `fit`.
+            batch_size: see `fit`.
+            learning_rate: see `fit`.
+            covariates: see `batch`.
+            progress: see `fit`.
+
+        Returns:
+            As `fit`.
+
+        Raises:
+            ValueError: as `batch`; if the model is not fitted; for a posterior that is not Gaussian.
+        """
+        if not self.fitted:
+            raise ValueError("update: the model is not fitted; call fit(log) first")
+        batch = self.batch(log, covariates)
+        device = self.device
+        self._build(next_priors(self.model, self.posterior(), forgetting), self.model.jitter)
+        self.to(device)
+        return self._fit(batch, seed, num_epochs, batch_size, learning_rate, None, progress)
+
+    def _fit(
+        self,
+        batch: BanditBatch,
+        seed: int,
+        num_epochs: int | None,
+        batch_size: int,
+        learning_rate: float,
+        checkpoint: str | Path | None,
+        progress: bool,
+    ) -> pd.DataFrame:
         if num_epochs is None:
             steps = -(-len(batch) // batch_size)
             num_epochs = max(40, -(-1000 // steps))
         training = Training(num_epochs, batch_size, learning_rate)
-        for name, module in self._modules().items():
-            module.load_state_dict(self._start[name])
         with seeded(seed, self.device):
-            elbo = GuidedELBO(LocalReparameterization)
-            history = train(self.model, self.guide, elbo, batch, training, progress=progress, description="BLOB")
+            history = fit_guide(self.guide, self.model, batch, training, progress=progress, checkpoint=checkpoint)
         self.fitted = True
         return history
 
     def posterior(self) -> dict[str, TorchDistribution]:
-        """The guide's distribution of each site, by name, detached from its parameters."""
-        with torch.no_grad():
-            trace = poutine.trace(self.guide).get_trace(None)
-        return {name: _detached(site["fn"]) for name, site in trace.nodes.items() if site["type"] == "sample"}
+        """The guide's distribution of each site, by name, detached from its parameters.
+
+        Parameters that a number holds fixed are ``Delta``; a site that the guide can only draw is ``Empirical``, over
+        1,000 draws. Sites of a joint guide are `JointPart`: their ``mean`` and ``variance`` are the marginals'.
+        """
+        record = RecordDistributions()
+        with torch.no_grad(), pyro.get_param_store().scope():
+            trace = poutine.trace(record(self.guide)).get_trace(None)
+            priors = self.model.site_priors()
+        sites = {n: d for n, d in record.posterior.items() if n in priors}
+        is_random = any(site["infer"].get("is_auxiliary") for site in trace.nodes.values() if site["type"] == "sample")
+        drawn = [n for n, d in sites.items() if is_random and isinstance(d, Delta) and not isinstance(d, JointPart)]
+        if drawn:
+            with seeded(0, self.device):
+                draws = self.sample(_DRAWS_FOR_MOMENTS)
+            sites.update({n: Empirical(draws[n], draws[n].new_zeros(_DRAWS_FOR_MOMENTS)) for n in drawn})
+        fixed = {n: Delta(v, event_dim=v.dim()) for n, v in self.model.fixed_values().items()}
+        return {n: detached(d) for n, d in {**sites, **fixed}.items()}
 
     def sample(self, num_samples: int) -> dict[str, Tensor]:
         """Joint draws of the parameters from the guide, each ``num_samples x shape of the site``."""
-        with torch.no_grad():
-            return {name: d.sample((num_samples,)) for name, d in self.posterior().items()}
+        with torch.no_grad(), pyro.get_param_store().scope():
+            plate = pyro.plate("draws", num_samples, dim=-2)  # -1 is the plate of events
+            trace = poutine.trace(plate(self.guide)).get_trace(None)
+            names = self.model.site_priors()
+        return {n: trace.nodes[n]["value"].detach().expand(num_samples, 1, *names[n].event_shape)[:, 0] for n in names}
 
-    def click_logits(self, histories: Histories | Any) -> ClickLogits:
+    def click_logits(
+        self,
+        histories: Histories | Any,
+        covariates: Tensor | None = None,
+        *,
+        num_draws: int = 500,
+        seed: int = 0,
+    ) -> ClickLogits | DrawnClickLogits:
         """Posterior of all items' click logits after each history.
+
+        In closed form where the guide is Gaussian, the model the paper's and omega at its mean; by draws otherwise.
 
         Args:
             histories: `Histories`, a list of item-id sequences, or an ``N x P`` count matrix.
+            covariates: of each history's user, ``N x F``, for `UserCovariates`.
+            num_draws: of the parameters, where there is no closed form.
+            seed: of these draws.
 
         Returns:
-            A distribution with batch ``N`` and event ``P``: ``mean``, ``variance``, ``sample``.
+            A distribution with batch ``N`` and event ``P``: ``mean``, ``variance``, ``sample``, ``icdf``,
+            ``click_probability``.
         """
-        interest = self.blo.embed(as_histories(histories, self.items))
-        return ClickLogits(self.posterior(), self.model.item_embedding, self.model.whitening, interest)
+        contexts = as_histories(histories, self.items)
+        interest, scale = self._interest(contexts)
+        rows = self._covariates(covariates, len(contexts), "the number of histories")
+        posterior = self.posterior()
+        if scale is None and not self.model.terms and has_closed_form(posterior):
+            return ClickLogits(posterior, *self.model.items, interest * self.model.column_norms)
+        with seeded(seed, self.device), torch.no_grad():
+            coefficients = self._coefficients(self.sample(num_draws))
+            if scale is not None:
+                noise = torch.randn(num_draws, *interest.shape, dtype=interest.dtype, device=self.device)
+                interest = interest + _scaled(scale, noise)
+            return DrawnClickLogits(coefficients, _features(interest, rows))
 
     def scores(self, histories: Histories | Any) -> Tensor:
         """Posterior mean of each item's click logit, ``N x P``."""
         with torch.no_grad():
             return self.click_logits(histories).mean
 
+    def click_probabilities(
+        self,
+        histories: Histories | Any,
+        method: Literal["averaged", "plug_in"] = "averaged",
+        covariates: Tensor | None = None,
+    ) -> Tensor:
+        """Probability of a click on each item, ``N x P``.
+
+        Args:
+            histories: as `click_logits`.
+            method: "averaged" over the posterior, ``E sigmoid(logit)``; "plug_in" at the posterior mean of every
+                parameter, which is faster and, where little is known, too extreme.
+            covariates: as `click_logits`.
+        """
+        if method not in ("averaged", "plug_in"):
+            raise ValueError(f"method: expected 'averaged' or 'plug_in', got {method!r}")
+        if method == "averaged":
+            return self.click_logits(histories, covariates).click_probability()
+        contexts = as_histories(histories, self.items)
+        rows = self._covariates(covariates, len(contexts), "the number of histories")
+        return torch.sigmoid(_features(self._interest(contexts)[0], rows) @ self._mean_coefficients().mT)
+
+    def click_intervals(
+        self, histories: Histories | Any, level: float = 0.95, covariates: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Central credible interval of each item's click probability: lower and upper ends, ``N x P`` each.
+
+        Args:
+            histories: as `click_logits`.
+            level: probability that it holds.
+            covariates: as `click_logits`.
+        """
+        if not 0 < level < 1:
+            raise ValueError(f"level: must lie between 0 and 1, got {level}")
+        logits = self.click_logits(histories, covariates)
+        return torch.sigmoid(logits.icdf((1 - level) / 2)), torch.sigmoid(logits.icdf((1 + level) / 2))
+
+    def prior_click_rates(
+        self, histories: Histories | Any, num_samples: int = 200, seed: int = 0, covariates: Tensor | None = None
+    ) -> Tensor:
+        """Click probabilities that the *prior* implies, before any event: ``num_samples x N x P``.
+
+        Each sample is one catalogue that the prior holds possible. A prior whose samples click at 40 %, or whose best
+        item is never better than its worst, says what nobody believes.
+
+        Args:
+            histories: as `click_logits`.
+            num_samples: draws of the parameters.
+            seed: of the draws.
+            covariates: as `click_logits`.
+        """
+        contexts = as_histories(histories, self.items)
+        interest, _ = self._interest(contexts)
+        rows = self._covariates(covariates, len(contexts), "the number of histories")
+        with seeded(seed, self.device), torch.no_grad():
+            draws = {name: d.sample((num_samples,)) for name, d in self.model.site_priors().items()}
+            return torch.sigmoid(_features(interest, rows) @ self._coefficients(draws).mT)
+
     @property
     def beta_hat(self) -> Tensor:
-        """Point estimate of the bandit embedding, ``P x K``: ``sp(E w_a) Psi + sp(E w_b) Psi E[zeta] L'``."""
-        psi, whitening, q = self.model.item_embedding, self.model.whitening, self.posterior()
-        return softplus(q[W_A].mean) * psi + softplus(q[W_B].mean) * psi @ q[ZETA].mean @ whitening.mT
+        """Point estimate of the bandit embedding, ``P x K``: ``sp(E w_a) Psi + sp(E w_b) Psi E[zeta] L'`` and terms."""
+        return self._mean_coefficients()[:, : self.model.embedding_dim]
 
     def to_inference_data(self, num_samples: int = 1000, seed: int = 0) -> Any:
         """Draws from the posterior and the prior for ArviZ, along one ``sample`` dimension.
@@ -192,17 +382,22 @@ class BLOB:
     def save(self, path: str | Path) -> None:
         """Write both models to a folder: ``config.json`` and ``state.safetensors``, no pickle; all or nothing.
 
+        Priors that are functions, and terms of your own, are not written: pass them to `load` again.
+
         Raises:
             ValueError: if item ids are not strings or integers, which JSON could not give back.
         """
-        scale = self.model.priors.kappa_scale
-        priors = {
-            name: storage.distribution_to_json(getattr(self.model.priors, name)) for name in ("w_a", "w_b", "w_c")
-        }
+        try:
+            priors = to_json(self.model.priors)
+        except ValueError:
+            priors = None
         config = {
             "class": "BLOB",
             "guide": self.guide_name,
-            "priors": {**priors, "kappa_scale": {"learned": scale.start} if isinstance(scale, Learned) else scale},
+            "num_draws": self.guide.num_draws if isinstance(self.guide, DrawsGuide) else None,
+            "omega": self.omega,
+            "jitter": self.model.jitter,
+            "priors": priors,
             "fitted": self.fitted,
             "blo": self.blo._config(),
         }
@@ -215,6 +410,7 @@ class BLOB:
         guide: Callable[..., Any] | None = None,
         encoder: nn.Module | None = None,
         device: torch.device | str | None = None,
+        priors: BanditPriors | None = None,
     ) -> BLOB:
         """Read a model from a folder, in a new process, without data.
 
@@ -223,6 +419,7 @@ class BLOB:
             guide: your own guide (its class, or a fresh instance), if the model was saved with one.
             encoder: your own encoder, freshly constructed, if the organic model was saved with one.
             device: where to put it; default CUDA where there is one.
+            priors: your own priors, if the model was saved with some that JSON cannot hold.
 
         Raises:
             ValueError: if the folder does not hold a BLOB that this version can read, saying why.
@@ -230,32 +427,77 @@ class BLOB:
         config, state = storage.load(path, "BLOB")
         if guide is None and config["guide"] is None:
             raise ValueError("guide: this model was saved with a guide of your own; pass its class, guide=...")
+        if priors is None and config["priors"] is None:
+            raise ValueError("priors: this model was saved with functions as priors or terms; pass them, priors=...")
         blo = BLO._from_config(config["blo"], encoder)
         storage.restore({"organic_model": blo.model, "organic_guide": blo.guide}, state, path)
-        scale = config["priors"].pop("kappa_scale")
-        weights = {name: storage.distribution_from_json(value) for name, value in config["priors"].items()}
-        priors = BanditPriors(**weights, kappa_scale=Learned(scale["learned"]) if isinstance(scale, dict) else scale)
-        blob = cls(blo, guide or config["guide"], priors)
+        priors = from_json(config["priors"]) if priors is None else priors
+        blob = cls(blo, guide or config["guide"], priors, omega=config["omega"], jitter=config["jitter"])
+        if isinstance(blob.guide, DrawsGuide):
+            blob.guide = DrawsGuide(blob.model, config["num_draws"])
         storage.restore(blob._all_modules(), state, path)
         blob.fitted = config["fitted"]
         return blob.to(default_device(device))
 
+    def _interest(self, histories: Histories) -> tuple[Tensor, Tensor | None]:
+        """Posterior mean of omega, and its scale (or Cholesky factor) if it is to be propagated."""
+        if self.omega == "mean":
+            return self.blo.embed(histories), None
+        posterior = self.blo.user_posterior(histories)
+        return posterior.mean, getattr(posterior, "scale_tril", posterior.stddev)
+
+    def _covariates(self, covariates: Tensor | None, expected: int, what: str) -> Tensor | None:
+        num_covariates = self.model.num_covariates
+        if covariates is None and not num_covariates:
+            return None
+        found = None if covariates is None else tuple(covariates.shape)
+        if found != (expected, num_covariates):
+            raise ValueError(
+                f"covariates: expected {expected} x {num_covariates} ({what} x the model's num_covariates), got {found}"
+            )
+        assert covariates is not None
+        return covariates.to(self.model.item_embedding)
+
+    def _check_log(self, log: EventLog) -> None:
+        clicks = int(log.reward.sum())
+        if clicks in (0, log.num_impressions):
+            raise ValueError(
+                f"log: all {log.num_impressions:,} rewards are {int(clicks > 0)}, so no item can be told from another; "
+                "check the reward column, or log more events"
+            )
+        never = self.num_items - len(torch.unique(log.action))
+        if never:
+            warnings.warn(
+                f"log: {never} of {self.num_items} items were never shown; what is said of them is the prior's",
+                stacklevel=3,
+            )
+
+    def _coefficients(self, draws: dict[str, Tensor]) -> Tensor:
+        with torch.no_grad():
+            return torch.vmap(self.model.coefficients, chunk_size=64)(draws)
+
+    def _mean_coefficients(self) -> Tensor:
+        means = {name: d.mean for name, d in self.posterior().items()}
+        with torch.no_grad():
+            return self.model.coefficients(means)
+
     def _modules(self) -> dict[str, nn.Module]:
-        return {n: m for n, m in (("model", self.model), ("guide", self.guide)) if isinstance(m, nn.Module)}
+        return {"model": self.model, "guide": self.guide}
 
     def _all_modules(self) -> dict[str, nn.Module]:
         return {**self._modules(), "organic_model": self.blo.model, "organic_guide": self.blo.guide}
 
 
-def _detached(d: TorchDistribution) -> TorchDistribution:
-    """The same distribution without a graph: what is computed from a posterior keeps no memory of its guide."""
-    new = copy(d)
-    for name, value in vars(d).items():
-        if isinstance(value, Tensor):
-            setattr(new, name, value.detach())
-        elif isinstance(value, Distribution):
-            setattr(new, name, _detached(value))
-    return new
+def _features(interest: Tensor, covariates: Tensor | None) -> Tensor:
+    """What a logit is a linear form of: ``... x N x (K + 1 + F)``."""
+    parts = [interest, interest.new_ones(*interest.shape[:-1], 1)]
+    if covariates is not None:
+        parts.append(covariates.expand(*interest.shape[:-1], -1))
+    return torch.cat(parts, -1)
+
+
+def _scaled(scale: Tensor, noise: Tensor) -> Tensor:
+    return (scale @ noise.unsqueeze(-1)).squeeze(-1) if scale.dim() == 3 else scale * noise
 
 
 def _copy(module: nn.Module) -> dict[str, Tensor]:

@@ -216,7 +216,10 @@ NO_CLICKS = EventLog.from_tables(views={"user": [1], "time": [0], "item": [3]}, 
 OTHER = EventLog.from_tables(impressions={"user": [1], "time": [0], "action": [3], "reward": [1]}, num_items=5)
 BAD = {
     "not fitted": (lambda blo: BLOB(BLO(4, 2)), "blo: is not fitted; call blo.fit"),
-    "guide": (lambda blo: BLOB(blo, guide="flow"), "guide: unknown name 'flow'; known: matrix_normal, normal"),
+    "guide": (
+        lambda blo: BLOB(blo, guide="flow"),
+        "guide: unknown name 'flow'; known: delta, full, laplace, low_rank, matrix_normal, matrix_normal_full, normal",
+    ),
     "no events": (lambda blo: BLOB(blo).fit(NO_CLICKS), "log: has no bandit events"),
     "other items": (lambda blo: BLOB(blo).fit(OTHER), r"numbered\(5\)\) are not those the organic model knows"),
     "folder in use": (lambda blo: BLOB(blo).save("."), "exists and is not a saved model"),

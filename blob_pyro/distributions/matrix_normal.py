@@ -11,7 +11,7 @@ from torch import Size, Tensor
 from torch.distributions import constraints, register_kl
 from torch.distributions.utils import _standard_normal
 
-__all__ = ["MatrixNormal"]
+__all__ = ["MatrixNormal", "whiten"]
 
 
 class MatrixNormal(TorchDistribution):
@@ -60,6 +60,11 @@ class MatrixNormal(TorchDistribution):
         super().__init__(batch_shape, Size((n, m)), validate_args=validate_args)
 
     @classmethod
+    def from_scales(cls, loc: Tensor, row_scale: Tensor, column_scale: Tensor) -> MatrixNormal:
+        """``MN(loc, diag(row_scale^2), diag(column_scale^2))``: entries independent, variances of rank one."""
+        return cls(loc, row_scale.diag_embed(), column_scale.diag_embed())
+
+    @classmethod
     def standard(cls, loc: Tensor) -> MatrixNormal:
         """``MN(loc, I, I)``."""
         n, m = loc.shape[-2:]
@@ -86,7 +91,7 @@ class MatrixNormal(TorchDistribution):
         if self._validate_args:
             self._validate_sample(value)
         n, m = self.event_shape
-        whitened = _whiten(value - self.loc, self.row_scale_tril, self.column_scale_tril)
+        whitened = whiten(value - self.loc, self)
         return -0.5 * (whitened.square().sum((-2, -1)) + n * m * math.log(2 * math.pi)) - 0.5 * self._log_det
 
     @property
@@ -107,6 +112,13 @@ class MatrixNormal(TorchDistribution):
         columns = self.column_scale_tril.square().sum(-1)
         return rows.unsqueeze(-1) * columns.unsqueeze(-2)
 
+    @property
+    def precision_diagonal(self) -> Tensor:
+        """Diagonal of the inverse of the Kronecker covariance, ``batch_shape x n x m``."""
+        rows = torch.cholesky_inverse(self.row_scale_tril).diagonal(dim1=-2, dim2=-1)
+        columns = torch.cholesky_inverse(self.column_scale_tril).diagonal(dim1=-2, dim2=-1)
+        return rows.unsqueeze(-1) * columns.unsqueeze(-2)
+
     def entropy(self) -> Tensor:
         """Differential entropy in nats, ``batch_shape``."""
         n, m = self.event_shape
@@ -117,10 +129,10 @@ def _log_diagonal(tril: Tensor) -> Tensor:
     return tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
 
-def _whiten(x: Tensor, row_tril: Tensor, column_tril: Tensor) -> Tensor:
-    """``A^-1 X B^-T``."""
-    left = torch.linalg.solve_triangular(row_tril, x, upper=False)
-    return torch.linalg.solve_triangular(column_tril, left.mT, upper=False).mT
+def whiten(x: Tensor, p: MatrixNormal) -> Tensor:
+    """``A^-1 X B^-T`` for deviations ``X`` (``... x n x m``) from the mean of ``p``: standard normal under it."""
+    left = torch.linalg.solve_triangular(p.row_scale_tril, x, upper=False)
+    return torch.linalg.solve_triangular(p.column_scale_tril, left.mT, upper=False).mT
 
 
 @register_kl(MatrixNormal, MatrixNormal)
@@ -130,7 +142,7 @@ def _kl_matrix_normal(q: MatrixNormal, p: MatrixNormal) -> Tensor:
     columns = (
         torch.linalg.solve_triangular(p.column_scale_tril, q.column_scale_tril, upper=False).square().sum((-2, -1))
     )
-    shift = _whiten(q.loc - p.loc, p.row_scale_tril, p.column_scale_tril).square().sum((-2, -1))
+    shift = whiten(q.loc - p.loc, p).square().sum((-2, -1))
     return 0.5 * (rows * columns + shift - n * m + p._log_det - q._log_det)
 
 
@@ -141,8 +153,17 @@ def _kl_independent_matrix_normal(q: Independent, p: MatrixNormal) -> Tensor:
         raise NotImplementedError
     n, m = p.event_shape
     loc, variance = q.base_dist.loc, q.base_dist.variance
-    row_precision = torch.cholesky_inverse(p.row_scale_tril).diagonal(dim1=-2, dim2=-1)
-    column_precision = torch.cholesky_inverse(p.column_scale_tril).diagonal(dim1=-2, dim2=-1)
-    trace = (row_precision.unsqueeze(-1) * variance * column_precision.unsqueeze(-2)).sum((-2, -1))
-    shift = _whiten(loc - p.loc, p.row_scale_tril, p.column_scale_tril).square().sum((-2, -1))
+    trace = (p.precision_diagonal * variance).sum((-2, -1))
+    shift = whiten(loc - p.loc, p).square().sum((-2, -1))
     return 0.5 * (trace + shift - n * m + p._log_det - variance.log().sum((-2, -1)))
+
+
+@register_kl(MatrixNormal, Independent)
+def _kl_matrix_normal_independent(q: MatrixNormal, p: Independent) -> Tensor:
+    """A matrix normal against independent normals."""
+    if not (isinstance(p.base_dist, Normal) and p.reinterpreted_batch_ndims == 2):
+        raise NotImplementedError
+    n, m = q.event_shape
+    loc, variance = p.base_dist.loc, p.base_dist.variance
+    quadratic = ((q.variance + (q.loc - loc).square()) / variance).sum((-2, -1))
+    return 0.5 * (quadratic - n * m + variance.log().sum((-2, -1)) - q._log_det)

@@ -1,19 +1,32 @@
 """Variational families: encoders, the amortised guide over interests, guides over the bandit model's sites."""
 
-from blob_pyro.guides.bandit import GUIDES, MatrixNormalGuide, NormalGuide
+from blob_pyro.guides.bandit import DeltaGuide, MatrixNormalFullGuide, MatrixNormalGuide, NormalGuide
+from blob_pyro.guides.draws import DrawsGuide
 from blob_pyro.guides.encoders import ENCODERS, DeepEncoder, LinearEncoder, PrecisionEncoder
+from blob_pyro.guides.joint import FullGuide, JointGuide, LaplaceGuide, LowRankGuide
 from blob_pyro.guides.offsets import OffsetNetwork
 from blob_pyro.guides.organic import AmortizedGuide, ItemGuide
+from blob_pyro.guides.recipes import GUIDES, FunctionGuide, check_sites, make_guide
 
 __all__ = [
     "ENCODERS",
     "GUIDES",
     "AmortizedGuide",
     "DeepEncoder",
+    "DeltaGuide",
+    "DrawsGuide",
+    "FullGuide",
+    "FunctionGuide",
     "ItemGuide",
+    "JointGuide",
+    "LaplaceGuide",
     "LinearEncoder",
+    "LowRankGuide",
+    "MatrixNormalFullGuide",
     "MatrixNormalGuide",
     "NormalGuide",
     "OffsetNetwork",
     "PrecisionEncoder",
+    "check_sites",
+    "make_guide",
 ]

@@ -1,16 +1,23 @@
-"""Guides of the bandit model: the paper's NQ and MNQ.
+"""Guides of the bandit model that treat its sites as independent: the paper's NQ and MNQ, their kin, and MAP.
 
-The contract, for your own: called as ``guide(batch)`` like the model, it samples the model's global sites (`W_A`,
-`W_B`, `W_C`, `KAPPA`, `ZETA`) in the model's order; as a class it is constructed from the model, with all its
-parameters there, so that a saved state loads into a fresh one.
+The contract, for your own, which `blob_pyro.testing.check_guide` checks:
+
+1. It is called as ``guide(batch)``, like the model.
+2. It samples the model's global sites, each once: all of `BanditModel.site_priors`, and no others but auxiliary ones
+   (``infer={"is_auxiliary": True}``). Each draw has the shape that the prior says.
+3. As a class it is constructed from the model, with all its parameters there: none appears at the first call, so that a
+   saved state loads into a fresh one.
+4. Every parameter gets a gradient that is finite and, somewhere, not zero.
+5. Two of one class are two: their names in Pyro's global parameter store differ.
+6. Calling it with ``None`` for the batch works: what it knows of global sites is not in the events.
+
+A guide that needs no gradient descent registers how it is fitted with `blob_pyro.infer.fit_guide`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from itertools import count
-from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -21,9 +28,9 @@ from torch import Tensor
 
 from blob_pyro.distributions import MatrixNormal
 from blob_pyro.models import BanditBatch, BanditModel
-from blob_pyro.models.sites import KAPPA, W_A, W_B, W_C, ZETA
+from blob_pyro.models.sites import ZETA
 
-__all__ = ["GUIDES", "MatrixNormalGuide", "NormalGuide"]
+__all__ = ["START", "DeltaGuide", "MatrixNormalFullGuide", "MatrixNormalGuide", "NormalGuide", "start_at"]
 
 _number = count()
 
@@ -31,70 +38,126 @@ START = math.exp(-3.0)
 """Posterior scales start at this fraction of the prior's: started at the prior, the first thousand steps are lost."""
 
 
-class _GaussianGuide(PyroModule):
-    """Independent normals on the scalars and on kappa; subclasses say what zeta is."""
+def start_at(prior: TorchDistribution) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of a site's prior; zero and one where it has none, as heavy tails do."""
+    zeros = torch.zeros(prior.event_shape).to(prior.sample())
+    try:
+        loc, scale = prior.mean.detach(), prior.stddev.detach()
+    except NotImplementedError:
+        return zeros, zeros + 1
+    return torch.where(loc.isfinite(), loc, zeros).clone(), torch.where(scale.isfinite(), scale, zeros + 1).clone()
+
+
+class NormalGuide(PyroModule):
+    """NQ: an independent normal on every number; ``2 (P + K^2 + 3)`` parameters for the paper's sites.
+
+    Args:
+        model: whose sites it covers.
+    """
 
     def __init__(self, model: BanditModel) -> None:
         super().__init__(f"bandit_guide_{next(_number)}")  # unique: Pyro's parameter store is global
-        priors = model.site_priors()
-        self.num_items, self.embedding_dim = model.num_items, model.embedding_dim
-        for name in (W_A, W_B, W_C, KAPPA):
-            prior = priors[name]
-            setattr(self, f"{name}_loc", PyroParam(prior.mean.detach().clone()))
-            scale = START * prior.stddev.detach().clone()
-            setattr(self, f"{name}_scale", PyroParam(scale, constraints.positive))
-        self.zeta_loc = PyroParam(torch.zeros_like(priors[ZETA].mean))
+        self._event_dims: dict[str, int] = {}
+        for name, prior in model.site_priors().items():
+            self._event_dims[name] = len(prior.event_shape)
+            self.start(name, *start_at(prior))
 
-    def zeta(self) -> TorchDistribution:
-        """The posterior of zeta, event ``K x K``."""
-        raise TypeError(f"{type(self).__name__} does not say what its posterior of zeta is")
+    def start(self, name: str, loc: Tensor, scale: Tensor) -> None:
+        """Make the parameters of a site whose prior has this mean and standard deviation."""
+        setattr(self, f"{name}_loc", PyroParam(loc))
+        setattr(self, f"{name}_scale", PyroParam(START * scale, constraints.positive))
+
+    def site_posterior(self, name: str) -> TorchDistribution:
+        """The distribution of a site."""
+        normal = dist.Normal(getattr(self, f"{name}_loc"), getattr(self, f"{name}_scale"))
+        event_dim = self._event_dims[name]
+        return normal.to_event(event_dim) if event_dim else normal
 
     def forward(self, batch: BanditBatch | None = None) -> dict[str, Tensor]:
         """Draw every global site; the batch is not needed."""
-        draws = {n: pyro.sample(n, dist.Normal(*self._normal(n))) for n in (W_A, W_B, W_C)}
-        draws[KAPPA] = pyro.sample(KAPPA, dist.Normal(*self._normal(KAPPA)).to_event(1))
-        draws[ZETA] = pyro.sample(ZETA, self.zeta())
-        return draws
-
-    def _normal(self, name: str) -> tuple[Tensor, Tensor]:
-        return getattr(self, f"{name}_loc"), getattr(self, f"{name}_scale")
+        return {name: pyro.sample(name, self.site_posterior(name)) for name in self._event_dims}
 
 
-class NormalGuide(_GaussianGuide):
-    """NQ: an independent normal on each of the ``K x K`` entries of zeta; ``2 (P + K^2 + 3)`` parameters.
+class MatrixNormalGuide(NormalGuide):
+    """MNQ: zeta ~ MN(M, diag(s1^2), diag(s2^2)), the rest as in NQ; ``2 (P + 3) + K^2 + 2 K`` parameters.
 
     Args:
         model: whose sites it covers.
     """
 
-    def __init__(self, model: BanditModel) -> None:
-        super().__init__(model)
-        self.zeta_scale = PyroParam(torch.full_like(self.zeta_loc, START), constraints.positive)
+    def start(self, name: str, loc: Tensor, scale: Tensor) -> None:
+        """See `NormalGuide.start`."""
+        if name != ZETA:
+            return super().start(name, loc, scale)
+        self.zeta_loc = PyroParam(loc)
+        self.zeta_row_scale = PyroParam((START * scale.mean(1)).sqrt(), constraints.positive)
+        self.zeta_column_scale = PyroParam((START * scale.mean(0)).sqrt(), constraints.positive)
+        return None
 
-    def zeta(self) -> TorchDistribution:
-        """Independent normals, event ``K x K``."""
-        return dist.Normal(self.zeta_loc, self.zeta_scale).to_event(2)
+    def site_posterior(self, name: str) -> TorchDistribution:
+        """See `NormalGuide.site_posterior`."""
+        if name != ZETA:
+            return super().site_posterior(name)
+        return MatrixNormal.from_scales(self.zeta_loc, self.zeta_row_scale, self.zeta_column_scale)
 
 
-class MatrixNormalGuide(_GaussianGuide):
-    """MNQ: zeta ~ MN(M, diag(s1^2), diag(s2^2)); ``2 (P + 3) + K^2 + 2 K`` parameters.
+class MatrixNormalFullGuide(MatrixNormalGuide):
+    """zeta ~ MN(M, U, V) with full row and column covariances, the rest as in NQ; ``K (K - 1)`` parameters more.
+
+    ``U = A A'`` with ``A = diag(s1) (I + lower)``, and so ``V``.
 
     Args:
         model: whose sites it covers.
     """
 
+    def start(self, name: str, loc: Tensor, scale: Tensor) -> None:
+        """See `NormalGuide.start`."""
+        super().start(name, loc, scale)
+        if name == ZETA:
+            size = len(loc) * (len(loc) - 1) // 2
+            self.zeta_row_lower = PyroParam(loc.new_zeros(size))
+            self.zeta_column_lower = PyroParam(loc.new_zeros(size))
+
+    def site_posterior(self, name: str) -> TorchDistribution:
+        """See `NormalGuide.site_posterior`."""
+        if name != ZETA:
+            return super().site_posterior(name)
+        row = scale_tril(self.zeta_row_scale, self.zeta_row_lower)
+        return MatrixNormal(self.zeta_loc, row, scale_tril(self.zeta_column_scale, self.zeta_column_lower))
+
+
+class DeltaGuide(PyroModule):
+    """MAP: one value for every number, and no doubt.
+
+    Args:
+        model: whose sites it covers.
+
+    Raises:
+        ValueError: if the model learns a scale: at the mode it is zero, with all that it scales.
+    """
+
     def __init__(self, model: BanditModel) -> None:
-        super().__init__(model)
-        start = self.zeta_loc.new_full((self.embedding_dim,), math.sqrt(START))
-        self.zeta_row_scale = PyroParam(start, constraints.positive)
-        self.zeta_column_scale = PyroParam(start.clone(), constraints.positive)
+        super().__init__(f"bandit_guide_{next(_number)}")
+        if model.learned:
+            raise ValueError(
+                f"guide 'delta': the model learns {', '.join(sorted(model.learned))}, and a density has no mode with a "
+                "scale to shrink: it runs to zero. Give a number, as in BanditPriors(kappa_scale=0.3), or use 'laplace'"
+            )
+        self._event_dims = {name: len(prior.event_shape) for name, prior in model.site_priors().items()}
+        for name, prior in model.site_priors().items():
+            setattr(self, f"{name}_value", PyroParam(start_at(prior)[0]))
 
-    def zeta(self) -> TorchDistribution:
-        """A matrix normal with diagonal row and column covariances, event ``K x K``."""
-        return MatrixNormal(self.zeta_loc, self.zeta_row_scale.diag_embed(), self.zeta_column_scale.diag_embed())
+    def forward(self, batch: BanditBatch | None = None) -> dict[str, Tensor]:
+        """The value of every global site."""
+        return {
+            name: pyro.sample(name, dist.Delta(getattr(self, f"{name}_value"), event_dim=event_dim))
+            for name, event_dim in self._event_dims.items()
+        }
 
 
-GUIDES: dict[str, Callable[[BanditModel], Callable[..., Any]]] = {
-    "normal": NormalGuide,
-    "matrix_normal": MatrixNormalGuide,
-}
+def scale_tril(scale: Tensor, lower: Tensor) -> Tensor:
+    """``diag(scale) (I + strictly lower triangle)``, from ``n`` and ``n (n - 1) / 2`` numbers."""
+    size = len(scale)
+    row, column = torch.tril_indices(size, size, offset=-1, device=scale.device)
+    factor = torch.eye(size, dtype=scale.dtype, device=scale.device).index_put((row, column), lower)
+    return scale.unsqueeze(-1) * factor

@@ -3,6 +3,7 @@
 from blob_pyro.infer.bounds import BOUNDS, Bouchard, Bound, LogConcave, OneVsEach, Reparameterized
 from blob_pyro.infer.elbo import GuidedELBO
 from blob_pyro.infer.em import EMState, ExpectationMaximization, expectation_maximization
+from blob_pyro.infer.fit import fit_guide
 from blob_pyro.infer.local_reparameterization import LocalReparameterization
 from blob_pyro.infer.online_em import online_expectation_maximization
 from blob_pyro.infer.rowwise_adam import RowwiseAdam
@@ -23,6 +24,7 @@ __all__ = [
     "RowwiseAdam",
     "Training",
     "expectation_maximization",
+    "fit_guide",
     "online_expectation_maximization",
     "seeded",
     "train",

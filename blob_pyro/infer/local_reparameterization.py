@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from pyro.poutine.messenger import Messenger
+from torch import Tensor
 
 from blob_pyro.infer.elbo import Posterior
-from blob_pyro.infer.projections import project_bilinear, project_broadcast, project_gather
+from blob_pyro.infer.projections import SharedProjection, project
 
 __all__ = ["LocalReparameterization"]
 
@@ -15,9 +17,10 @@ __all__ = ["LocalReparameterization"]
 class LocalReparameterization(Messenger):
     """Draws each event's *projection* of a Gaussian site instead of the site itself.
 
-    For a sum of per-event log-likelihoods the ELBO depends only on the marginal law of each event's logit, so
-    drawing those laws independently leaves its expectation unchanged and cuts its variance: the noise of different
-    events no longer adds up. A site whose posterior has no registered projection keeps its sampled value.
+    For a sum of per-event log-likelihoods the ELBO depends only on the law of each event's logit, so drawing those
+    laws independently leaves its expectation unchanged and cuts its variance: the noise of different events no longer
+    adds up. Sites that are parts of one Gaussian vector are drawn together, event by event: what they share is drawn
+    once per event. A site whose posterior has no registered projection keeps its sampled value.
 
     Args:
         posterior: the guide's distribution of each site, by name; see `GuidedELBO`.
@@ -26,19 +29,19 @@ class LocalReparameterization(Messenger):
     def __init__(self, posterior: Posterior) -> None:
         super().__init__()
         self.posterior = posterior
+        self._shared: dict[int, Tensor] = {}
 
-    def _answer(self, msg: dict[str, Any], project: Any) -> None:
+    def _pyro_linear(self, msg: dict[str, Any]) -> None:
         posterior = self.posterior.get(msg["name"])
-        projected = None if posterior is None else project(posterior, *msg["args"][1:])
-        if projected is not None:
-            msg["value"] = projected.rsample()
-            msg["done"] = True
+        law = None if posterior is None else project(posterior, *msg["args"][1:])
+        if law is None:
+            return
+        msg["value"] = self._draw(law) if isinstance(law, SharedProjection) else law.rsample()
+        msg["done"] = True
 
-    def _pyro_bilinear(self, msg: dict[str, Any]) -> None:
-        self._answer(msg, project_bilinear)
-
-    def _pyro_gather(self, msg: dict[str, Any]) -> None:
-        self._answer(msg, project_gather)
-
-    def _pyro_broadcast(self, msg: dict[str, Any]) -> None:
-        self._answer(msg, project_broadcast)
+    def _draw(self, law: SharedProjection) -> Tensor:
+        shared = self._shared.get(id(law.joint))
+        if shared is None:
+            shared = self._shared[id(law.joint)] = torch.randn_like(law.factor)
+        value = law.loc + (law.factor * shared).sum(-1)
+        return value if law.scale is None else value + law.scale * torch.randn_like(law.scale)

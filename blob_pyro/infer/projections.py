@@ -1,12 +1,13 @@
 """Laws of what a model does with a random parameter: Gaussian projections of a guide's distributions.
 
-Each function is dispatched on the type of the distribution; register your own family with
-``project_bilinear.register(YourDistribution)``. None means that no Gaussian law is known.
+`project` and `project_right` are dispatched on the type of the distribution; register your own family with
+``project.register(YourDistribution)``. None means that no Gaussian law is known.
 """
 
 from __future__ import annotations
 
 from functools import singledispatch
+from typing import NamedTuple
 
 import pyro.distributions as dist
 import torch
@@ -14,61 +15,92 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from blob_pyro.distributions import MatrixNormal
+from blob_pyro.distributions.joint_normal import JointPart
+from blob_pyro.models.operations import Linear, linear_bilinear
 
-__all__ = ["project_bilinear", "project_broadcast", "project_gather", "project_right"]
+__all__ = ["SharedProjection", "project", "project_right"]
+
+
+class SharedProjection(NamedTuple):
+    """``loc + factor z + scale e`` with numbers ``z`` that projections of other parts of ``joint`` share.
+
+    Attributes:
+        joint: the Gaussian vector that the site is a part of.
+        loc: ``N``.
+        factor: ``N x R``.
+        scale: ``N``, or None for no noise of its own.
+    """
+
+    joint: TorchDistribution
+    loc: Tensor
+    factor: Tensor
+    scale: Tensor | None
 
 
 @singledispatch
-def project_bilinear(posterior: TorchDistribution, left: Tensor, right: Tensor) -> dist.Normal | None:
-    """Law of ``left_n' X right_n`` for ``X ~ posterior``, per event; None if it is not known to be Gaussian.
+def project(
+    posterior: TorchDistribution, operation: Linear, *coefficients: Tensor
+) -> dist.Normal | SharedProjection | None:
+    """Law of ``operation(X, *coefficients)`` for ``X ~ posterior``, per event; None if it is not known to be Gaussian.
 
     Args:
-        posterior: a distribution over ``n x m`` matrices.
-        left: ``N x n``.
-        right: ``N x m``.
+        posterior: of a site.
+        operation: linear in its first argument: see `blob_pyro.models.operations`.
+        coefficients: its other arguments: floating-point tensors, which ``X`` is multiplied by, and integer ones,
+            which pick among its entries.
     """
     return None
 
 
-@project_bilinear.register
-def _(posterior: MatrixNormal, left: Tensor, right: Tensor) -> dist.Normal | None:
+@project.register
+def _(posterior: dist.Normal, operation: Linear, *coefficients: Tensor) -> dist.Normal | None:
+    return _independent(posterior, operation, *coefficients) if posterior.batch_shape == () else None
+
+
+@project.register
+def _(posterior: dist.Independent, operation: Linear, *coefficients: Tensor) -> dist.Normal | None:
+    base = posterior.base_dist
+    if not isinstance(base, dist.Normal) or len(base.batch_shape) != posterior.reinterpreted_batch_ndims:
+        return None
+    return _independent(base, operation, *coefficients)
+
+
+@project.register
+def _(posterior: MatrixNormal, operation: Linear, *coefficients: Tensor) -> dist.Normal | None:
+    if operation is not linear_bilinear:
+        return None
+    left, right = coefficients
     rows = (left @ posterior.row_scale_tril).square().sum(-1)
     columns = (right @ posterior.column_scale_tril).square().sum(-1)
-    return dist.Normal((left @ posterior.loc * right).sum(-1), (rows * columns).sqrt())
+    return dist.Normal(operation(posterior.loc, left, right), (rows * columns).sqrt())
 
 
-@project_bilinear.register
-def _(posterior: dist.Independent, left: Tensor, right: Tensor) -> dist.Normal | None:
-    base = posterior.base_dist
-    if not isinstance(base, dist.Normal) or len(base.batch_shape) != 2:
-        return None
-    variance = (left.square() @ base.variance * right.square()).sum(-1)
-    return dist.Normal((left @ base.loc * right).sum(-1), variance.sqrt())
+@project.register
+def _(posterior: JointPart, operation: Linear, *coefficients: Tensor) -> SharedProjection:
+    loc, factor, scale = posterior.factors
+    mean = operation(loc, *coefficients)
+    loadings = operation(factor, *coefficients)  # R x N, or R for a scalar
+    loadings = loadings.unsqueeze(-1) if loadings.dim() == 1 else loadings
+    own = None if scale is None else operation(scale.square(), *_squared(coefficients)).sqrt()
+    if mean.dim() == 0:  # a broadcast scalar
+        (index,) = coefficients
+        mean, loadings = mean.expand(index.shape), loadings.expand(-1, *index.shape)
+        own = None if own is None else own.expand(index.shape)
+    return SharedProjection(posterior.joint, mean, loadings.mT, own)
 
 
-@singledispatch
-def project_gather(posterior: TorchDistribution, index: Tensor) -> dist.Normal | None:
-    """Law of ``x[index_n]`` for a random vector ``x ~ posterior``, per event; None if not known to be Gaussian."""
-    return None
+def _independent(normal: dist.Normal, operation: Linear, *coefficients: Tensor) -> dist.Normal:
+    """A linear function of independent normals: the same function of the means, its square of the variances."""
+    loc = operation(normal.loc, *coefficients)
+    variance = operation(normal.variance, *_squared(coefficients))
+    if loc.dim() == 0:  # a broadcast scalar
+        (index,) = coefficients
+        loc, variance = loc.expand(index.shape), variance.expand(index.shape)
+    return dist.Normal(loc, variance.sqrt())
 
 
-@project_gather.register
-def _(posterior: dist.Independent, index: Tensor) -> dist.Normal | None:
-    base = posterior.base_dist
-    if not isinstance(base, dist.Normal) or len(base.batch_shape) != 1:
-        return None
-    return dist.Normal(base.loc[index], base.scale[index])
-
-
-@singledispatch
-def project_broadcast(posterior: TorchDistribution, like: Tensor) -> dist.Normal | None:
-    """Law of a random scalar, per event of ``like``; None if it cannot be drawn afresh with a gradient."""
-    return None
-
-
-@project_broadcast.register
-def _(posterior: dist.Normal, like: Tensor) -> dist.Normal | None:
-    return posterior.expand(like.shape) if posterior.batch_shape == () else None
+def _squared(coefficients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(c.square() if c.is_floating_point() else c for c in coefficients)
 
 
 @singledispatch
@@ -97,3 +129,9 @@ def _(posterior: dist.Independent, right: Tensor) -> tuple[Tensor, Tensor] | Non
     if not isinstance(base, dist.Normal) or len(base.batch_shape) != 2:
         return None
     return right @ base.loc.mT, (right.square() @ base.variance.mT).sqrt().diag_embed()
+
+
+@project_right.register
+def _(posterior: dist.Delta, right: Tensor) -> tuple[Tensor, Tensor] | None:
+    loc = right @ posterior.v.mT
+    return loc, loc.new_zeros(*loc.shape, loc.shape[-1])

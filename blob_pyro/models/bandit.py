@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import count
+from typing import NamedTuple
 
 import pyro
 import pyro.distributions as dist
@@ -11,14 +12,18 @@ import torch
 from pyro.distributions import TorchDistribution, constraints
 from pyro.nn import PyroModule, PyroParam
 from torch import Tensor
+from torch.distributions import Distribution
 from torch.nn.functional import softplus
 
 from blob_pyro.distributions import MatrixNormal
+from blob_pyro.distributions.tensors import like
 from blob_pyro.models.operations import bilinear, broadcast, gather
-from blob_pyro.models.priors import BanditPriors, Learned
+from blob_pyro.models.prior_heavy_tails import RandomScaleKappa
+from blob_pyro.models.priors import BanditPriors, Learned, Prior, Scale
 from blob_pyro.models.sites import CLICK, EVENTS, KAPPA, W_A, W_B, W_C, ZETA
+from blob_pyro.models.terms import Events, LogitTerm
 
-__all__ = ["BanditBatch", "BanditModel"]
+__all__ = ["BanditBatch", "BanditModel", "Items"]
 
 _number = count()
 
@@ -33,6 +38,9 @@ class BanditBatch:
         action: item number played, ``B``.
         reward: 0 or 1, ``B``; None to draw it.
         num_events: how many events the ``B`` stand for (``N``): the plate's size.
+        covariates: of the user in each distinct context, ``C x F``, where the model has `UserCovariates`.
+        interest_scale: standard deviations of omega, ``C x K``, or Cholesky factors, ``C x K x K``: if given, events
+            draw their own interest around ``interest``, which propagates the organic posterior.
     """
 
     interest: Tensor
@@ -40,6 +48,8 @@ class BanditBatch:
     action: Tensor
     reward: Tensor | None
     num_events: int
+    covariates: Tensor | None = None
+    interest_scale: Tensor | None = None
 
     def __len__(self) -> int:
         return self.action.shape[0]
@@ -54,6 +64,13 @@ class BanditBatch:
         return pyro.plate(EVENTS, self.num_events, subsample=rows)
 
 
+class Items(NamedTuple):
+    """What the organic model says of the items: Psi (``P x K``) and ``L`` (``K x K``) with ``L L' = Psi' Psi / P``."""
+
+    embedding: Tensor
+    whitening: Tensor
+
+
 class BanditModel(PyroModule):
     r"""Clicks given item embeddings and interests.
 
@@ -62,7 +79,8 @@ class BanditModel(PyroModule):
         \kappa'_p \sim N(0, s_\kappa^2), \quad
         \zeta \sim MN(0, I_K, I_K), \quad
         L L' = \Psi' \Psi / P \\
-        \lambda_n &= s^+(w_a) \Psi_{a_n} \omega_n + s^+(w_b) \Psi_{a_n} \zeta L' \omega_n + \kappa'_{a_n} + w_c \\
+        \lambda_n &= s^+(w_a) \Psi_{a_n} \omega_n + s^+(w_b) \Psi_{a_n} \zeta L' \omega_n + \kappa'_{a_n} + w_c
+            + \text{terms} \\
         c_n &\sim \text{Bernoulli}(\sigma(\lambda_n))
 
     with :math:`s^+` the softplus. Equivalently :math:`\lambda_n = \beta_{a_n} \omega_n + \kappa_{a_n}` with
@@ -71,77 +89,214 @@ class BanditModel(PyroModule):
     Args:
         item_embedding: Psi, ``P x K``, as the organic model left it; not trained here.
         priors: see `BanditPriors`.
+        item_intercept: rho, ``P``, for priors that look at it; default zero.
+        jitter: added to the diagonal of ``Psi' Psi / P``, in units of its mean diagonal entry, before it is factored.
 
     Raises:
-        ValueError: if the columns of Psi are linearly dependent (as they are where K > P): the Cholesky factor of
-            ``Psi' Psi / P`` does not exist then.
+        ValueError: if the columns of Psi are linearly dependent (as they are where K > P) and there is no jitter, for
+            the Cholesky factor of ``Psi' Psi / P`` does not exist then; for a prior of the wrong shape.
     """
 
     item_embedding: Tensor
     whitening: Tensor
+    item_intercept: Tensor
+    column_norms: Tensor
+    kappa_scale: Tensor
 
-    def __init__(self, item_embedding: Tensor, priors: BanditPriors | None = None) -> None:
+    def __init__(
+        self,
+        item_embedding: Tensor,
+        priors: BanditPriors | None = None,
+        item_intercept: Tensor | None = None,
+        jitter: float = 0.0,
+    ) -> None:
         super().__init__(f"bandit_model_{next(_number)}")  # unique: Pyro's parameter store is global
         self.priors = BanditPriors() if priors is None else priors
+        self.jitter = jitter
         self.num_items, self.embedding_dim = item_embedding.shape
-        self.register_buffer("item_embedding", item_embedding.detach().clone())
-        self.register_buffer("whitening", _whitening(self.item_embedding))
-        scale = self.priors.kappa_scale
-        if isinstance(scale, Learned):
-            start = self.item_embedding.new_tensor(scale.start)
-            self.kappa_scale: Tensor | PyroParam = PyroParam(start, constraints.positive)
+        self.learned: dict[str, str] = {}
+        psi = item_embedding.detach().clone()
+        norms = torch.linalg.vector_norm(psi, dim=0) if self.priors.normalize_embeddings else psi.new_ones(psi.shape[1])
+        self.register_buffer("column_norms", norms)
+        self.register_buffer("item_embedding", psi / norms)
+        self.register_buffer("whitening", whitening(self.item_embedding, jitter))
+        rho = psi.new_zeros(self.num_items) if item_intercept is None else item_intercept.detach().clone().to(psi)
+        self.register_buffer("item_intercept", rho)
+        self.terms, self.kappa_prior = self.priors.terms, self.priors.kappa
+        if isinstance(self.priors.kappa_scale, Distribution):
+            self.terms = (RandomScaleKappa(self.priors.kappa_scale), *self.terms)
+            self.kappa_prior = 0.0 if self.kappa_prior is None else self.kappa_prior
         else:
-            self.register_buffer("kappa_scale", self.item_embedding.new_tensor(scale))
+            self.number("kappa_scale", self.priors.kappa_scale, KAPPA)
+        for term in self.terms:
+            if not isinstance(term, LogitTerm):
+                raise ValueError(f"terms: {term!r} is not a LogitTerm: it needs build, site_priors and logit")
+            term.build(self)
+        self._check_priors()
+
+    def number(self, name: str, value: Scale, site: str) -> None:
+        """Make ``self.<name>`` a constant or, if `Learned`, a positive parameter.
+
+        Args:
+            name: of the attribute.
+            value: where it stands or starts.
+            site: whose prior standard deviation it is.
+        """
+        if isinstance(value, Learned) and site not in self.priors.sites:
+            setattr(self, name, PyroParam(self.item_embedding.new_tensor(value.start), constraints.positive))
+            self.learned[name] = site
+        else:
+            constant = value.start if isinstance(value, Learned) else float(value)  # of no effect where it is Learned
+            self.register_buffer(name, self.item_embedding.new_tensor(constant))
+
+    @property
+    def items(self) -> Items:
+        """The items as this model was given them."""
+        return Items(self.item_embedding, self.whitening)
 
     def site_priors(self) -> dict[str, TorchDistribution]:
         """The prior of each global site, in the order in which they are sampled."""
-        psi = self.item_embedding
-        zeros = psi.new_zeros(self.num_items)
+        priors: dict[str, TorchDistribution] = {}
+        for name, prior in self._fields().items():
+            if not isinstance(prior, (int, float)):
+                priors[name] = like(prior if isinstance(prior, Distribution) else prior(self), self.item_embedding)
+        for term in self.terms:
+            priors.update(term.site_priors(self))
+        for name, prior in self.priors.sites.items():
+            priors[name] = like(prior, self.item_embedding)
+        return priors
+
+    def fixed_values(self) -> dict[str, Tensor]:
+        """Parameters that a number holds fixed, by site name."""
+        psi, shapes = self.item_embedding, {KAPPA: (self.num_items,), ZETA: (self.embedding_dim,) * 2}
         return {
-            W_A: _like(self.priors.w_a, psi),
-            W_B: _like(self.priors.w_b, psi),
-            W_C: _like(self.priors.w_c, psi),
-            KAPPA: dist.Normal(zeros, self.kappa_scale).to_event(1),
-            ZETA: MatrixNormal.standard(psi.new_zeros(self.embedding_dim, self.embedding_dim)),
+            name: psi.new_full(shapes.get(name, ()), float(prior))
+            for name, prior in self._fields().items()
+            if isinstance(prior, (int, float)) and name not in self.priors.sites
         }
 
-    def forward(self, batch: BanditBatch) -> Tensor:
+    def forward(self, batch: BanditBatch, items: Items | None = None) -> Tensor:
         """Run the story; the clicks of ``batch`` are observed unless its reward is None.
+
+        Args:
+            batch: the events.
+            items: another Psi; default this model's own.
 
         Returns:
             Clicks, ``B``.
         """
-        w_a, w_b, w_c, kappa, zeta = (pyro.sample(name, prior) for name, prior in self.site_priors().items())
-        action_embedding = self.item_embedding[batch.action]
-        interest = batch.interest[batch.context]
-        whitened = (batch.interest @ self.whitening)[batch.context]  # L' omega, once per distinct context
-        affinity = (action_embedding * interest).sum(-1)
+        values = {name: pyro.sample(name, prior) for name, prior in self.site_priors().items()}
         with batch.plate():
-            logit = (
-                softplus(broadcast(W_A, w_a, affinity)) * affinity
-                + softplus(broadcast(W_B, w_b, affinity)) * bilinear(ZETA, zeta, action_embedding, whitened)
-                + gather(KAPPA, kappa, batch.action)
-                + broadcast(W_C, w_c, affinity)
-            )
-            return pyro.sample(CLICK, dist.Bernoulli(logits=logit), obs=batch.reward)
+            return pyro.sample(CLICK, dist.Bernoulli(logits=self.logit(values, batch, items)), obs=batch.reward)
+
+    def logit(self, values: dict[str, Tensor], batch: BanditBatch, items: Items | None = None) -> Tensor:
+        """Click logit of each event given values of the sites (``w_b`` has the shape of any of its plates), ``B``."""
+        psi, whitening = self.items if items is None else items
+        values = {**self.fixed_values(), **values}
+        w_a, w_b, w_c, kappa, zeta = (values[name] for name in (W_A, W_B, W_C, KAPPA, ZETA))
+        action_embedding = psi[batch.action]
+        if batch.interest_scale is None:
+            context = batch.interest * self.column_norms
+            interest = context[batch.context]
+            whitened = (context @ whitening)[batch.context]  # L' omega, once per distinct context
+        else:
+            loc, scale = batch.interest[batch.context], batch.interest_scale[batch.context]
+            noise = torch.randn_like(loc)
+            noise = (scale @ noise.unsqueeze(-1)).squeeze(-1) if scale.dim() == 3 else scale * noise
+            interest = (loc + noise) * self.column_norms
+            whitened = interest @ whitening
+        affinity = (action_embedding * interest).sum(-1)
+        logit = (
+            softplus(broadcast(W_A, w_a, affinity)) * affinity
+            + softplus(broadcast(W_B, w_b, affinity)) * bilinear(ZETA, zeta, action_embedding, whitened)
+            + gather(KAPPA, kappa, batch.action)
+            + broadcast(W_C, w_c, affinity)
+        )
+        if self.terms:
+            covariates = None if batch.covariates is None else batch.covariates[batch.context]
+            events = Events(batch.action, interest, covariates)
+            for term in self.terms:
+                logit = logit + term.logit(self, values, events)
+        return logit
+
+    @property
+    def num_covariates(self) -> int:
+        """Covariates of the user that the terms ask for, ``F``."""
+        return max((getattr(term, "num_covariates", 0) for term in self.terms), default=0)
+
+    def coefficients(self, values: dict[str, Tensor]) -> Tensor:
+        """Each item's logit as a linear form of the context, given one value of every site.
+
+        The logit is affine in interest and covariates, so it is read off at their unit vectors.
+
+        Returns:
+            ``P x (K + 1 + F)``: of omega (beta), of one (kappa), and of the covariates.
+        """
+        embedding_dim, extra, psi = self.embedding_dim, self.num_covariates, self.item_embedding
+        basis = torch.eye(embedding_dim + extra, dtype=psi.dtype, device=psi.device)
+        points = torch.cat([psi.new_zeros(1, len(basis)), basis])
+        context = torch.arange(len(points), device=psi.device).repeat_interleave(self.num_items)
+        action = torch.arange(self.num_items, device=psi.device).repeat(len(points))
+        interest, covariates = points.split([embedding_dim, extra], -1)
+        batch = BanditBatch(interest, context, action, None, len(action), covariates if extra else None)
+        at_zero, *at_units = self.logit(values, batch).view(len(points), self.num_items)
+        slopes = [value - at_zero for value in at_units]
+        return torch.stack([*slopes[:embedding_dim], at_zero, *slopes[embedding_dim:]], -1)
+
+    def example_batch(self) -> BanditBatch:
+        """One event, for what has to see the model run before there is data."""
+        psi = self.item_embedding
+        row = torch.zeros(1, dtype=torch.int64, device=psi.device)
+        covariates = psi.new_zeros(1, self.num_covariates) if self.num_covariates else None
+        return BanditBatch(psi.new_zeros(1, self.embedding_dim), row, row, psi.new_zeros(1), 1, covariates)
+
+    def _fields(self) -> dict[str, Prior]:
+        psi = self.item_embedding
+        kappa, zeta = self.kappa_prior, self.priors.zeta
+        if kappa is None:
+            kappa = dist.Normal(psi.new_zeros(self.num_items), self.kappa_scale).to_event(1)
+        if zeta is None:
+            zeta = MatrixNormal.standard(psi.new_zeros(self.embedding_dim, self.embedding_dim))
+        return {W_A: self.priors.w_a, W_B: self.priors.w_b, W_C: self.priors.w_c, KAPPA: kappa, ZETA: zeta}
+
+    def _check_priors(self) -> None:
+        shapes = {W_A: (), W_B: (), W_C: (), KAPPA: (self.num_items,), ZETA: (self.embedding_dim,) * 2}
+        for name, prior in self.site_priors().items():
+            expected = shapes.get(name)
+            if tuple(prior.batch_shape) != () or (expected is not None and tuple(prior.event_shape) != expected):
+                raise ValueError(
+                    f"prior of {name!r}: expected event shape {expected} for {self.num_items} items and "
+                    f"embedding_dim {self.embedding_dim}, and no batch shape; got {tuple(prior.event_shape)} and "
+                    f"{tuple(prior.batch_shape)}. Use .expand and .to_event"
+                )
+            support = getattr(prior.support, "base_constraint", prior.support)
+            if support is not dist.constraints.real and not hasattr(support, "matrix_normal"):
+                raise ValueError(
+                    f"prior of {name!r}: its support is {prior.support}, but every parameter is a real number here; "
+                    "transform it: a positive one by its logarithm (w_a and w_b go through a softplus already)"
+                )
 
 
-def _whitening(psi: Tensor) -> Tensor:
-    """``L``, lower triangular with ``L L' = Psi' Psi / P``."""
+def whitening(psi: Tensor, jitter: float = 0.0) -> Tensor:
+    """``L``, lower triangular with ``L L' = Psi' Psi / P``; differentiable.
+
+    Args:
+        psi: ``P x K``.
+        jitter: added to the diagonal, in units of its mean entry.
+
+    Raises:
+        ValueError: if there is no such factor.
+    """
     num_items, embedding_dim = psi.shape
-    gram = psi.to(torch.float64).mT @ psi.to(torch.float64) / num_items
+    wide = psi.to(torch.float64)
+    gram = wide.mT @ wide / num_items
+    if jitter:
+        gram = gram + jitter * gram.diagonal().mean() * torch.eye(embedding_dim, dtype=gram.dtype, device=gram.device)
     factor, info = torch.linalg.cholesky_ex(gram)
     if int(info) or not torch.isfinite(factor).all():
         raise ValueError(
             f"item_embedding: its {embedding_dim} columns are linearly dependent (P={num_items}), so Psi'Psi/P has no "
-            "Cholesky factor; use an embedding_dim of at most num_items, and fit the organic model first"
+            "Cholesky factor; use an embedding_dim of at most num_items and fit the organic model first, or pass "
+            "jitter=1e-6 to go on with an almost singular one"
         )
     return factor.to(psi.dtype)
-
-
-def _like(prior: TorchDistribution, tensor: Tensor) -> TorchDistribution:
-    """A user's scalar prior with the model's dtype and device."""
-    if isinstance(prior, dist.Normal):
-        loc, scale = (p.to(tensor) for p in (prior.loc, prior.scale))
-        return dist.Normal(loc, scale)
-    return prior

@@ -1,33 +1,37 @@
-"""How the bandit model uses its random parameters: effectful operations that a handler may answer.
+"""How the bandit model uses its random parameters: effectful linear operations that a handler may answer.
 
-By default each computes on the sampled value. A handler that knows the guide's distribution of the site, such as
+Each is linear in the parameter: ``result_n = <A_n, X>`` for the site's value ``X`` and a coefficient ``A_n`` per event.
+By default they compute on the sampled value. A handler that knows the guide's distribution of the site, such as
 `blob_pyro.infer.LocalReparameterization`, may answer with a draw of the *result* instead: same law per event, far
 less noise in the gradient. The model is written once and never knows.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 from pyro.poutine.runtime import effectful
 from torch import Tensor
 
-__all__ = ["bilinear", "broadcast", "gather"]
+__all__ = ["LINEAR", "Linear", "bilinear", "broadcast", "gather", "inner", "row_product"]
+
+LINEAR = "linear"
+"""Message type of these operations: a messenger answers them in its ``_pyro_linear``."""
+
+Linear = Callable[..., Tensor]
+"""``operation(X, *coefficients)``: ``X`` may have leading dimensions, which the result keeps before its ``N``."""
 
 
-@effectful(type="bilinear")
-def _bilinear(value: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    result = (left @ value * right).sum(-1)
-    return result.squeeze(-2) if value.dim() > 2 else result  # the plate's own dimension, of size 1
+@effectful(type=LINEAR)
+def _linear(value: Tensor, operation: Linear, *coefficients: Tensor) -> Tensor:
+    return operation(value, *coefficients)
 
 
-@effectful(type="gather")
-def _gather(value: Tensor, index: Tensor) -> Tensor:
-    result = value[..., index]
-    return result.squeeze(-2) if value.dim() > 1 else result
-
-
-@effectful(type="broadcast")
-def _broadcast(value: Tensor, like: Tensor) -> Tensor:
-    return value
+def _apply(site: str, value: Tensor, event_dim: int, operation: Linear, *coefficients: Tensor) -> Tensor:
+    result = _linear(value, operation, *coefficients, name=site)
+    particles = value.dim() > event_dim and result.dim() > 1
+    return result.squeeze(-2) if particles else result  # the plate's own dimension, of size 1
 
 
 def bilinear(site: str, value: Tensor, left: Tensor, right: Tensor) -> Tensor:
@@ -42,14 +46,50 @@ def bilinear(site: str, value: Tensor, left: Tensor, right: Tensor) -> Tensor:
     Returns:
         ``N`` (or ``particles x N``).
     """
-    return _bilinear(value, left, right, name=site)
+    return _apply(site, value, 2, linear_bilinear, left, right)
+
+
+def row_product(site: str, value: Tensor, index: Tensor, right: Tensor) -> Tensor:
+    """``X[index_n] right_n`` for the random matrix of a site: value ``n x m``, index ``N``, right ``N x m``."""
+    return _apply(site, value, 2, linear_row_product, index, right)
+
+
+def inner(site: str, value: Tensor, right: Tensor) -> Tensor:
+    """``x' right_n`` for the random vector ``x`` of a site: value ``m``, right ``N x m``, result ``N``."""
+    return _apply(site, value, 1, linear_inner, right)
 
 
 def gather(site: str, value: Tensor, index: Tensor) -> Tensor:
     """``x[index_n]`` for the random vector ``x`` of a site: value ``P``, index ``N``, result ``N``."""
-    return _gather(value, index, name=site)
+    return _apply(site, value, 1, linear_gather, index)
 
 
 def broadcast(site: str, value: Tensor, like: Tensor) -> Tensor:
     """The random scalar of a site, for every event of ``like`` (``N``)."""
-    return _broadcast(value, like, name=site)
+    return _linear(value, linear_broadcast, like.new_zeros(like.shape[-1:], dtype=torch.int64), name=site)
+
+
+# What a handler is given: the operations themselves, linear in their first argument.
+
+
+def linear_bilinear(value: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    if value.dim() == 2:
+        return (left @ value * right).sum(-1)
+    outer = (left.unsqueeze(-1) * right.unsqueeze(-2)).flatten(-2)
+    return value.flatten(-2) @ outer.mT
+
+
+def linear_row_product(value: Tensor, index: Tensor, right: Tensor) -> Tensor:
+    return (value[..., index, :] * right).sum(-1)
+
+
+def linear_inner(value: Tensor, right: Tensor) -> Tensor:
+    return value @ right.mT
+
+
+def linear_gather(value: Tensor, index: Tensor) -> Tensor:
+    return value[..., index]
+
+
+def linear_broadcast(value: Tensor, index: Tensor) -> Tensor:
+    return value

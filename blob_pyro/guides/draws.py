@@ -1,0 +1,52 @@
+"""A guide that is a set of draws: what MCMC leaves."""
+
+from __future__ import annotations
+
+from itertools import count
+
+import pyro
+import pyro.distributions as dist
+from pyro.nn import PyroModule
+from torch import Tensor
+
+from blob_pyro.models import BanditBatch, BanditModel
+
+__all__ = ["DrawsGuide"]
+
+_number = count()
+
+
+class DrawsGuide(PyroModule):
+    """Plays one of its stored draws at random; filled by `blob_pyro.infer.nuts`.
+
+    Args:
+        model: whose sites it covers.
+        num_draws: how many it holds. Before they are there, all are zero.
+    """
+
+    def __init__(self, model: BanditModel, num_draws: int = 1000) -> None:
+        super().__init__(f"bandit_guide_{next(_number)}")
+        self.num_draws = num_draws
+        self.shapes = {name: prior.event_shape for name, prior in model.site_priors().items()}
+        for name, shape in self.shapes.items():
+            self.register_buffer(f"{name}_draws", model.item_embedding.new_zeros(num_draws, *shape))
+
+    @property
+    def draws(self) -> dict[str, Tensor]:
+        """All draws, each ``num_draws x shape``."""
+        return {name: getattr(self, f"{name}_draws") for name in self.shapes}
+
+    def fill(self, draws: dict[str, Tensor]) -> None:
+        """Take draws, each ``num_draws x shape``."""
+        for name, values in draws.items():
+            getattr(self, f"{name}_draws").copy_(values.reshape(self.num_draws, *self.shapes[name]))
+
+    def forward(self, batch: BanditBatch | None = None) -> dict[str, Tensor]:
+        """One of the draws."""
+        values = self.draws
+        weights = next(iter(values.values())).new_ones(self.num_draws)
+        index = pyro.sample("draw", dist.Categorical(weights), infer={"is_auxiliary": True})
+        return {
+            name: pyro.sample(name, dist.Delta(value[index], event_dim=len(self.shapes[name])))
+            for name, value in values.items()
+        }

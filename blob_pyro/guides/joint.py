@@ -1,0 +1,150 @@
+"""Guides of the bandit model that correlate its sites: one Gaussian over all of their numbers."""
+
+from __future__ import annotations
+
+from itertools import count
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.distributions import TorchDistribution, constraints
+from pyro.nn import PyroModule, PyroParam
+from torch import Size, Tensor
+
+from blob_pyro.distributions.arrow_normal import ArrowNormal
+from blob_pyro.distributions.joint_normal import JointPart, with_analytic_entropy
+from blob_pyro.guides.bandit import START, scale_tril, start_at
+from blob_pyro.models import BanditBatch, BanditModel
+from blob_pyro.models.sites import KAPPA
+
+__all__ = ["JOINT", "FullGuide", "JointGuide", "LaplaceGuide", "LowRankGuide"]
+
+JOINT = "joint"
+"""The auxiliary site of the whole vector."""
+
+MOST_NUMBERS = 5_000
+"""A full covariance of more is refused: its factor alone is 100 MB, its gradient and Adam's state three times that."""
+
+_number = count()
+
+
+class JointGuide(PyroModule):
+    """One Gaussian vector, dealt out to the model's sites; subclasses say which Gaussian.
+
+    The vector holds kappa last, which is what items do not share.
+
+    Args:
+        model: whose sites it covers.
+    """
+
+    def __init__(self, model: BanditModel) -> None:
+        super().__init__(f"bandit_guide_{next(_number)}")  # unique: Pyro's parameter store is global
+        priors = model.site_priors()
+        self.order = list(priors)
+        names = sorted(priors, key=lambda name: name == KAPPA)  # stable
+        self.shapes = {name: Size(priors[name].event_shape) for name in names}
+        self.num_own = self.shapes[KAPPA].numel() if KAPPA in priors else 0
+        starts = [start_at(priors[name]) for name in names]
+        self._start_loc, self._start_scale = (torch.cat([pair[i].flatten() for pair in starts]) for i in (0, 1))
+
+    @property
+    def size(self) -> int:
+        """Numbers in the vector, ``D``."""
+        return sum(shape.numel() for shape in self.shapes.values())
+
+    def joint(self) -> TorchDistribution:
+        """The law of the vector, event ``D``."""
+        raise TypeError(f"{type(self).__name__} does not say what its joint law is")
+
+    def forward(self, batch: BanditBatch | None = None) -> dict[str, Tensor]:
+        """Draw the vector and deal it out; the batch is not needed."""
+        joint = self.joint()
+        draw = pyro.sample(JOINT, with_analytic_entropy(joint), infer={"is_auxiliary": True})
+        return {name: pyro.sample(name, part) for name, part in self.parts(draw, joint).items()}
+
+    def parts(self, draw: Tensor, joint: TorchDistribution) -> dict[str, JointPart]:
+        """Each site's piece of a draw, ``... x D``."""
+        pieces, start = {}, 0
+        for name, shape in self.shapes.items():
+            pieces[name] = JointPart(draw, joint, start, shape)
+            start += shape.numel()
+        return {name: pieces[name] for name in self.order}
+
+
+class LowRankGuide(JointGuide):
+    """``theta = loc + scale (W z + e)`` with a few factors ``z``; ``D (rank + 2)`` parameters.
+
+    Args:
+        model: whose sites it covers.
+        rank: factors; default the square root of ``D``, at most 20.
+    """
+
+    def __init__(self, model: BanditModel, rank: int | None = None) -> None:
+        super().__init__(model)
+        rank = min(20, max(1, round(self.size**0.5))) if rank is None else rank
+        if not 1 <= rank <= self.size:
+            raise ValueError(f"rank: must lie between 1 and {self.size}, got {rank}")
+        self.loc = PyroParam(self._start_loc)
+        self.scale = PyroParam(START * self._start_scale, constraints.positive)
+        spread = torch.randn(self.size, rank, generator=torch.Generator().manual_seed(0)).to(self._start_loc)
+        self.factor = PyroParam(0.1 * spread / rank**0.5)
+
+    def joint(self) -> TorchDistribution:
+        """See `JointGuide.joint`."""
+        factor = self.scale.unsqueeze(-1) * self.factor
+        return dist.LowRankMultivariateNormal(self.loc, factor, self.scale.square(), validate_args=False)
+
+
+class FullGuide(JointGuide):
+    """``theta ~ N(loc, A A')`` with a full Cholesky factor: ``D (D + 3) / 2`` parameters.
+
+    Args:
+        model: whose sites it covers.
+
+    Raises:
+        ValueError: for more than `MOST_NUMBERS` numbers.
+    """
+
+    def __init__(self, model: BanditModel) -> None:
+        super().__init__(model)
+        if self.size > MOST_NUMBERS:
+            raise ValueError(
+                f"guide 'full': a covariance of {self.size} numbers would need {self.size * (self.size + 1) // 2:,} "
+                f"parameters; use 'low_rank' or 'laplace' beyond {MOST_NUMBERS} numbers"
+            )
+        self.loc = PyroParam(self._start_loc)
+        self.scale = PyroParam(START * self._start_scale, constraints.positive)
+        self.lower = PyroParam(self._start_loc.new_zeros(self.size * (self.size - 1) // 2))
+
+    def joint(self) -> TorchDistribution:
+        """See `JointGuide.joint`."""
+        return dist.MultivariateNormal(self.loc, scale_tril=scale_tril(self.scale, self.lower), validate_args=False)
+
+
+class LaplaceGuide(JointGuide):
+    """The Gaussian at the posterior's mode with the posterior's curvature; found by `blob_pyro.infer.laplace`.
+
+    Given what items share their kappas are independent, in the posterior as here: an arrow. Nothing to train.
+
+    Args:
+        model: whose sites it covers.
+    """
+
+    loc: Tensor
+    shared_scale_tril: Tensor
+    loading: Tensor
+    own_scale: Tensor
+
+    def __init__(self, model: BanditModel) -> None:
+        super().__init__(model)
+        num_shared = self.size - self.num_own
+        shared_scale, own_scale = (START * self._start_scale).split([num_shared, self.num_own])
+        self.register_buffer("loc", self._start_loc)
+        self.register_buffer("shared_scale_tril", shared_scale.diag())
+        self.register_buffer("loading", own_scale.new_zeros(self.num_own, num_shared))
+        self.register_buffer("own_scale", own_scale.clone())
+
+    def joint(self) -> TorchDistribution:
+        """See `JointGuide.joint`."""
+        arrow = (self.loc, self.shared_scale_tril, self.loading, self.own_scale)
+        return ArrowNormal(*arrow, validate_args=False)

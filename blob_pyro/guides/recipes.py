@@ -1,0 +1,145 @@
+"""From a name, a class, an instance or a plain function to a guide that keeps the contract."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.infer.autoguide import AutoGuide
+from pyro.nn import PyroModule, PyroParam
+from pyro.poutine.messenger import Messenger
+from torch import Tensor, nn
+
+from blob_pyro.guides.bandit import DeltaGuide, MatrixNormalFullGuide, MatrixNormalGuide, NormalGuide
+from blob_pyro.guides.draws import DrawsGuide
+from blob_pyro.guides.joint import FullGuide, LaplaceGuide, LowRankGuide
+from blob_pyro.models import BanditModel
+
+__all__ = ["GUIDES", "FunctionGuide", "check_sites", "make_guide"]
+
+_number = count()
+
+GUIDES: dict[str, Callable[[BanditModel], nn.Module]] = {
+    "normal": NormalGuide,
+    "matrix_normal": MatrixNormalGuide,
+    "matrix_normal_full": MatrixNormalFullGuide,
+    "low_rank": LowRankGuide,
+    "full": FullGuide,
+    "laplace": LaplaceGuide,
+    "delta": DeltaGuide,
+    "nuts": DrawsGuide,
+}
+"""Guides by name."""
+
+
+def make_guide(guide: str | Callable[..., Any], model: BanditModel) -> nn.Module:
+    """A guide of ``model`` with all its parameters there.
+
+    Args:
+        guide: a name in `GUIDES`; a class, which is constructed from the model (Pyro's ``AutoGuide`` classes are); a
+            module; or a function of the batch that samples the model's sites.
+        model: whose sites it covers.
+
+    Raises:
+        ValueError: for an unknown name, and for sites other than the model's: see `check_sites`.
+        TypeError: for something that cannot be called.
+    """
+    if isinstance(guide, str):
+        if guide not in GUIDES:
+            raise ValueError(f"guide: unknown name {guide!r}; known: {', '.join(sorted(GUIDES))}")
+        return GUIDES[guide](model)
+    if not callable(guide):
+        raise TypeError(f"guide: expected a name, a class, a module or a function of the batch, got {guide!r}")
+    made = guide(model) if isinstance(guide, type) else guide
+    if isinstance(made, AutoGuide):
+        _set_up(made, model)
+    elif not isinstance(made, nn.Module):
+        made = FunctionGuide(made, model)
+    check_sites(model, made)
+    return made
+
+
+def check_sites(model: BanditModel, guide: Callable[..., Any]) -> None:
+    """Compare a guide's sites with the model's.
+
+    Raises:
+        ValueError: naming the sites that are missing, those that are extra, and those whose draws have another shape.
+    """
+    expected = {name: tuple(prior.event_shape) for name, prior in model.site_priors().items()}
+    with torch.no_grad(), pyro.get_param_store().scope():
+        trace = poutine.trace(guide).get_trace(model.example_batch())
+    sites = {name: site for name, site in trace.nodes.items() if site["type"] == "sample"}
+    found = {n: tuple(site["value"].shape) for n, site in sites.items() if not site["infer"].get("is_auxiliary")}
+    missing, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
+    if missing or extra:
+        raise ValueError(
+            f"guide: its sites are not the model's: missing {missing or 'none'}, extra {extra or 'none'}. Sample each "
+            f"of {list(expected)} once; mark what is only a means with infer={{'is_auxiliary': True}}"
+        )
+    for name, shape in found.items():
+        if shape != expected[name]:
+            raise ValueError(
+                f"guide: site {name!r} has draws of shape {shape}, the model's prior {expected[name]}; check the "
+                "shapes of its parameters and .to_event"
+            )
+
+
+def _set_up(guide: AutoGuide, model: BanditModel) -> None:
+    """Let an AutoGuide see the model once, under a name of its own: its parameters appear now, not at a first step."""
+    if getattr(guide, "prototype_trace", None) is None:
+        guide._pyro_name = f"bandit_guide_auto_{next(_number)}"
+        with pyro.get_param_store().scope():
+            guide(model.example_batch())
+
+
+class FunctionGuide(PyroModule):
+    """A function with ``pyro.param`` statements as a module: its parameters are found by running it once.
+
+    Args:
+        function: of the batch; samples the model's sites.
+        model: whose sites it covers.
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> from blob_pyro.models import BanditPriors
+        >>> model = BanditModel(torch.eye(2), BanditPriors(w_a=0.5, w_b=-6.0, kappa=0.0, zeta=0.0))
+        >>> def guide(batch):
+        ...     loc = pyro.param("loc", torch.tensor(-4.0))
+        ...     pyro.sample("w_c", dist.Normal(loc, 0.1))
+        >>> [name for name, _ in FunctionGuide(guide, model).named_parameters()]
+        ['parameter_0_unconstrained']
+    """
+
+    def __init__(self, function: Callable[..., Any], model: BanditModel) -> None:
+        super().__init__(f"bandit_guide_function_{next(_number)}")
+        self._function = (function,)  # in a tuple: not a part of this module
+        self._names: dict[str, str] = {}
+        with pyro.get_param_store().scope(), poutine.trace(param_only=True) as capture:
+            function(model.example_batch())
+        for name, site in capture.trace.nodes.items():
+            self._names[name] = attribute = f"parameter_{len(self._names)}"
+            constraint = site["kwargs"].get("constraint", torch.distributions.constraints.real)
+            setattr(self, attribute, PyroParam(site["value"].detach().clone(), constraint))
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the function with this module's parameters."""
+        values = {name: getattr(self, attribute) for name, attribute in self._names.items()}
+        with _AnswerParameters(values):
+            return self._function[0](*args, **kwargs)
+
+
+class _AnswerParameters(Messenger):
+    """Answers ``pyro.param`` statements by name."""
+
+    def __init__(self, values: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.values = values
+
+    def _pyro_param(self, msg: dict[str, Any]) -> None:
+        if msg["name"] in self.values:
+            msg["value"] = self.values[msg["name"]]
+            msg["done"] = msg["stop"] = True  # the module's own statement has been seen

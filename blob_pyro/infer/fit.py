@@ -1,0 +1,81 @@
+"""How a guide of the bandit model is fitted: by SVI, unless its class knows better."""
+
+from __future__ import annotations
+
+from functools import singledispatch
+from pathlib import Path
+
+import pandas as pd
+from torch import nn
+
+from blob_pyro.guides.draws import DrawsGuide
+from blob_pyro.guides.joint import LaplaceGuide
+from blob_pyro.infer.elbo import GuidedELBO
+from blob_pyro.infer.laplace import fit_laplace
+from blob_pyro.infer.local_reparameterization import LocalReparameterization
+from blob_pyro.infer.nuts import fit_nuts
+from blob_pyro.infer.svi import train
+from blob_pyro.infer.training import Training
+from blob_pyro.models import BanditBatch, BanditModel
+
+__all__ = ["fit_guide"]
+
+
+@singledispatch
+def fit_guide(
+    guide: nn.Module,
+    model: BanditModel,
+    batch: BanditBatch,
+    training: Training,
+    *,
+    progress: bool = True,
+    checkpoint: str | Path | None = None,
+) -> pd.DataFrame:
+    """Fit a guide to events, in place; dispatched on its class: register yours with ``fit_guide.register(YourGuide)``.
+
+    Args:
+        guide: see `blob_pyro.guides.bandit`.
+        model: whose posterior it approximates.
+        batch: all events.
+        training: settings of SVI.
+        progress: whether to show a progress bar.
+        checkpoint: a file to go on from after an interruption: see `blob_pyro.infer.train`.
+
+    Returns:
+        A row per epoch (or step): ``epoch``, ``elbo``, ``seconds``, ``learning_rate``.
+
+    Raises:
+        FloatingPointError: if the loss is not finite, naming site and step; the last good state is kept.
+    """
+    elbo = GuidedELBO(LocalReparameterization)
+    try:
+        return train(model, guide, elbo, batch, training, progress=progress, checkpoint=checkpoint, description="BLOB")
+    except FloatingPointError as error:
+        where = f"first at site {elbo.bad_site!r}" if elbo.bad_site else "in the gradient only"
+        raise FloatingPointError(f"{error} ({where})") from error
+
+
+@fit_guide.register
+def _(
+    guide: LaplaceGuide,
+    model: BanditModel,
+    batch: BanditBatch,
+    training: Training,
+    *,
+    progress: bool = True,
+    checkpoint: str | Path | None = None,
+) -> pd.DataFrame:
+    return fit_laplace(guide, model, batch, progress=progress)
+
+
+@fit_guide.register
+def _(
+    guide: DrawsGuide,
+    model: BanditModel,
+    batch: BanditBatch,
+    training: Training,
+    *,
+    progress: bool = True,
+    checkpoint: str | Path | None = None,
+) -> pd.DataFrame:
+    return fit_nuts(guide, model, batch, progress=progress)

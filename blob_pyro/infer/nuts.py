@@ -1,0 +1,65 @@
+"""The gold posterior, for problems that are small enough: the No-U-Turn sampler on the bandit model."""
+
+from __future__ import annotations
+
+import time
+import warnings
+
+import pandas as pd
+import pyro
+import torch
+from pyro.infer import MCMC, NUTS
+
+from blob_pyro.guides.draws import DrawsGuide
+from blob_pyro.guides.joint import LaplaceGuide
+from blob_pyro.infer.laplace import fit_laplace
+from blob_pyro.models import BanditBatch, BanditModel
+
+__all__ = ["fit_nuts"]
+
+
+def fit_nuts(
+    guide: DrawsGuide, model: BanditModel, batch: BanditBatch, *, warmup_steps: int = 300, progress: bool = True
+) -> pd.DataFrame:
+    """Fill ``guide`` with draws of one chain that starts at the mode.
+
+    Learned scales are what Laplace's approximation makes of them: a posterior has none to learn; give them a
+    distribution, ``BanditPriors(kappa_scale=dist.HalfNormal(0.3))``, to have them drawn too.
+
+    Args:
+        guide: filled in place; says how many draws.
+        model: whose posterior it is.
+        batch: all events.
+        warmup_steps: for step size and mass, before the draws that count.
+        progress: whether to show a progress bar.
+
+    Returns:
+        One row: ``epoch`` (draws), ``elbo`` (NaN: there is no bound here), ``seconds``, ``learning_rate`` (step size).
+        ``attrs`` holds ``divergences`` (a count) and ``r_hat`` (the largest split R-hat over all numbers).
+
+    Warns:
+        UserWarning: of divergences, and of a split R-hat above 1.05.
+    """
+    start = time.perf_counter()
+    mode = LaplaceGuide(model)
+    fit_laplace(mode, model, batch, progress=progress)
+    with pyro.get_param_store().scope():
+        initial = {name: part.v for name, part in mode.parts(mode.loc, mode.joint()).items()}
+        kernel = NUTS(model, init_strategy=pyro.infer.autoguide.init_to_value(values=initial))
+        mcmc = MCMC(kernel, num_samples=guide.num_draws, warmup_steps=warmup_steps, disable_progbar=not progress)
+        with torch.enable_grad():
+            mcmc.run(batch)
+    guide.fill(mcmc.get_samples())
+    diagnostics = mcmc.diagnostics()
+    divergences = sum(len(found) for found in diagnostics["divergences"].values())
+    r_hat = max(float(torch.as_tensor(diagnostics[name]["r_hat"]).max()) for name in guide.shapes)
+    if divergences or r_hat > 1.05:
+        warnings.warn(
+            f"guide 'nuts': {divergences} divergences, largest split R-hat {r_hat:.2f}; draw more, or give priors that "
+            "say more",
+            stacklevel=2,
+        )
+    row = {"epoch": guide.num_draws, "elbo": float("nan"), "seconds": time.perf_counter() - start}
+    history = pd.DataFrame([{**row, "learning_rate": kernel.step_size}])
+    history.attrs.update(interrupted=False, divergences=divergences, r_hat=r_hat)
+    return history

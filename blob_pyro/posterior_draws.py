@@ -1,0 +1,95 @@
+"""`ClickLogits` by draws: for posteriors, priors and terms that have no closed form."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pyro.distributions import TorchDistribution
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Size, Tensor
+from torch.distributions import constraints
+
+__all__ = ["DrawnClickLogits"]
+
+
+class DrawnClickLogits(TorchDistribution):
+    """Click logits of all items for each of ``N`` contexts, under a fixed set of draws of the parameters.
+
+    Every logit is a linear form of its context, so a draw of the parameters is a matrix. A sample picks one of the
+    draws for each context.
+
+    Args:
+        coefficients: ``S x P x F``: see `blob_pyro.models.BanditModel.coefficients`.
+        features: ``N x F``, or ``S x N x F`` where the contexts are drawn too.
+    """
+
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+    support = constraints.real_vector
+    has_rsample = False
+
+    def __init__(self, coefficients: Tensor, features: Tensor) -> None:
+        self.coefficients, self.features = coefficients, features
+        self.logits = features @ coefficients.mT  # S x N x P
+        super().__init__(features.shape[-2:-1], coefficients.shape[1:2], validate_args=False)
+
+    def expand(self, batch_shape: Size, _instance: TorchDistributionMixin | None = None) -> DrawnClickLogits:
+        """Repeat a single context: see `pyro.distributions.TorchDistribution.expand`."""
+        (size,) = torch.Size(batch_shape)
+        shape = (*self.features.shape[:-2], size, self.features.shape[-1])
+        return DrawnClickLogits(self.coefficients, self.features.expand(shape))
+
+    def __getitem__(self, index: Tensor | slice) -> DrawnClickLogits:
+        """Some of the contexts."""
+        return DrawnClickLogits(self.coefficients, self.features[..., index, :])
+
+    @property
+    def num_factors(self) -> int:
+        """One standard-normal number picks the draw, which all items share."""
+        return 1
+
+    @property
+    def affinity(self) -> Tensor:
+        """A tensor of the logits' dtype and device, ``N x P``: the first draw."""
+        return self.logits[0]
+
+    @property
+    def kappa_scale(self) -> Tensor:
+        """What is left open given the draw: nothing but rounding, ``P``."""
+        return self.logits.new_full(self.event_shape, 1e-6)
+
+    def given_shared(self, factors: Tensor) -> Tensor:
+        """The logits of the draw that each number picks: ``... x 1 x 1`` or ``... x N x 1`` to ``... x N x P``."""
+        num_draws, num_contexts = self.logits.shape[:2]
+        index = (torch.special.ndtr(factors[..., 0]) * num_draws).long().clamp(max=num_draws - 1)
+        context = torch.arange(num_contexts, device=index.device)
+        return self.logits[index, context]
+
+    def sample(self, sample_shape: Size | tuple[int, ...] = Size()) -> Tensor:  # noqa: B008 - torch's own default
+        """``sample_shape x N x P``; a draw of its own for every context."""
+        shape = torch.Size(sample_shape) + self.batch_shape
+        return self.given_shared(torch.randn(*shape, 1, dtype=self.logits.dtype, device=self.logits.device))
+
+    @property
+    def mean(self) -> Tensor:
+        """``N x P``."""
+        return self.logits.mean(0)
+
+    @property
+    def variance(self) -> Tensor:
+        """``N x P``."""
+        return self.logits.var(0)
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """Of each item's logit by itself: the fraction of draws that are not above ``value``."""
+        return (self.logits <= value).to(self.logits.dtype).mean(0)
+
+    def icdf(self, probability: float) -> Tensor:
+        """The quantile of each item's logit by itself, ``N x P``."""
+        if not 0 < probability < 1:
+            raise ValueError(f"probability: must lie between 0 and 1, got {probability}")
+        return self.logits.quantile(probability, 0)
+
+    def click_probability(self) -> Tensor:
+        """Averaged over the posterior, ``E sigmoid(logit)``, ``N x P``."""
+        return self.logits.sigmoid().mean(0)
