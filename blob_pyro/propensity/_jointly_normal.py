@@ -181,7 +181,9 @@ def _conditional(scores: JointlyNormal, sampling: Sampling) -> tuple[Tensor, Ten
     rotated = scores.rotated()
     dim = rotated.factor.shape[-1]
     draws = normal_replicates(sampling.num_replicates, sampling.num_points, dim, sampling.seed, scores.loc.device)
-    weights = torch.eye(sampling.num_replicates, device=draws.device).repeat_interleave(sampling.num_points, dim=-1)
+    weights = torch.eye(sampling.num_replicates, dtype=torch.float64, device=draws.device).repeat_interleave(
+        sampling.num_points, dim=-1
+    )
     probs, error = mean_and_error(
         mix_conditional_probs(
             _location(rotated), rotated.diagonal.sqrt(), draws.flatten(0, 1), weights / sampling.num_points, QUICK

@@ -136,7 +136,9 @@ class ArgmaxConditionallyNormal(EstimatedIndexDistribution):
         draws = normal_replicates(
             self.num_replicates, self.num_points, self.num_shared, self.seed, self.scale.device
         ).to(self.scale.dtype)
-        weights = torch.eye(self.num_replicates, device=draws.device).repeat_interleave(self.num_points, dim=-1)
+        weights = torch.eye(self.num_replicates, dtype=torch.float64, device=draws.device).repeat_interleave(
+            self.num_points, dim=-1
+        )
         replicates = mix_conditional_probs(
             lambda z: sign * self.location(z), self.scale, draws.flatten(0, 1), weights / self.num_points
         )
