@@ -229,9 +229,9 @@ def choose_method(scores: JointlyNormal) -> str:
 
 
 def default_points(method: str, num_actions: int) -> int:
-    """Points per replicate that keep a vector near a tenth of a second on one core."""
+    """Points per replicate that keep a vector near a tenth of a second on one core (two tenths at 20 orthants)."""
     if method == "orthants":
-        return 2048
+        return max(2048, min(16384, 2 ** int(math.log2(2**19 / num_actions**2))))
     if method == "envelope":
         return max(16, min(1024, 2 ** int(math.log2(2**22 / num_actions**2))))
     return max(8, min(128, 2 ** int(math.log2(2**14 / num_actions))))
