@@ -161,16 +161,6 @@ class Panels:
         left = edges[row, column]
         return cls(row, left, edges[row, column + 1] - left)
 
-    @classmethod
-    def concatenate(cls, parts: list["Panels"], rows_per_part: list[int]) -> "Panels":
-        """Join the panels of consecutive groups of rows."""
-        offsets = np.cumsum([0, *rows_per_part[:-1]]).tolist()
-        return cls(
-            torch.cat([part.row + offset for part, offset in zip(parts, offsets)]),
-            torch.cat([part.left for part in parts]),
-            torch.cat([part.width for part in parts]),
-        )
-
     def blocks(self, panels_per_block: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield row (n), nodes and weights (n x nodes) for a few panels at a time."""
         nodes, weights = gauss_legendre(NODES_PER_PANEL, self.left.device)
