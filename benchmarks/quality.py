@@ -21,6 +21,7 @@ import pandas as pd
 import torch
 
 from blob_pyro import BLO, BLOB, BanditPriors, EventLog
+from blob_pyro.models import ItemDeviations, KappaOnPopularity, StudentTKappa
 from blob_pyro.policies import Greedy, SessionPopularity, ThompsonSampling, Uniform
 from blob_pyro.simulation import RecoGym, ab_test
 
@@ -36,6 +37,10 @@ AGENTS: dict[str, Callable] = {
     "BLOB": lambda blo, log: Greedy(fitted(blo, log)),
     "BLOB, matrix normal": lambda blo, log: Greedy(fitted(blo, log, guide="matrix_normal")),
     "BLOB, laplace": lambda blo, log: Greedy(fitted(blo, log, guide="laplace")),
+    "BLOB, popularity": lambda blo, log: Greedy(fitted(blo, log, priors=BanditPriors(terms=(KappaOnPopularity(),)))),
+    "BLOB, deviations": lambda blo, log: Greedy(fitted(blo, log, priors=BanditPriors(terms=(ItemDeviations(),)))),
+    "BLOB, Student-t": lambda blo, log: Greedy(fitted(blo, log, priors=BanditPriors(kappa=StudentTKappa()))),
+    "BLOB, sampled omega": lambda blo, log: Greedy(fitted(blo, log, omega="sample")),
     "BLOB, Thompson": lambda blo, log: ThompsonSampling(fitted(blo, log)),
     "BLOB, paper": lambda blo, log: Greedy(fitted(blo, log, priors=BanditPriors.paper())),
 }

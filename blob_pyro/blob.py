@@ -251,7 +251,7 @@ class BLOB:
                 draws = self.sample(_DRAWS_FOR_MOMENTS)
             sites.update({n: Empirical(draws[n], draws[n].new_zeros(_DRAWS_FOR_MOMENTS)) for n in drawn})
         fixed = {n: Delta(v, event_dim=v.dim()) for n, v in self.model.fixed_values().items()}
-        return {n: detached(d) for n, d in {**sites, **fixed}.items()}
+        return detached({**sites, **fixed})
 
     def sample(self, num_samples: int) -> dict[str, Tensor]:
         """Joint draws of the parameters from the guide, each ``num_samples x shape of the site``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -61,18 +62,13 @@ class ClickLogits(TorchDistribution):
         self.affinity = interest @ item_embedding.mT  # N x P
         whitened = interest @ whitening
         zeta = posterior[ZETA]
+        self._whitened = whitened
+        self._zeta_factor = none = whitened.new_zeros(self.num_shared, *zeta.event_shape)
         if isinstance(zeta, JointPart):
-            loc, factor, scale = zeta.factors
-            law: tuple[Tensor, Tensor] | None = (
-                whitened @ loc.mT,
-                whitened.new_zeros(*whitened.shape, whitened.shape[-1])
-                if scale is None
-                else (whitened.square() @ scale.square().mT).sqrt().diag_embed(),
-            )
-            self.deviation_shared = torch.einsum("rij,nj->nir", factor, whitened)
-        else:
-            law = project_right(zeta, whitened)
-            self.deviation_shared = whitened.new_zeros(*whitened.shape, self.num_shared)
+            loc, self._zeta_factor, scale = zeta.factors
+            zeta = dist.Normal(loc, none.new_zeros(loc.shape) if scale is None else scale, validate_args=False)
+            zeta = zeta.to_event(2)
+        law = project_right(zeta, whitened)
         if law is None:
             raise ValueError(
                 f"site {ZETA!r}: no Gaussian law of zeta L'omega is known for {zeta!r}; register one with "
@@ -80,6 +76,11 @@ class ClickLogits(TorchDistribution):
             )
         self.deviation_loc, self.deviation_factor = law  # N x K, N x K x K: before Psi
         super().__init__(interest.shape[:1], item_embedding.shape[:1], validate_args=False)
+
+    @cached_property
+    def deviation_shared(self) -> Tensor:
+        """Loadings of the deviation, before Psi, on the numbers of a Gaussian vector: ``N x K x R``."""
+        return torch.einsum("rij,nj->nir", self._zeta_factor, self._whitened)
 
     @property
     def num_factors(self) -> int:
@@ -130,14 +131,14 @@ class ClickLogits(TorchDistribution):
     @property
     def mean(self) -> Tensor:
         """``N x P``, exact up to Gauss-Hermite quadrature of softplus."""
-        terms, _ = self._given_weights()
+        terms = self._terms
         features, weights = self._weight_features(_WEIGHT_NODES)
         return terms @ (weights @ features).to(terms.dtype)
 
     @property
     def variance(self) -> Tensor:
         """``N x P``, exact up to Gauss-Hermite quadrature of softplus."""
-        terms, spread = self._given_weights()
+        terms, spread = self._terms, self._spread
         features, weights = self._weight_features(_WEIGHT_NODES)
         centered = features - weights @ features
         covariance = (centered.mT * weights @ centered).to(terms.dtype)
@@ -174,7 +175,7 @@ class ClickLogits(TorchDistribution):
 
     def _mixture(self, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Average over the weights of ``function`` of each logit's location and scale given them."""
-        terms, spread = self._given_weights()
+        terms, spread = self._terms, self._spread
         features, weights = self._weight_features(_MIXTURE_NODES)
         total = torch.zeros_like(self.affinity)
         for row, weight in zip(features.to(terms.dtype), weights.to(terms.dtype)):
@@ -201,23 +202,40 @@ class ClickLogits(TorchDistribution):
         below = torch.where(aa > 0, ab / first.clamp(min=1e-30), 0.0)
         return torch.stack([first, 0 * first, below, (bb - below.square()).clamp(min=0).sqrt()]).view(2, 2)
 
-    def _given_weights(self) -> tuple[Tensor, _Spread]:
-        """Each logit's location as a linear form of `_weight_features`, ``N x P x 7``, and its variance around it."""
-        psi, tril = self.item_embedding, self._weight_tril
+    @cached_property
+    def _standard(self) -> Tensor:
+        """Loadings of the standardised weights on the numbers of a Gaussian vector, ``R x 2``."""
+        tril, (a, b, _) = self._weight_tril, self.weights
         inverse = torch.where(tril.diagonal() > 0, 1 / tril.diagonal().clamp(min=1e-30), 0.0)
-        first = inverse[0] * self.weights[0].factor
-        standard = torch.stack([first, inverse[1] * (self.weights[1].factor - tril[1, 0] * first)], -1)  # R x 2
-        common = self.weights[2].factor.unsqueeze(-1) + self.kappa.factor  # R x P
+        first = inverse[0] * a.factor
+        return torch.stack([first, inverse[1] * (b.factor - tril[1, 0] * first)], -1)
+
+    @cached_property
+    def _common(self) -> Tensor:
+        """Loadings of ``w_c + kappa`` on the numbers of a Gaussian vector, ``R x P``."""
+        return self.weights[2].factor.unsqueeze(-1) + self.kappa.factor
+
+    @cached_property
+    def _terms(self) -> Tensor:
+        """Each logit's location given the weights, as a linear form of `_weight_features`, ``N x P x 7``."""
+        psi = self.item_embedding
         deviation = self.deviation_loc @ psi.mT
-        deviation_along = psi @ (self.deviation_shared @ standard)  # N x P x 2
-        base_along = (common.mT @ standard).expand(*deviation.shape, 2)
-        base = (self.kappa_loc + self.weights[2].loc).expand_as(deviation)
-        terms = [self.affinity, deviation, *deviation_along.unbind(-1), base, *base_along.unbind(-1)]
-        all_factors = torch.cat([self.deviation_factor, self.deviation_shared], -1)
-        of_deviation = (psi @ (all_factors @ all_factors.mT) * psi).sum(-1) - deviation_along.square().sum(-1)
+        along = torch.einsum("rij,rs->sij", self._zeta_factor, self._standard)  # of zeta, on each weight
+        deviation_along = [self._whitened @ (psi @ zeta).mT for zeta in along]
+        base = self.kappa_loc + self.weights[2].loc
+        terms = [self.affinity, deviation, *deviation_along, base, *(self._common.mT @ self._standard).unbind(-1)]
+        return torch.stack([term.expand_as(deviation) for term in terms], -1)
+
+    @cached_property
+    def _spread(self) -> _Spread:
+        """Each logit's variance given the weights, ``N x P`` by parts."""
+        psi, common = self.item_embedding, self._common
+        deviation_along, base_along = self._terms[..., 2:4], self._terms[..., 5:7]
+        loadings = torch.cat([self.deviation_factor, self.deviation_shared], -1)
+        of_deviation = (psi @ (loadings @ loadings.mT) * psi).sum(-1) - deviation_along.square().sum(-1)
         together = ((self.deviation_shared @ common).mT * psi).sum(-1) - (deviation_along * base_along).sum(-1)
         of_base = common.square().sum(0) + self.kappa_scale.square() + self.weights[2].scale.square()
-        return torch.stack(terms, -1), _Spread(of_deviation, together, of_base - base_along.square().sum(-1))
+        return _Spread(of_deviation, together, of_base - base_along.square().sum(-1))
 
 
 def has_closed_form(posterior: dict[str, TorchDistribution]) -> bool:

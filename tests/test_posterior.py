@@ -1,13 +1,16 @@
 """ClickLogits against draws of the parameters pushed through the paper's formula."""
 
+import math
+
 import pyro.distributions as dist
 import pytest
 import torch
 from torch.nn.functional import softplus
 
-from blob_pyro.distributions import MatrixNormal
+from blob_pyro.distributions import ArrowNormal, JointPart, MatrixNormal
 from blob_pyro.models.sites import KAPPA, W_A, W_B, W_C, ZETA
 from blob_pyro.posterior import ClickLogits
+from blob_pyro.posterior_draws import DrawnClickLogits
 
 P, K, S = 5, 2, 200_000
 
@@ -35,22 +38,66 @@ def problem():
     return psi, torch.linalg.cholesky(psi.mT @ psi / P), torch.randn(3, K).double()
 
 
-def by_hand(q, psi, factor, interest):
+def by_hand(draws, psi, factor, interest):
     """S x N x P logits, from draws of every site."""
-    draws = {name: d.sample((S,)) for name, d in q.items()}
     beta = softplus(draws[W_A])[:, None, None] * psi + softplus(draws[W_B])[:, None, None] * (
         psi @ draws[ZETA] @ factor.mT
     )
     return interest @ beta.mT + (draws[KAPPA] + draws[W_C][:, None]).unsqueeze(1)
 
 
-@pytest.mark.parametrize("name", ["independent", "matrix normal"])
+def joint(kind):
+    """All sites parts of one vector, strongly correlated, in the order of a guide: kappa last."""
+    torch.manual_seed(8)
+    size, num_shared = 3 + K * K + P, 3 + K * K
+    factor, loc = 0.5 * torch.randn(size, size).double(), torch.randn(size).double()
+    own = torch.rand(size).double() + 0.05
+    if kind == "full":
+        tril = (0.4 * factor).tril()
+        tril.diagonal().abs_().add_(0.15)
+        law = dist.MultivariateNormal(loc, scale_tril=tril)
+    elif kind == "low rank":
+        law = dist.LowRankMultivariateNormal(
+            torch.randn(size).double(), factor[:, :2], torch.rand(size).double() + 0.05
+        )
+    else:
+        tril = factor[:num_shared, :num_shared].tril()
+        tril.diagonal().abs_().add_(0.1)
+        law = ArrowNormal(
+            torch.randn(size).double(), tril, factor[num_shared:, :num_shared], torch.rand(P).double() + 0.1
+        )
+    draw, parts, start = law.mean, {}, 0
+    for name, shape in ((W_A, ()), (W_B, ()), (W_C, ()), (ZETA, (K, K)), (KAPPA, (P,))):
+        parts[name] = JointPart(draw, law, start, torch.Size(shape))
+        start += math.prod(shape)
+    return law, parts
+
+
+def draw_jointly(law, parts):
+    draws = law.sample((S,))
+    return {n: JointPart(draws, law, p.start, p.part_shape).v for n, p in parts.items()}
+
+
+def test_delta_sites_leave_no_doubt(problem):
+    psi, factor, interest = problem
+    q = {n: dist.Delta(d.mean, event_dim=len(d.event_shape)) for n, d in posterior(zetas()["independent"]).items()}
+    d = ClickLogits(q, psi, factor, interest)
+    beta = softplus(q[W_A].v) * psi + softplus(q[W_B].v) * psi @ q[ZETA].v @ factor.mT
+    expected = interest @ beta.mT + q[KAPPA].v + q[W_C].v
+    assert torch.allclose(d.mean, expected)
+    assert torch.allclose(d.sample((3,)), expected.expand(3, -1, -1))
+    assert torch.allclose(d.click_probability(), expected.sigmoid(), atol=1e-9)
+    assert (d.variance.abs() < 1e-12).all()
+
+
+@pytest.mark.parametrize("name", ["independent", "matrix normal", "full", "low rank", "arrow"])
 def test_moments_and_draws(problem, name):
     psi, factor, interest = problem
-    q = posterior(zetas()[name])
+    law, q = joint(name) if name in ("full", "low rank", "arrow") else (None, posterior(zetas()[name]))
     d = ClickLogits(q, psi, factor, interest)
     assert (d.batch_shape, d.event_shape) == ((3,), (P,))
-    reference = by_hand(q, psi, factor, interest)
+    draws = {name: site.sample((S,)) for name, site in q.items()} if law is None else draw_jointly(law, q)
+    reference = by_hand(draws, psi, factor, interest)
     own = d.sample((S,))
     assert own.shape == (S, 3, P)
     for draws in (reference, own):
@@ -62,6 +109,40 @@ def test_moments_and_draws(problem, name):
         expected = reference[:, n].mT.cov()
         assert torch.allclose(own[:, n].mT.cov(), expected, atol=0.04 * expected.diagonal().max())
         assert expected[0, 1].abs() > 0.01
+    for probability in (0.03, 0.5, 0.9):
+        below = (reference < d.icdf(probability)).double().mean(0)
+        assert ((below - probability).abs() < 4.5 * (probability * (1 - probability) / S) ** 0.5 + 2e-3).all()
+    average = reference.sigmoid()
+    error = average.std(0) / S**0.5
+    assert ((d.click_probability() - average.mean(0)).abs() < 4.5 * error + 2e-4).all()
+
+
+def test_draws_answer_the_same_questions(problem):
+    """`DrawnClickLogits` against the closed form, from draws of the parameters."""
+    psi, factor, interest = problem
+    q = posterior(zetas()["matrix normal"])
+    exact = ClickLogits(q, psi, factor, interest)
+    draws = {name: site.sample((20_000,)) for name, site in q.items()}
+    beta = softplus(draws[W_A])[:, None, None] * psi + softplus(draws[W_B])[:, None, None] * (
+        psi @ draws[ZETA] @ factor.mT
+    )
+    kappa = (draws[KAPPA] + draws[W_C][:, None]).unsqueeze(-1)
+    features = torch.cat([interest, torch.ones(3, 1).double()], -1)
+    d = DrawnClickLogits(torch.cat([beta, kappa], -1), features)
+    assert (d.batch_shape, d.event_shape) == ((3,), (P,))
+    scale = exact.variance.sqrt() / 20_000**0.5
+    assert ((d.mean - exact.mean).abs() < 4.5 * scale).all()
+    assert torch.allclose(d.variance, exact.variance, rtol=0.1)
+    assert torch.allclose(d.icdf(0.2), exact.icdf(0.2), atol=0.1)
+    assert torch.allclose(d.cdf(exact.mean), exact.cdf(exact.mean), atol=0.02)
+    assert torch.allclose(d.click_probability(), exact.click_probability(), atol=0.01)
+    own = d.sample((5000,))
+    assert ((own.mean(0) - d.mean).abs() < 4.5 * d.variance.sqrt() / 5000**0.5).all()
+    assert torch.allclose(d[1:].mean, d.mean[1:])
+    assert torch.allclose(d[:1].expand((2,)).variance, d.variance[:1].expand(2, -1))
+    for law in (d, exact):
+        with pytest.raises(ValueError, match="probability: must lie between 0 and 1, got 1"):
+            law.icdf(1.0)
 
 
 def test_given_what_is_shared_items_are_independent(problem):

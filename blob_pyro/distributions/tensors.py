@@ -12,8 +12,16 @@ from torch.distributions import Distribution
 __all__ = ["detached", "like", "map_tensors"]
 
 
-def map_tensors(d: TorchDistribution, function: Callable[[Tensor], Tensor]) -> TorchDistribution:
+def map_tensors(
+    d: TorchDistribution, function: Callable[[Tensor], Tensor], memo: dict[int, TorchDistribution] | None = None
+) -> TorchDistribution:
     """The same distribution with ``function`` of every tensor in it, those of the distributions it is made of too.
+
+    Args:
+        d: not changed.
+        function: of a tensor.
+        memo: what has been mapped already, by the ``id`` of what it was: what several distributions share, they share
+            afterwards.
 
     Example:
         >>> import pyro.distributions as dist
@@ -21,18 +29,22 @@ def map_tensors(d: TorchDistribution, function: Callable[[Tensor], Tensor]) -> T
         >>> map_tensors(dist.Normal(torch.zeros(2), torch.ones(2)).to_event(1), lambda t: 3 + t).mean
         tensor([3., 3.])
     """
-    new = copy(d)
+    memo = {} if memo is None else memo
+    if id(d) in memo:
+        return memo[id(d)]
+    new = memo[id(d)] = copy(d)
     for name, value in vars(d).items():
         if isinstance(value, Tensor):
             setattr(new, name, function(value))
         elif isinstance(value, Distribution):
-            setattr(new, name, map_tensors(value, function))
+            setattr(new, name, map_tensors(value, function, memo))
     return new
 
 
-def detached(d: TorchDistribution) -> TorchDistribution:
-    """Without a graph: what is computed from it keeps no memory of the parameters it came from."""
-    return map_tensors(d, lambda t: t.detach())
+def detached(distributions: dict[str, TorchDistribution]) -> dict[str, TorchDistribution]:
+    """Without a graph: what is computed from them keeps no memory of the parameters they came from."""
+    memo: dict[int, TorchDistribution] = {}
+    return {name: map_tensors(d, lambda t: t.detach(), memo) for name, d in distributions.items()}
 
 
 def like(d: TorchDistribution, tensor: Tensor) -> TorchDistribution:

@@ -338,7 +338,9 @@ def _jacobian(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         return torch.func.jvp(function, (x,), (direction,))[1]
 
     directions = torch.eye(len(x), dtype=x.dtype, device=x.device)
-    return torch.vmap(along, out_dims=-1, chunk_size=_COLUMNS_AT_ONCE)(directions)
+    with warnings.catch_warnings():  # torch scripts its own forward-mode rules, and warns of scripting
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return torch.vmap(along, out_dims=-1, chunk_size=_COLUMNS_AT_ONCE)(directions)
 
 
 def _prior_curvature(prior: TorchDistribution, value: Tensor, exact: bool) -> Tensor:
