@@ -56,7 +56,7 @@ def test_readme(tmp_path, monkeypatch):
 
     monkeypatch.setattr("blob_pyro.blo.Training", few_epochs)
     monkeypatch.setattr("blob_pyro.blob.Training", few_epochs)
-    assert len(BLOCKS) == 5
+    assert len(BLOCKS) == 6
     names: dict = {}
     for code in BLOCKS:
         exec(compile(smaller(code), "README.md", "exec"), names)
@@ -66,6 +66,8 @@ def test_readme(tmp_path, monkeypatch):
             picked = names["actions"].probs.gather(-1, names["a"][:, None]).squeeze(-1)
             assert torch.allclose(names["propensity"], picked)
             assert os.path.isfile(tmp_path / "model" / "config.json")
+    assert names["slots"].shape == (3, 2)
+    assert torch.allclose(names["slots"][:, 0], names["best"], atol=1e-6)
     assert set(names["result"].policies) == {"random", "BLO", "BLOB", "Thompson", "oracle"}
 
 
