@@ -57,15 +57,11 @@ def joint(kind):
         tril.diagonal().abs_().add_(0.15)
         law = dist.MultivariateNormal(loc, scale_tril=tril)
     elif kind == "low rank":
-        law = dist.LowRankMultivariateNormal(
-            torch.randn(size).double(), factor[:, :2], torch.rand(size).double() + 0.05
-        )
+        law = dist.LowRankMultivariateNormal(loc, factor[:, :2], own)
     else:
         tril = factor[:num_shared, :num_shared].tril()
         tril.diagonal().abs_().add_(0.1)
-        law = ArrowNormal(
-            torch.randn(size).double(), tril, factor[num_shared:, :num_shared], torch.rand(P).double() + 0.1
-        )
+        law = ArrowNormal(loc, tril, factor[num_shared:, :num_shared], own[num_shared:])
     draw, parts, start = law.mean, {}, 0
     for name, shape in ((W_A, ()), (W_B, ()), (W_C, ()), (ZETA, (K, K)), (KAPPA, (P,))):
         parts[name] = JointPart(draw, law, start, torch.Size(shape))

@@ -72,7 +72,7 @@ def _(posterior: MatrixNormal, operation: Linear, *coefficients: Tensor) -> dist
     left, right = coefficients
     rows = (left @ posterior.row_scale_tril).square().sum(-1)
     columns = (right @ posterior.column_scale_tril).square().sum(-1)
-    return dist.Normal(operation(posterior.loc, left, right), (rows * columns).sqrt())
+    return dist.Normal(operation(posterior.loc, left, right), _deviation(rows * columns))
 
 
 @project.register
@@ -81,7 +81,7 @@ def _(posterior: JointPart, operation: Linear, *coefficients: Tensor) -> SharedP
     mean = operation(loc, *coefficients)
     loadings = operation(factor, *coefficients)  # R x N, or R for a scalar
     loadings = loadings.unsqueeze(-1) if loadings.dim() == 1 else loadings
-    own = None if scale is None else operation(scale.square(), *_squared(coefficients)).sqrt()
+    own = None if scale is None else _deviation(operation(scale.square(), *_squared(coefficients)))
     if mean.dim() == 0:  # a broadcast scalar
         (index,) = coefficients
         mean, loadings = mean.expand(index.shape), loadings.expand(-1, *index.shape)
@@ -96,7 +96,12 @@ def _independent(normal: dist.Normal, operation: Linear, *coefficients: Tensor) 
     if loc.dim() == 0:  # a broadcast scalar
         (index,) = coefficients
         loc, variance = loc.expand(index.shape), variance.expand(index.shape)
-    return dist.Normal(loc, variance.sqrt())
+    return dist.Normal(loc, _deviation(variance))
+
+
+def _deviation(variance: Tensor) -> Tensor:
+    """Its root; where coefficients are all zero, small and without a gradient instead of zero with an infinite one."""
+    return variance.clamp(min=1e-20).sqrt()
 
 
 def _squared(coefficients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

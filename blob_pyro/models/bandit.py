@@ -127,7 +127,10 @@ class BanditModel(PyroModule):
             self.terms = (RandomScaleKappa(self.priors.kappa_scale), *self.terms)
             self.kappa_prior = 0.0 if self.kappa_prior is None else self.kappa_prior
         else:
-            self.number("kappa_scale", self.priors.kappa_scale, KAPPA)
+            scale = self.priors.kappa_scale
+            if isinstance(scale, Learned) and isinstance(self.kappa_prior, (int, float)):
+                scale = scale.start  # of no effect: there is no kappa to scale
+            self.number("kappa_scale", scale, KAPPA)
         for term in self.terms:
             if not isinstance(term, LogitTerm):
                 raise ValueError(f"terms: {term!r} is not a LogitTerm: it needs build, site_priors and logit")
@@ -293,7 +296,8 @@ def whitening(psi: Tensor, jitter: float = 0.0) -> Tensor:
     if jitter:
         gram = gram + jitter * gram.diagonal().mean() * torch.eye(embedding_dim, dtype=gram.dtype, device=gram.device)
     factor, info = torch.linalg.cholesky_ex(gram)
-    if int(info) or not torch.isfinite(factor).all():
+    pivots = factor.diagonal()
+    if int(info) or not torch.isfinite(factor).all() or pivots.min() <= 1e-7 * pivots.max():  # float64 saw rounding
         raise ValueError(
             f"item_embedding: its {embedding_dim} columns are linearly dependent (P={num_items}), so Psi'Psi/P has no "
             "Cholesky factor; use an embedding_dim of at most num_items and fit the organic model first, or pass "

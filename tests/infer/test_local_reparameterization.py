@@ -346,3 +346,13 @@ def test_unknown_families_have_no_projection():
     assert project(dist.Laplace(torch.zeros(3, 2), 1.0).to_event(2), linear_bilinear, LEFT, RIGHT) is None
     matrix = matrix_posteriors()["matrix normal"]
     assert project(matrix, linear_row_product, INDEX, RIGHT) is None
+
+
+def test_a_coefficient_of_zero_is_no_noise_and_no_nan():
+    """A context without interest, a user whose covariates are zero: the root of a variance of zero has no slope."""
+    loc, scale = torch.randn(3).requires_grad_(), torch.rand(3).requires_grad_()
+    law = project(dist.Normal(loc, scale).to_event(1), linear_inner, torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 2.0]]))
+    law.rsample().sum().backward()
+    assert law.scale[0] < 1e-8
+    assert torch.isfinite(scale.grad).all()
+    assert scale.grad[0] != 0

@@ -1,0 +1,247 @@
+"""BLOB beyond the default: updates, propagated interests, covariates, prior predictions, resumed fits."""
+
+import math
+
+import pyro.distributions as dist
+import pytest
+import torch
+from torch.distributions import kl_divergence
+
+from blob_pyro import BLO, BLOB, BanditPriors, EventLog
+from blob_pyro.guides.draws import DrawsGuide
+from blob_pyro.models import HorseshoeKappa, ItemDeviations, UserCovariates
+from blob_pyro.models.sites import KAPPA, W_C
+from blob_pyro.policies import ThompsonSampling
+
+HISTORIES = [[0, 0, 1], [], [5, 3]]
+QUICK = {"num_epochs": 3, "batch_size": 1024, "progress": False}
+
+
+def part(log, keep):
+    return EventLog.from_arrays(
+        12,
+        log.view_user,
+        log.view_time,
+        log.view_item,
+        log.user[keep],
+        log.time[keep],
+        log.action[keep],
+        log.reward[keep],
+    )
+
+
+def test_two_updates_are_one_fit(blo, log):
+    """Items' own click rates around a known base: all independent, so the guide's family holds the posterior."""
+    reward = (torch.rand(log.num_impressions) < 0.02 + 0.03 * log.action).float()
+    log = EventLog.from_arrays(
+        12, log.view_user, log.view_time, log.view_item, log.user, log.time, log.action, reward
+    )  # fmt: skip
+    priors = BanditPriors(w_a=-20.0, w_b=-20.0, w_c=-2.0, zeta=0.0, kappa_scale=1.0)
+    fit = {"num_epochs": 300, "batch_size": 8192, "progress": False}
+    first = torch.arange(log.num_impressions) % 2 == 0
+    whole, halves = BLOB(blo, priors=priors), BLOB(blo, priors=priors)
+    whole.fit(log, device="cpu", **fit)
+    halves.fit(part(log, first), device="cpu", **fit)
+    half = halves.posterior()[KAPPA]
+    halves.update(part(log, ~first), **fit)
+    exact, found = whole.posterior()[KAPPA], halves.posterior()[KAPPA]
+    assert ((found.mean - exact.mean).abs() < 0.4 * exact.stddev).all()
+    assert torch.allclose(found.stddev, exact.stddev, rtol=0.15)
+    assert kl_divergence(found, exact) < 0.05 * kl_divergence(half, exact)
+
+
+def test_forgetting_widens_the_prior(blob, blo, log, tmp_path):
+    blob.save(tmp_path / "model")
+    kept, faded = (BLOB.load(tmp_path / "model", device="cpu") for _ in range(2))
+    before = kept.posterior()[KAPPA]
+    kept.update(log, **QUICK)
+    faded.update(log, forgetting=0.25, **QUICK)
+    prior, wide = (b.model.site_priors()[KAPPA] for b in (kept, faded))
+    assert torch.allclose(prior.mean, before.mean)
+    assert torch.allclose(prior.stddev, before.stddev)
+    assert torch.allclose(wide.stddev, 2 * before.stddev)
+    assert kept.model.learned == {}
+    kept.save(tmp_path / "updated")
+    back = BLOB.load(tmp_path / "updated", device="cpu")
+    assert torch.equal(back.scores(HISTORIES), kept.scores(HISTORIES))
+    assert torch.equal(back.model.site_priors()[KAPPA].stddev, prior.stddev)
+
+
+def test_updates_that_cannot_be(blo, blob, log):
+    with pytest.raises(ValueError, match="update: the model is not fitted"):
+        BLOB(blo).update(log)
+    with pytest.raises(ValueError, match=r"forgetting: must lie in \(0, 1\], got 0"):
+        blob.update(log, forgetting=0.0)
+    laplace = BLOB(blo, "laplace", BanditPriors(kappa_scale=0.3))
+    laplace.fit(log, progress=False, device="cpu")
+    with pytest.raises(ValueError, match=r"posterior of 'w_a' is JointPart.*use guide 'normal'"):
+        laplace.update(log)
+
+
+@pytest.mark.parametrize("guide", ["normal", "laplace", "full", "low_rank", "nuts", "delta"])
+def test_every_guide_comes_back_and_plays(blo, log, guide, tmp_path):
+    blob = BLOB(blo, guide, BanditPriors(kappa_scale=0.3))
+    if guide == "nuts":  # draws need no sampler to be saved
+        blob.guide = DrawsGuide(blob.model, 20)
+        blob.guide.fill({n: torch.randn(20, *d.event_shape) for n, d in blob.model.site_priors().items()})
+        blob.fitted = True
+    else:
+        blob.fit(log, device="cpu", **QUICK)
+    blob.save(tmp_path / "model")
+    back = BLOB.load(tmp_path / "model", device="cpu")
+    assert torch.equal(back.scores(HISTORIES), blob.scores(HISTORIES))
+    if guide != "delta":
+        actions = ThompsonSampling(back, num_points=32).action_distribution(HISTORIES)
+        assert torch.allclose(actions.probs.sum(-1), torch.ones(3).to(actions.probs), atol=1e-6)
+        played = torch.nn.functional.one_hot(actions.sample((4000,)), 12).double().mean(0)
+        assert ((played - actions.probs).abs() < 5 * (0.25 / 4000) ** 0.5 + 4 * actions.error_estimate).all()
+
+
+def test_priors_that_json_cannot_hold_are_asked_for(blo, log, tmp_path):
+    priors = BanditPriors(kappa=lambda model: dist.Normal(0.1 * model.item_intercept, 0.2).to_event(1))
+    blob = BLOB(blo, priors=priors)
+    blob.fit(log, device="cpu", **QUICK)
+    blob.save(tmp_path / "model")
+    with pytest.raises(ValueError, match=r"saved with functions as priors or terms; pass them, priors="):
+        BLOB.load(tmp_path / "model")
+    back = BLOB.load(tmp_path / "model", priors=priors, device="cpu")
+    assert torch.equal(back.scores(HISTORIES), blob.scores(HISTORIES))
+
+
+def test_plug_in_and_averaged_probabilities(blob):
+    plug_in = blob.click_probabilities(HISTORIES, method="plug_in")
+    averaged = blob.click_probabilities(HISTORIES)
+    draws = blob.click_logits(HISTORIES).sample((20_000,)).sigmoid()
+    assert ((averaged - draws.mean(0)).abs() < 5 * draws.std(0) / 20_000**0.5 + 1e-5).all()
+    features = torch.cat([blob.blo.embed([[0, 0, 1]]), torch.ones(1, 1)], -1)
+    kappa = blob.posterior()[KAPPA].mean + blob.posterior()[W_C].mean
+    expected = torch.sigmoid(features[:, :-1] @ blob.beta_hat.mT + kappa)
+    assert torch.allclose(plug_in[:1], expected, atol=1e-6)
+    low, high = blob.click_intervals(HISTORIES, level=0.9)
+    inside = ((draws > low) & (draws < high)).double().mean(0)
+    assert ((inside - 0.9).abs() < 5 * (0.09 / 20_000) ** 0.5 + 2e-3).all()
+    with pytest.raises(ValueError, match="expected 'averaged' or 'plug_in', got 'mode'"):
+        blob.click_probabilities(HISTORIES, method="mode")
+    with pytest.raises(ValueError, match="level: must lie between 0 and 1, got 95"):
+        blob.click_intervals(HISTORIES, level=95)
+
+
+def test_propagated_interests_add_doubt(blo, log):
+    blobs = {
+        omega: BLOB(blo, omega=omega, priors=BanditPriors(w_a=1.0, kappa_scale=0.2)) for omega in ("mean", "sample")
+    }
+    for blob in blobs.values():
+        blob.fit(log, num_epochs=10, batch_size=1024, progress=False, device="cpu")
+    variance = {omega: blob.click_logits([[]], num_draws=2000).variance[0] for omega, blob in blobs.items()}
+    assert (variance["sample"] > 1.2 * variance["mean"]).all()
+    batch = blobs["sample"].batch(log)
+    posterior = blo.user_posterior(log.contexts[:4])
+    assert torch.allclose(batch.interest_scale[:4], posterior.stddev)
+    with pytest.raises(ValueError, match="omega: expected 'mean' or 'sample', got 'map'"):
+        BLOB(blo, omega="map")
+
+
+def test_terms_answer_by_draws(blo, log):
+    for term in (ItemDeviations(0.2), HorseshoeKappa()):
+        blob = BLOB(blo, priors=BanditPriors(terms=(term,), kappa_scale=0.2))
+        blob.fit(log, device="cpu", **QUICK)
+        logits = blob.click_logits(HISTORIES, num_draws=300)
+        assert logits.mean.shape == (3, 12)
+        assert torch.equal(logits.mean, blob.click_logits(HISTORIES, num_draws=300).mean)
+        assert blob.click_probabilities(HISTORIES).shape == (3, 12)
+
+
+def test_covariates_of_users(blo, log):
+    """Half of the users click ten times as often: the covariate takes it, not the base rate."""
+    eager = (torch.arange(log.num_users) % 2).float().unsqueeze(-1)
+    rate = torch.where(eager[log.user, 0] > 0, 0.3, 0.03)
+    reward = torch.bernoulli(rate)
+    log = EventLog.from_arrays(
+        12, log.view_user, log.view_time, log.view_item, log.user, log.time, log.action, reward
+    )  # fmt: skip
+    blob = BLOB(blo, priors=BanditPriors(terms=(UserCovariates(1),), kappa_scale=0.2))
+    blob.fit(log, covariates=eager, num_epochs=250, batch_size=2048, learning_rate=0.05, progress=False, device="cpu")
+    weight = blob.posterior()["covariate_weight"].mean
+    expected = math.log(0.3 / 0.7) - math.log(0.03 / 0.97)
+    assert weight.item() == pytest.approx(expected, abs=0.35)
+    mean = blob.click_logits([[], []], torch.tensor([[0.0], [1.0]])).mean
+    assert torch.allclose(mean[1] - mean[0], weight.expand(12), atol=0.1)
+    with pytest.raises(ValueError, match=r"covariates: expected 1 x 1 \(the number of histories .*got None"):
+        blob.click_logits([[]])
+    with pytest.raises(ValueError, match=r"covariates: expected 360 x 1 \(log.num_users"):
+        blob.batch(log, torch.zeros(3, 1))
+
+
+def test_prior_click_rates(blo):
+    """Before any data: the base rate of the prior, and how far it lets items differ."""
+    narrow, wide = (
+        BLOB(blo, priors=BanditPriors(w_a=-20.0, w_c=dist.Normal(-3.0, 0.1), zeta=0.0, kappa_scale=s))
+        for s in (0.1, 1.0)
+    )
+    rates = {name: b.prior_click_rates([[0], []], num_samples=2000) for name, b in (("narrow", narrow), ("wide", wide))}
+    assert rates["narrow"].shape == (2000, 2, 12)
+    logits = {name: r.logit() for name, r in rates.items()}
+    assert logits["narrow"].mean().item() == pytest.approx(-3.0, abs=0.02)
+    assert logits["wide"].std(-1).mean() > 5 * logits["narrow"].std(-1).mean()
+    assert torch.equal(rates["wide"], wide.prior_click_rates([[0], []], num_samples=2000))
+
+
+def test_an_interrupted_fit_resumes_to_the_same_floats(blo, log, tmp_path, monkeypatch):
+    whole, broken = BLOB(blo), BLOB(blo)
+    settings = {"num_epochs": 6, "batch_size": 512, "progress": False, "device": "cpu", "seed": 3}
+    whole.fit(log, **settings)
+    calls = iter(range(10_000))
+    original = type(broken.model).forward
+
+    def stop(self, *args, **kwargs):
+        if next(calls) == 20:
+            raise KeyboardInterrupt
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(broken.model), "forward", stop)
+    with pytest.warns(UserWarning, match="interrupted"):
+        broken.fit(log, checkpoint=tmp_path / "run", **settings)
+    monkeypatch.undo()
+    resumed = BLOB(blo)
+    history = resumed.fit(log, checkpoint=tmp_path / "run", **settings)
+    assert len(history) == 6
+    assert torch.equal(resumed.posterior()[KAPPA].mean, whole.posterior()[KAPPA].mean)
+
+
+@pytest.mark.filterwarnings("ignore:Encountered NaN")
+def test_a_loss_that_is_not_finite_names_the_site(blo, log, monkeypatch):
+    blob = BLOB(blo)
+    original = type(blob.guide).site_posterior
+    calls = iter(range(10_000))
+
+    def spoil(self, name):
+        law = original(self, name)
+        return dist.Normal(law.loc * float("nan"), law.scale) if name == W_C and next(calls) > 6 else law
+
+    monkeypatch.setattr(type(blob.guide), "site_posterior", spoil)
+    import pyro
+
+    with pyro.validation_enabled(False), pytest.raises(FloatingPointError, match=r"not finite at epoch .*site 'w_c'"):
+        blob.fit(log, device="cpu", **QUICK)
+    monkeypatch.undo()
+    assert all(torch.isfinite(p).all() for p in blob.guide.parameters())
+
+
+def test_rewards_that_teach_nothing(blo, log):
+    constant = EventLog.from_arrays(
+        12, log.view_user, log.view_time, log.view_item, log.user, log.time, log.action, torch.zeros_like(log.reward)
+    )
+    with pytest.raises(ValueError, match="rewards are 0, so no item can be told from another"):
+        BLOB(blo).fit(constant, device="cpu", **QUICK)
+
+
+def test_rank_deficient_embeddings(log):
+    blo = BLO(12, embedding_dim=3)
+    blo.fit(log, num_epochs=1, progress=False, device="cpu")
+    with torch.no_grad():
+        blo.model.item_embedding[:, 2] = blo.model.item_embedding[:, 0]
+    with pytest.raises(ValueError, match=r"columns are linearly dependent.*jitter=1e-6"):
+        BLOB(blo)
+    blob = BLOB(blo, jitter=1e-6)
+    blob.fit(log, device="cpu", **QUICK)
+    assert torch.isfinite(blob.scores(HISTORIES)).all()

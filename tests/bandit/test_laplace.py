@@ -1,0 +1,154 @@
+"""Laplace's approximation against brute force, and against draws."""
+
+from copy import deepcopy
+
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro import poutine
+
+from blob_pyro import BLOB, BanditPriors, Learned
+from blob_pyro.guides import make_guide
+from blob_pyro.infer import fit_guide
+from blob_pyro.infer.laplace import fit_laplace
+from blob_pyro.models import (
+    BanditBatch,
+    BanditModel,
+    HorseshoeKappa,
+    ItemCategories,
+    ItemDeviations,
+    KappaOnPopularity,
+    StudentTKappa,
+    UserCovariates,
+)
+from blob_pyro.models.sites import KAPPA, W_A, W_C
+
+P, K, C, N = 5, 2, 8, 400
+
+
+@pytest.fixture
+def batch():
+    return BanditBatch(
+        interest=torch.randn(C, K, dtype=torch.float64) * torch.tensor([0.5, 2.0]),
+        context=torch.randint(C, (N,)),
+        action=torch.randint(P, (N,)),
+        reward=(torch.rand(N) < 0.3).double(),
+        num_events=N,
+        covariates=torch.randn(C, 2, dtype=torch.float64),
+    )
+
+
+PRIORS = {
+    "paper's sites": BanditPriors(w_b=dist.Normal(0.3, 0.5), kappa_scale=0.4),
+    "no kappa": BanditPriors(w_b=dist.Normal(0.3, 0.5), kappa=0.0),
+    "Student-t": BanditPriors(kappa=StudentTKappa(5.0), kappa_scale=0.4),
+    "terms": BanditPriors(
+        kappa_scale=0.3, terms=(KappaOnPopularity(), ItemDeviations(0.2), ItemCategories((0, 1, 1, 0, 2), 0.3, 0.2))
+    ),
+    "covariates": BanditPriors(kappa_scale=0.3, terms=(UserCovariates(2),), normalize_embeddings=True),
+    "other priors": BanditPriors(
+        w_a=dist.StudentT(4.0, -1.0, 0.5), kappa_scale=0.3, zeta=dist.Normal(torch.zeros(2, 2), 0.7).to_event(2)
+    ),
+}
+
+
+def log_joint(model, guide, batch, theta):
+    """Through Pyro's own trace of the model: nothing of the structure."""
+    pieces = theta.split([shape.numel() for shape in guide.shapes.values()])
+    values = {n: piece.view(shape) for (n, shape), piece in zip(guide.shapes.items(), pieces)}
+    return poutine.trace(poutine.condition(model, data=values)).get_trace(batch).log_prob_sum()
+
+
+@pytest.mark.parametrize("name", PRIORS)
+def test_mode_and_curvature_are_those_of_the_log_joint(name, batch):
+    psi = torch.randn(P, K, dtype=torch.float64) * torch.tensor([0.4, 1.5])
+    model = BanditModel(psi, PRIORS[name], torch.randn(P, dtype=torch.float64))
+    guide = make_guide("laplace", model)
+    history = fit_laplace(guide, model, batch, progress=False)
+    assert history.attrs["exact_curvature"]
+    assert history.elbo.is_monotonic_increasing
+    theta = guide.loc.clone().requires_grad_()
+    log_density = log_joint(model, guide, batch, theta)
+    (gradient,) = torch.autograd.grad(log_density, theta)
+    curvature = -torch.autograd.functional.hessian(lambda t: log_joint(model, guide, batch, t), guide.loc)
+    covariance = torch.linalg.inv(curvature)
+    assert (gradient.abs() < 3e-3 * curvature.diagonal().sqrt()).all()
+    assert history.elbo.iloc[-1] == pytest.approx(log_density.item() / N)
+    assert torch.allclose(guide.joint().covariance_matrix, covariance, rtol=2e-3, atol=1e-6)
+
+
+def test_learned_scale_maximises_the_evidence(batch):
+    """MacKay's fixed point is where the Laplace evidence, computed for fixed scales, has its maximum over them."""
+    torch.manual_seed(3)
+    psi = torch.randn(P, K, dtype=torch.float64)
+    logit = torch.linspace(-1.5, 1.0, P).double()[batch.action]
+    batch = BanditBatch(batch.interest, batch.context, batch.action, torch.bernoulli(logit.sigmoid()), N)
+    linear = BanditPriors(w_a=-1.0, w_b=-6.0, zeta=0.0, kappa_scale=Learned(0.2))
+    model = BanditModel(psi, linear)
+    guide = make_guide("laplace", model)
+    fit_guide(guide, model, batch, None, progress=False)
+    learned = float(model.kappa_scale.detach())
+
+    def evidence(scale):
+        fixed = BanditModel(psi, BanditPriors(w_a=-1.0, w_b=-6.0, zeta=0.0, kappa_scale=scale))
+        own = make_guide("laplace", fixed)
+        fit_laplace(own, fixed, batch, progress=False)
+        return float(log_joint(fixed, own, batch, own.loc) + own.joint().entropy())
+
+    best = evidence(learned)
+    assert best > max(evidence(0.8 * learned), evidence(1.25 * learned))
+    assert 0.4 < learned < 2.5
+
+
+def test_agrees_with_nuts(blo, log):
+    """The gold posterior of a small problem: means within a fraction of its spread, spreads alike."""
+    priors = BanditPriors(kappa_scale=0.4)
+    laplace, nuts = BLOB(blo, "laplace", priors), BLOB(blo, "nuts", priors)
+    nuts.guide = type(nuts.guide)(nuts.model, num_draws=250)
+    nuts._start["guide"] = nuts.guide.state_dict()
+    laplace.fit(log, progress=False, device="cpu")
+    history = nuts.fit(log, progress=False, device="cpu")
+    assert history.attrs["divergences"] == 0
+    draws, q = nuts.sample(4000), laplace.posterior()
+    for name in (W_A, W_C, KAPPA):
+        mean, spread = draws[name].mean(0), draws[name].std(0)
+        assert ((q[name].mean - mean).abs() < 0.6 * spread).all(), name
+        assert torch.allclose(q[name].variance.sqrt(), spread, rtol=0.35), name
+    exact, approximate = nuts.click_logits([[0, 1], []]), laplace.click_logits([[0, 1], []])
+    assert ((exact.mean - approximate.mean).abs() < 0.6 * exact.variance.sqrt()).all()
+
+
+def test_what_it_refuses(batch):
+    psi = torch.randn(P, K, dtype=torch.float64)
+    correlated = BanditPriors(kappa=dist.MultivariateNormal(torch.zeros(P), torch.eye(P)))
+    student = BanditPriors(kappa=StudentTKappa(4.0))
+    cases = [
+        (BanditModel(psi, correlated), batch, "kappa's prior must be independent over items"),
+        (BanditModel(psi, student), batch, "learns the scale of normal priors only, and kappa_scale is of StudentT"),
+        (
+            BanditModel(psi),
+            BanditBatch(batch.interest, batch.context, batch.action, batch.reward, N, None, torch.ones(C, K).double()),
+            "takes omega at its mean",
+        ),
+    ]
+    for model, events, message in cases:
+        with pytest.raises(ValueError, match=message):
+            fit_laplace(make_guide("laplace", model), model, events, progress=False)
+
+
+def test_the_model_is_left_alone_but_for_its_scale(batch):
+    model = BanditModel(torch.randn(P, K), BanditPriors())
+    before = deepcopy(model.state_dict())
+    single = BanditBatch(batch.interest.float(), batch.context, batch.action, batch.reward.float(), N)
+    fit_laplace(make_guide("laplace", model), model, single, progress=False)
+    changed = [k for k, v in model.state_dict().items() if not torch.equal(v, before[k])]
+    assert changed == ["kappa_scale_unconstrained"]
+    assert model.item_embedding.dtype == torch.float32
+
+
+def test_heavy_tails_do_not_stop_it(batch):
+    model = BanditModel(torch.randn(P, K, dtype=torch.float64), BanditPriors(kappa=0.0, terms=(HorseshoeKappa(),)))
+    guide = make_guide("laplace", model)
+    history = fit_laplace(guide, model, batch, progress=False)
+    assert history.elbo.iloc[-1] > history.elbo.iloc[0]
+    assert torch.isfinite(guide.joint().sample()).all()
