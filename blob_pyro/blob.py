@@ -286,8 +286,8 @@ class BLOB:
         contexts = as_histories(histories, self.items)
         interest, scale = self._interest(contexts)
         rows = self._covariates(covariates, len(contexts), "the number of histories")
-        posterior = self.posterior()
-        if scale is None and not self.model.terms and has_closed_form(posterior):
+        posterior = self._folded_posterior() if scale is None else None
+        if posterior is not None and has_closed_form(posterior):
             return ClickLogits(posterior, *self.model.items, interest * self.model.column_norms)
         with seeded(seed, self.device), torch.no_grad():
             coefficients = self._coefficients(self.sample(num_draws))
@@ -438,6 +438,14 @@ class BLOB:
         storage.restore(blob._all_modules(), state, path)
         blob.fitted = config["fitted"]
         return blob.to(default_device(device))
+
+    def _folded_posterior(self) -> dict[str, TorchDistribution] | None:
+        """The posterior of the paper's sites with every term's share in them; None if a term has no such."""
+        posterior: dict[str, TorchDistribution] | None = self.posterior()
+        for term in self.model.terms:
+            fold = getattr(term, "fold", None)
+            posterior = None if fold is None or posterior is None else fold(self.model, posterior)
+        return posterior
 
     def _interest(self, histories: Histories) -> tuple[Tensor, Tensor | None]:
         """Posterior mean of omega, and its scale (or Cholesky factor) if it is to be propagated."""

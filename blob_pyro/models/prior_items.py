@@ -11,8 +11,10 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
+from blob_pyro.distributions.joint_normal import JointPart
 from blob_pyro.models.operations import bilinear, broadcast, gather, inner, row_product
 from blob_pyro.models.priors import Learned, Scale
+from blob_pyro.models.sites import KAPPA
 from blob_pyro.models.terms import Events
 
 if TYPE_CHECKING:
@@ -55,6 +57,22 @@ class KappaOnPopularity:
         """See `LogitTerm.logit`."""
         popularity = model.popularity[events.action]
         return broadcast(KAPPA_SLOPE, values[KAPPA_SLOPE], popularity) * popularity
+
+    def fold(self, model: BanditModel, posterior: dict[str, TorchDistribution]) -> dict[str, TorchDistribution] | None:
+        """The posterior with the slope's share in kappa: items' kappas then have one number in common.
+
+        Returns:
+            None unless slope and kappas are independent normals.
+        """
+        rest = dict(posterior)
+        slope, kappa = rest.pop(KAPPA_SLOPE), getattr(rest[KAPPA], "base_dist", None)
+        if not isinstance(slope, dist.Normal) or not isinstance(kappa, dist.Normal):
+            return None
+        loading = (slope.scale * model.popularity).unsqueeze(-1)
+        loc = kappa.loc + slope.loc * model.popularity
+        total = dist.LowRankMultivariateNormal(loc, loading, kappa.variance, validate_args=False)
+        rest[KAPPA] = JointPart(loc, total, 0, loc.shape)
+        return rest
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,8 @@ class LogitTerm(Protocol):
     All parameters are real numbers (put the logarithm of a positive one in a site), their priors do not depend on
     other sites' values (scale the standard ones instead), and the logit uses them through `blob_pyro.models.operations`
     and is affine in ``events.interest`` and ``events.covariates``: so any guide fits them, every KL is what it says,
-    and local reparameterisation applies.
+    and local reparameterisation applies. A term may also have a method ``fold``, as `KappaOnPopularity` does, which
+    gives the posterior that the paper's model would need to answer for both; click logits then have a closed form.
 
     Example:
         >>> import pyro.distributions as dist

@@ -8,10 +8,13 @@ import torch
 from torch.distributions import kl_divergence
 
 from blob_pyro import BLO, BLOB, BanditPriors, EventLog
+from blob_pyro.data import as_histories
 from blob_pyro.guides.draws import DrawsGuide
-from blob_pyro.models import HorseshoeKappa, ItemDeviations, UserCovariates
+from blob_pyro.models import HorseshoeKappa, ItemDeviations, KappaOnPopularity, UserCovariates
 from blob_pyro.models.sites import KAPPA, W_C
 from blob_pyro.policies import ThompsonSampling
+from blob_pyro.posterior import ClickLogits
+from blob_pyro.posterior_draws import DrawnClickLogits
 
 HISTORIES = [[0, 0, 1], [], [5, 3]]
 QUICK = {"num_epochs": 3, "batch_size": 1024, "progress": False}
@@ -149,6 +152,26 @@ def test_terms_answer_by_draws(blo, log):
         assert logits.mean.shape == (3, 12)
         assert torch.equal(logits.mean, blob.click_logits(HISTORIES, num_draws=300).mean)
         assert blob.click_probabilities(HISTORIES).shape == (3, 12)
+
+
+@pytest.mark.parametrize("guide", ["normal", "matrix_normal"])
+def test_popularity_keeps_the_closed_form(blo, log, guide):
+    """Against the same posterior by draws; and it can be played."""
+    blob = BLOB(blo, guide, BanditPriors(terms=(KappaOnPopularity(),), kappa_scale=0.2))
+    blob.fit(log, num_epochs=20, batch_size=1024, progress=False, device="cpu")
+    exact = blob.click_logits(HISTORIES)
+    assert isinstance(exact, ClickLogits)
+    with torch.no_grad():
+        coefficients = torch.vmap(blob.model.coefficients)(blob.sample(20_000))
+    features = torch.cat([blo.embed(as_histories(HISTORIES, blo.items)), torch.ones(3, 1)], -1)
+    drawn = DrawnClickLogits(coefficients, features)
+    assert ((drawn.mean - exact.mean).abs() < 5 * exact.variance.sqrt() / 20_000**0.5).all()
+    assert torch.allclose(drawn.variance, exact.variance, rtol=0.06)
+    slope, popularity = blob.posterior()["kappa_slope"], blob.model.popularity
+    assert slope.scale * popularity.abs().max() > 0.05  # what is shared is no trifle
+    actions = ThompsonSampling(blob, num_points=32).action_distribution(HISTORIES)
+    played = torch.nn.functional.one_hot(actions.sample((4000,)), 12).double().mean(0)
+    assert ((played - actions.probs).abs() < 5 * (0.25 / 4000) ** 0.5 + 4 * actions.error_estimate).all()
 
 
 def test_covariates_of_users(blo, log):
