@@ -38,6 +38,9 @@ AGENTS: dict[str, Callable] = {
     "BLOB, matrix normal": lambda blo, log: Greedy(fitted(blo, log, guide="matrix_normal")),
     "BLOB, laplace": lambda blo, log: Greedy(fitted(blo, log, guide="laplace")),
     "BLOB, popularity": lambda blo, log: Greedy(fitted(blo, log, priors=BanditPriors(terms=(KappaOnPopularity(),)))),
+    "BLOB, laplace, popularity": lambda blo, log: Greedy(
+        fitted(blo, log, guide="laplace", priors=BanditPriors(terms=(KappaOnPopularity(),)))
+    ),
     "BLOB, deviations": lambda blo, log: Greedy(fitted(blo, log, priors=BanditPriors(terms=(ItemDeviations(),)))),
     "BLOB, Student-t": lambda blo, log: Greedy(fitted(blo, log, priors=BanditPriors(kappa=StudentTKappa()))),
     "BLOB, sampled omega": lambda blo, log: Greedy(fitted(blo, log, omega="sample")),

@@ -24,7 +24,7 @@ from torch.distributions import register_kl
 from blob_pyro.distributions.arrow_normal import ArrowNormal
 from blob_pyro.distributions.matrix_normal import MatrixNormal, whiten
 
-__all__ = ["Factors", "JointPart", "factors", "with_analytic_entropy"]
+__all__ = ["Factors", "JointPart", "factors", "shear", "with_analytic_entropy"]
 
 
 class Factors(NamedTuple):
@@ -59,6 +59,33 @@ def _(joint: dist.LowRankMultivariateNormal) -> Factors:
 def _(joint: ArrowNormal) -> Factors:
     factor = torch.cat([joint.shared_scale_tril, joint.loading], -2)
     return Factors(joint.loc, factor, torch.nn.functional.pad(joint.scale, (joint.num_shared, 0)))
+
+
+@singledispatch
+def shear(joint: TorchDistribution, loading: Tensor, column: int) -> TorchDistribution | None:
+    """Law of a Gaussian vector when ``loading`` times its number ``column`` is added; None if its family is left.
+
+    Args:
+        joint: over ``D`` numbers.
+        loading: ``D``, zero before the first number that something is added to, which comes after ``column``.
+        column: of a number that nothing is added to.
+    """
+    return None
+
+
+@shear.register
+def _(joint: dist.MultivariateNormal, loading: Tensor, column: int) -> TorchDistribution:
+    tril = joint.scale_tril + torch.outer(loading, joint.scale_tril[column])
+    return dist.MultivariateNormal(joint.loc + loading * joint.loc[column], scale_tril=tril, validate_args=False)
+
+
+@shear.register
+def _(joint: ArrowNormal, loading: Tensor, column: int) -> TorchDistribution | None:
+    if loading[: joint.num_shared].any():
+        return None
+    own = joint.loading + torch.outer(loading[joint.num_shared :], joint.shared_scale_tril[column])
+    loc = joint.loc + loading * joint.loc[column]
+    return ArrowNormal(loc, joint.shared_scale_tril, own, joint.scale, validate_args=False)
 
 
 class _AnalyticEntropy:

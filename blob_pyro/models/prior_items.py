@@ -11,7 +11,7 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
-from blob_pyro.distributions.joint_normal import JointPart
+from blob_pyro.distributions.joint_normal import JointPart, shear
 from blob_pyro.models.operations import bilinear, broadcast, gather, inner, row_product
 from blob_pyro.models.priors import Learned, Scale
 from blob_pyro.models.sites import KAPPA
@@ -62,10 +62,19 @@ class KappaOnPopularity:
         """The posterior with the slope's share in kappa: items' kappas then have one number in common.
 
         Returns:
-            None unless slope and kappas are independent normals.
+            None where slope and kappas are neither independent normals nor parts of one vector that can be sheared.
         """
         rest = dict(posterior)
-        slope, kappa = rest.pop(KAPPA_SLOPE), getattr(rest[KAPPA], "base_dist", None)
+        slope, kappa = rest.pop(KAPPA_SLOPE), rest[KAPPA]
+        if isinstance(slope, JointPart) and isinstance(kappa, JointPart):
+            loading = torch.zeros_like(slope.joint.mean)
+            loading[kappa.start : kappa.start + model.num_items] = model.popularity
+            joint = shear(slope.joint, loading, slope.start)
+            if joint is None:
+                return None
+            parts = {name: part for name, part in rest.items() if isinstance(part, JointPart)}
+            return {**rest, **{n: JointPart(joint.mean, joint, p.start, p.part_shape) for n, p in parts.items()}}
+        kappa = getattr(kappa, "base_dist", None)
         if not isinstance(slope, dist.Normal) or not isinstance(kappa, dist.Normal):
             return None
         loading = (slope.scale * model.popularity).unsqueeze(-1)

@@ -154,7 +154,7 @@ def test_terms_answer_by_draws(blo, log):
         assert blob.click_probabilities(HISTORIES).shape == (3, 12)
 
 
-@pytest.mark.parametrize("guide", ["normal", "matrix_normal"])
+@pytest.mark.parametrize("guide", ["normal", "matrix_normal", "laplace", "full"])
 def test_popularity_keeps_the_closed_form(blo, log, guide):
     """Against the same posterior by draws; and it can be played."""
     blob = BLOB(blo, guide, BanditPriors(terms=(KappaOnPopularity(),), kappa_scale=0.2))
@@ -168,7 +168,7 @@ def test_popularity_keeps_the_closed_form(blo, log, guide):
     assert ((drawn.mean - exact.mean).abs() < 5 * exact.variance.sqrt() / 20_000**0.5).all()
     assert torch.allclose(drawn.variance, exact.variance, rtol=0.06)
     slope, popularity = blob.posterior()["kappa_slope"], blob.model.popularity
-    assert slope.scale * popularity.abs().max() > 0.05  # what is shared is no trifle
+    assert slope.variance.sqrt() * popularity.abs().max() > 0.05  # what is shared is no trifle
     actions = ThompsonSampling(blob, num_points=32).action_distribution(HISTORIES)
     played = torch.nn.functional.one_hot(actions.sample((4000,)), 12).double().mean(0)
     assert ((played - actions.probs).abs() < 5 * (0.25 / 4000) ** 0.5 + 4 * actions.error_estimate).all()
