@@ -116,6 +116,14 @@ class FullGuide(JointGuide):
         self.scale = PyroParam(START * self._start_scale, constraints.positive)
         self.lower = PyroParam(self._start_loc.new_zeros(self.size * (self.size - 1) // 2))
 
+    def start_from(self, law: ArrowNormal) -> None:
+        """Take a law of the same vector as the start."""
+        tril = torch.linalg.cholesky(law.covariance_matrix.double()).to(law.loc)
+        row, column = torch.tril_indices(self.size, self.size, offset=-1, device=tril.device)
+        self.loc = law.loc
+        self.scale = tril.diagonal()
+        self.lower = (tril / tril.diagonal().unsqueeze(-1))[row, column]
+
     def joint(self) -> TorchDistribution:
         """See `JointGuide.joint`."""
         return dist.MultivariateNormal(self.loc, scale_tril=scale_tril(self.scale, self.lower), validate_args=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import singledispatch
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pandas as pd
 from torch import nn
 
 from blob_pyro.guides.draws import DrawsGuide
-from blob_pyro.guides.joint import LaplaceGuide
+from blob_pyro.guides.joint import FullGuide, LaplaceGuide
 from blob_pyro.infer.elbo import GuidedELBO
 from blob_pyro.infer.laplace import fit_laplace
 from blob_pyro.infer.local_reparameterization import LocalReparameterization
@@ -53,6 +54,29 @@ def fit_guide(
     except FloatingPointError as error:
         where = f"first at site {elbo.bad_site!r}" if elbo.bad_site else "in the gradient only"
         raise FloatingPointError(f"{error} ({where})") from error
+
+
+@fit_guide.register
+def _(
+    guide: FullGuide,
+    model: BanditModel,
+    batch: BanditBatch,
+    training: Training,
+    *,
+    progress: bool = True,
+    checkpoint: str | Path | None = None,
+) -> pd.DataFrame:
+    """From Laplace's approximation, in small steps: a random walk to as many correlations would take many epochs."""
+    mode = LaplaceGuide(model)
+    try:
+        fit_laplace(mode, model, batch, progress=progress)
+    except ValueError:  # a prior or a batch that it does not take: from the usual start
+        pass
+    else:
+        guide.start_from(mode.joint())
+        training = replace(training, learning_rate=training.learning_rate / 10)
+    svi = fit_guide.dispatch(object)
+    return svi(guide, model, batch, training, progress=progress, checkpoint=checkpoint)
 
 
 @fit_guide.register
