@@ -1,5 +1,8 @@
 """What a model must beat."""
 
+from blob_pyro.baselines.gru import GRU
+from blob_pyro.baselines.item_knn import ItemKNN, SessionItemKNN
 from blob_pyro.baselines.popularity import Popularity
+from blob_pyro.baselines.session_frequency import SessionFrequency
 
-__all__ = ["Popularity"]
+__all__ = ["GRU", "ItemKNN", "Popularity", "SessionFrequency", "SessionItemKNN"]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from blob_pyro.data import EventLog, Histories, as_histories
+from blob_pyro.data import EventLog, Histories, Vocabulary, as_histories
 
 __all__ = ["Popularity"]
 
@@ -16,7 +16,7 @@ class Popularity:
     """Scores an item by its organic views in a log, whatever the history.
 
     Args:
-        log: a log with views.
+        log: a log with views, or its sessions as item numbers.
 
     Example:
         >>> log = EventLog.from_tables(views={"user": [1, 1, 2], "time": [0, 1, 0], "item": ["mug", "tea", "tea"]})
@@ -24,10 +24,12 @@ class Popularity:
         tensor([[1., 2.]])
     """
 
-    def __init__(self, log: EventLog) -> None:
-        log.require_views()
-        self.items = log.items
-        self.views = torch.bincount(log.view_item, minlength=log.num_items).to(torch.get_default_dtype())
+    def __init__(self, log: EventLog | Histories) -> None:
+        if isinstance(log, EventLog):
+            log.require_views()
+        self.items = log.items if isinstance(log, EventLog) else Vocabulary.numbered(log.num_items)
+        viewed = log.view_item if isinstance(log, EventLog) else log.flatten()[0]
+        self.views = torch.bincount(viewed, minlength=log.num_items).to(torch.get_default_dtype())
 
     def scores(self, histories: Histories | Any) -> Tensor:
         """``N x P`` view counts, one row as the other."""

@@ -9,7 +9,7 @@ from torch import Size, Tensor
 from torch.distributions import Categorical, constraints
 from torch.nn.functional import embedding, embedding_bag
 
-from blob_pyro.distributions.row_chunks import in_row_chunks
+from blob_pyro.distributions.log_normalizer import log_normalizer
 
 __all__ = ["SoftmaxViews"]
 
@@ -94,7 +94,7 @@ class SoftmaxViews(TorchDistribution):
         if self._validate_args:
             self._validate_sample(value)
         flat = self.interest.reshape(-1, self.interest.shape[-1])
-        normalizer = in_row_chunks(self._log_normalizer, flat, width=self.num_items)
+        normalizer = log_normalizer(flat, self.item_embedding, self.item_intercept)
         views = (value >= 0).sum(-1)
         return self.linear(value, self.interest) - views * normalizer.reshape(self.interest.shape[:-1])
 
@@ -123,9 +123,6 @@ class SoftmaxViews(TorchDistribution):
 
     def _intercepts(self, items: Tensor) -> Tensor:
         return torch.gather(self.item_intercept, 0, items, sparse_grad=self.sparse)
-
-    def _log_normalizer(self, interest: Tensor) -> Tensor:
-        return torch.addmm(self.item_intercept, interest, self.item_embedding.mT).logsumexp(-1)
 
     def sample(self, sample_shape: Size | tuple[int, ...] = Size()) -> Tensor:  # noqa: B008 - torch's own default
         """Sessions of ``lengths`` views: ``sample_shape x batch_shape x width``."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from blob_pyro.distributions import SoftmaxViews
+from blob_pyro.distributions.log_normalizer import log_normalizer
 from blob_pyro.distributions.row_chunks import in_row_chunks
 from blob_pyro.infer.elbo import Posterior
 from blob_pyro.infer.gaussian_logits import covariance_features, is_gaussian, item_features
@@ -79,18 +80,11 @@ class Reparameterized(Bound):
 
     def expected_log_prob(self, views: SoftmaxViews, q: TorchDistribution, value: Tensor) -> Tensor:
         """See `Bound.expected_log_prob`."""
-        psi, rho, mean = views.item_embedding, views.item_intercept, q.mean
-        draws = _draws(views, q, self.num_samples)
+        mean, draws = q.mean, _draws(views, q, self.num_samples)
         if is_gaussian(q):
             draws = torch.cat([draws, 2 * mean.unsqueeze(-2) - draws], -2)
-
-        def normalizer(draws: Tensor) -> Tensor:
-            return (draws @ psi.mT + rho).logsumexp(-1).mean(-1)
-
-        count = (value >= 0).sum(-1)
-        return views.linear(value, mean) - count * in_row_chunks(
-            normalizer, draws, width=draws.shape[-2] * views.num_items
-        )
+        normalizer = log_normalizer(draws.flatten(0, 1), views.item_embedding, views.item_intercept)
+        return views.linear(value, mean) - (value >= 0).sum(-1) * normalizer.view(len(mean), -1).mean(-1)
 
 
 @dataclass(frozen=True)
@@ -108,16 +102,16 @@ class _SumOverItems(Bound):
         """The network that gives the offsets, if there is one."""
         return self.offsets if isinstance(self.offsets, nn.Module) else None
 
-    def _normalizer(self, mean: Tensor, variance: Tensor, offset: Tensor | None, weight: float) -> Tensor:
+    def _normalizer(self, mean: Tensor, variance: Tensor, offset: Tensor | None, weight: Tensor | None) -> Tensor:
         raise NotImplementedError
 
-    def _offset(self, mean: Tensor, variance: Tensor, weight: float) -> Tensor:
+    def _offset(self, mean: Tensor, variance: Tensor, weight: Tensor | None) -> Tensor:
         raise NotImplementedError
 
     def expected_log_prob(self, views: SoftmaxViews, q: TorchDistribution, value: Tensor) -> Tensor:
         """See `Bound.expected_log_prob`."""
-        features, offset = covariance_features(q), self._given_offset(views, q)
-        psi, rho, weight = _some_items(views, self.num_negatives)
+        features, offset = covariance_features(q), self._given_offset(views, q, value)
+        psi, rho, weight = self._items(views, value)
         psi_features = item_features(psi, features.shape[-1])
 
         def normalizer(mean: Tensor, features: Tensor, *offset: Tensor) -> Tensor:
@@ -130,14 +124,24 @@ class _SumOverItems(Bound):
             normalizer, q.mean, features, *given, width=4 * rho.shape[0]
         )
 
-    def _given_offset(self, views: SoftmaxViews, q: TorchDistribution) -> Tensor | None:
+    def _items(self, views: SoftmaxViews, value: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Psi, rho and how many items each row stands for: the whole catalogue, or what was viewed and a sample."""
+        if self.num_negatives is None:
+            return views.item_embedding, views.item_intercept, None
+        # Shared by all sessions of the batch, so that they meet in one matrix product.
+        viewed, drawn = torch.unique(value[value >= 0]), _draw_items(views, self.num_negatives)
+        psi, rho = views.rows(torch.cat([viewed, drawn]))
+        others = (views.num_items / self.num_negatives) * ~torch.isin(drawn, viewed)
+        return psi, rho, torch.cat([rho.new_ones(len(viewed)), others.to(rho)])
+
+    def _given_offset(self, views: SoftmaxViews, q: TorchDistribution, value: Tensor) -> Tensor | None:
         """The offset where it must not come from the items that it is used with; None to find the optimum there."""
         if self.offsets is not None:
             return self.offsets(q.mean, q.variance)
         if self.num_negatives is None:
             return None
         with torch.no_grad():  # an independent draw: the estimate stays unbiased for the bound at this offset
-            psi, rho, weight = _some_items(views, self.num_negatives)
+            psi, rho, weight = self._items(views, value)
             features = covariance_features(q)
             variance = features @ item_features(psi, features.shape[-1]).mT
             return self._offset(torch.addmm(rho, q.mean, psi.mT), variance, weight)
@@ -148,8 +152,9 @@ class Bouchard(_SumOverItems):
     """Bouchard's bound (Sakhi et al. 2020, section 6.1): a sum over items, quadratic in omega. No sampling of omega.
 
     Args:
-        num_negatives: estimate the sum over the catalogue from so many items, drawn uniformly at each step; None to
-            take all. The cost of a step is then free of ``P``.
+        num_negatives: estimate the sum over the catalogue from the items that the batch has viewed, which are likely
+            and weigh most, and so many others, drawn uniformly at each step; None to take all items. The cost of a step
+            is then free of ``P``.
         offsets: the variational parameter ``a`` of each session as a function of the posterior's mean and variance
             (both ``B x K``): see `blob_pyro.guides.OffsetNetwork`. None for the optimum of each session, found from
             all items, or from ``num_negatives`` others. The variational parameters ``xi`` are always optimal.
@@ -159,11 +164,11 @@ class Bouchard(_SumOverItems):
         >>> blo = BLO(num_items=1000, embedding_dim=8, bound=Bouchard(num_negatives=64))
     """
 
-    def _normalizer(self, mean: Tensor, variance: Tensor, offset: Tensor | None, weight: float) -> Tensor:
+    def _normalizer(self, mean: Tensor, variance: Tensor, offset: Tensor | None, weight: Tensor | None) -> Tensor:
         offset = bouchard_offset(mean, variance, weight) if offset is None else offset
         return bouchard(mean, variance, offset, weight)
 
-    def _offset(self, mean: Tensor, variance: Tensor, weight: float) -> Tensor:
+    def _offset(self, mean: Tensor, variance: Tensor, weight: Tensor | None) -> Tensor:
         return bouchard_offset(mean, variance, weight)
 
 
@@ -178,10 +183,10 @@ class LogConcave(_SumOverItems):
         offsets: ``-log phi`` of each session; as in `Bouchard`.
     """
 
-    def _normalizer(self, mean: Tensor, variance: Tensor, offset: Tensor | None, weight: float) -> Tensor:
+    def _normalizer(self, mean: Tensor, variance: Tensor, offset: Tensor | None, weight: Tensor | None) -> Tensor:
         return log_concave(mean, variance, offset, weight)
 
-    def _offset(self, mean: Tensor, variance: Tensor, weight: float) -> Tensor:
+    def _offset(self, mean: Tensor, variance: Tensor, weight: Tensor | None) -> Tensor:
         return log_concave_offset(mean, variance, weight)
 
 
@@ -194,7 +199,7 @@ class OneVsEach(Bound):
     A sum per *view*, not per session; omega is sampled.
 
     Args:
-        num_negatives: as in `Bouchard`.
+        num_negatives: estimate the sum from so many items, drawn uniformly at each step; None to take all.
         num_samples: draws of omega.
     """
 
@@ -212,8 +217,13 @@ class OneVsEach(Bound):
         # What was viewed twice counts twice, but is computed once.
         pair, times = torch.unique(session * views.num_items + value[viewed], return_counts=True)
         session, item = pair.div(views.num_items, rounding_mode="floor"), pair % views.num_items
-        others = _item_numbers(views, self.num_negatives)
-        psi, rho, weight = _some_items(views, self.num_negatives, others)
+        if self.num_negatives is None:
+            others = torch.arange(views.num_items, device=value.device)
+            psi, rho, weight = views.item_embedding, views.item_intercept, 1.0
+        else:
+            others = _draw_items(views, self.num_negatives)
+            psi, rho = views.rows(others)
+            weight = views.num_items / self.num_negatives
 
         def against_others(item: Tensor, item_psi: Tensor, item_rho: Tensor, draws: Tensor) -> Tensor:
             logit = (draws @ item_psi.unsqueeze(-1)).squeeze(-1) + item_rho.unsqueeze(-1)
@@ -273,21 +283,8 @@ def _draws(views: SoftmaxViews, q: TorchDistribution, num_samples: int) -> Tenso
     return q.rsample((num_samples,)).movedim(0, -2)
 
 
-def _item_numbers(views: SoftmaxViews, num_negatives: int | None) -> Tensor:
-    device = views.item_embedding.device
-    if num_negatives is None:
-        return torch.arange(views.num_items, device=device)
-    return torch.randint(views.num_items, (num_negatives,), device=device)
-
-
-def _some_items(
-    views: SoftmaxViews, num_negatives: int | None, items: Tensor | None = None
-) -> tuple[Tensor, Tensor, float]:
-    """Psi, rho and how many items each row stands for: the whole catalogue, or a sample shared by all sessions."""
-    if num_negatives is None:
-        return views.item_embedding, views.item_intercept, 1.0
-    items = _item_numbers(views, num_negatives) if items is None else items
-    return *views.rows(items), views.num_items / num_negatives
+def _draw_items(views: SoftmaxViews, num_items: int) -> Tensor:
+    return torch.randint(views.num_items, (num_items,), device=views.item_embedding.device)
 
 
 def _require_positive(**numbers: int | None) -> None:

@@ -10,14 +10,12 @@ Bouchard (2007; Sakhi et al. 2020, section 6.1), for any ``a`` and ``xi_p > 0``:
 
 Log-concavity (section 6.2), for any ``phi = e^{-a}``: :math:`E \log z \le e^{-a} E z + a - 1`.
 
-Both are sums over items, so a sum over ``S`` items drawn uniformly, times ``weight = P / S``, is unbiased for them, as
-long as ``a`` does not depend on the items drawn. The optimal ``xi_p`` is known for each item by itself; the optimal
+Both are sums over items, so a sum over some items drawn at random, each times a ``weight`` that makes up for those
+not drawn, is unbiased for them, as long as ``a`` does not depend on the draw. The optimal ``xi_p`` is known for each item by itself; the optimal
 ``a`` depends on the whole sum: the functions named ``*_offset`` find it.
 """
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import Tensor
@@ -32,7 +30,7 @@ def curvature(xi: Tensor) -> Tensor:
     return torch.tanh(0.5 * xi) / (4 * xi)
 
 
-def bouchard(mean: Tensor, variance: Tensor, offset: Tensor, weight: float = 1.0) -> Tensor:
+def bouchard(mean: Tensor, variance: Tensor, offset: Tensor, weight: Tensor | None = None) -> Tensor:
     """Bouchard's bound at the optimal ``xi``, which is known in closed form for any offset.
 
     The optimum enters as a constant: by the envelope theorem the gradient is that of the optimised bound.
@@ -41,7 +39,7 @@ def bouchard(mean: Tensor, variance: Tensor, offset: Tensor, weight: float = 1.0
         mean: of the logits, ``N x S``.
         variance: of the logits, ``N x S``.
         offset: ``a``, ``N``.
-        weight: how many items each of the ``S`` stands for.
+        weight: how many items each of the ``S`` stands for, ``S``; one if not given.
 
     Returns:
         ``N``, in nats: at least the expected log-normaliser.
@@ -51,12 +49,12 @@ def bouchard(mean: Tensor, variance: Tensor, offset: Tensor, weight: float = 1.0
     xi = second_moment.detach().sqrt()
     # softplus(xi) - xi / 2 = softplus(-xi) + xi / 2, without the difference of large numbers
     terms = 0.5 * (distance + xi) + softplus(-xi) + curvature(xi) * (second_moment - xi.square())
-    return offset + weight * terms.sum(-1)
+    return offset + _sum(terms, weight)
 
 
 @torch.no_grad()
 def bouchard_offset(
-    mean: Tensor, variance: Tensor, weight: float = 1.0, start: Tensor | None = None, num_steps: int = 20
+    mean: Tensor, variance: Tensor, weight: Tensor | None = None, start: Tensor | None = None, num_steps: int = 20
 ) -> Tensor:
     r"""The offset ``a`` that makes Bouchard's bound tightest, ``N``; takes no gradient, and needs none.
 
@@ -67,7 +65,7 @@ def bouchard_offset(
     Args:
         mean: of the logits, ``N x S``.
         variance: of the logits, ``N x S``.
-        weight: how many items each of the ``S`` stands for.
+        weight: how many items each of the ``S`` stands for, ``S``; one if not given.
         start: where to start, ``N``.
         num_steps: Newton steps at most; they end where none moves an offset by more than a thousandth, which the
             last of them, converging quadratically, has made a millionth.
@@ -75,7 +73,7 @@ def bouchard_offset(
     Returns:
         ``N``.
     """
-    offset = (mean + 0.5 * variance.clamp(max=1.0)).logsumexp(-1) + math.log(weight) if start is None else start
+    offset = log_concave_offset(mean, variance.clamp(max=1.0), weight) if start is None else start
     for _ in range(num_steps):
         rest, decline = bouchard_slope(mean, variance, offset, weight)
         step = (rest * rest.clamp(min=1e-30).log() / decline).clamp(-10, 10)
@@ -85,27 +83,29 @@ def bouchard_offset(
     return offset
 
 
-def bouchard_slope(mean: Tensor, variance: Tensor, offset: Tensor, weight: float = 1.0) -> tuple[Tensor, Tensor]:
+def bouchard_slope(
+    mean: Tensor, variance: Tensor, offset: Tensor, weight: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """``R(a)`` of `bouchard_offset`, one less the bound's derivative, and ``-R'(a)``, its second; each ``N``."""
     distance = offset.unsqueeze(-1) - mean
     squares = distance.square()
     xi = (squares + variance).clamp_(min=1e-8).sqrt_()
     half = torch.tanh(0.5 * xi).mul_(0.5)
     slope = half / xi  # 2 lambda
-    rest = (0.5 - slope * distance).sum(-1)
+    rest = 0.5 - slope * distance
     # the derivative of slope * distance, with xi following a
     change = half.square_().sub_(0.25).add_(slope).mul_(squares).div_(xi.square_())
-    return weight * rest, weight * (slope - change).sum(-1).clamp(min=1e-30)
+    return _sum(rest, weight), _sum(slope - change, weight).clamp(min=1e-30)
 
 
-def log_concave(mean: Tensor, variance: Tensor, offset: Tensor | None = None, weight: float = 1.0) -> Tensor:
+def log_concave(mean: Tensor, variance: Tensor, offset: Tensor | None = None, weight: Tensor | None = None) -> Tensor:
     """The log-concavity bound, at an offset or, without one, at its optimum: ``log sum_p E e^{x_p}``.
 
     Args:
         mean: of the logits, ``N x S``.
         variance: of the logits, ``N x S``.
         offset: ``a = -log phi``, ``N``.
-        weight: how many items each of the ``S`` stands for.
+        weight: how many items each of the ``S`` stands for, ``S``; one if not given.
 
     Returns:
         ``N``, in nats: at least the expected log-normaliser.
@@ -114,6 +114,11 @@ def log_concave(mean: Tensor, variance: Tensor, offset: Tensor | None = None, we
     return log_mean if offset is None else (log_mean - offset).exp() + offset - 1
 
 
-def log_concave_offset(mean: Tensor, variance: Tensor, weight: float = 1.0) -> Tensor:
+def log_concave_offset(mean: Tensor, variance: Tensor, weight: Tensor | None = None) -> Tensor:
     """``log E sum_p e^{x_p}`` for Gaussian logits, ``N``: the optimal offset of the log-concavity bound."""
-    return (mean + 0.5 * variance).logsumexp(-1) + math.log(weight)
+    log_expectation = mean + 0.5 * variance
+    return (log_expectation if weight is None else log_expectation + weight.log()).logsumexp(-1)
+
+
+def _sum(terms: Tensor, weight: Tensor | None) -> Tensor:
+    return terms.sum(-1) if weight is None else terms @ weight

@@ -71,13 +71,14 @@ def online_expectation_maximization(
     for step in range(1, num_steps + 1):
         items = next(chunks)
         psi, rho, weight = item_embedding[items], item_intercept[items], num_items / len(items)
+        weights = rho.new_full(rho.shape, weight)
         products = item_features(psi, num_features)
         mean = torch.addmm(rho, posterior.loc, psi.mT)
         variance = (covariance_features(posterior) @ products.mT).clamp(min=0)
         rate = step**-decay
         if offset is None:
-            offset = bouchard_offset(mean, variance, weight)
-        rest, decline = bouchard_slope(mean, variance, offset, weight)
+            offset = bouchard_offset(mean, variance, weights)
+        rest, decline = bouchard_slope(mean, variance, offset, weights)
         lam = curvature(((mean - offset.unsqueeze(-1)).square() + variance).sqrt())
         slope = 0.5 + 2 * (rho - offset.unsqueeze(-1)) * lam
         estimate = [

@@ -16,7 +16,7 @@ from blob_pyro.guides import OffsetNetwork
 from blob_pyro.infer import BOUNDS, Bouchard, LogConcave, OneVsEach, Reparameterized
 from blob_pyro.infer.log_normalizers import bouchard, bouchard_offset, curvature
 
-P = 7
+P = 11
 VIEWS = torch.tensor([[4, 0, 0, -1, -1], [2, -1, -1, -1, -1], [-1, -1, -1, -1, -1], [1, 3, 6, 6, 6]])
 B = len(VIEWS)
 SCALES = torch.tensor([1.5, 0.4], dtype=torch.float64)  # of the columns of Psi: unequal
