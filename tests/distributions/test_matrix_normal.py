@@ -102,3 +102,21 @@ def test_shapes_are_checked():
         MatrixNormal(torch.zeros(3, 2), torch.eye(2), torch.eye(2))
     with pytest.raises(ValueError, match="column_scale_tril"):
         MatrixNormal(torch.zeros(2, 2), torch.eye(2), -torch.eye(2), validate_args=True)
+
+
+def test_kl_against_independent_normals():
+    q = random_matrix_normal(9)
+    loc, scale = torch.randn(N, M).double(), torch.rand(N, M).double() + 0.1
+    p = dist.Normal(loc, scale).to_event(2)
+    reference = dist.MultivariateNormal(flat(loc), scale_tril=flat(scale).diag())
+    assert torch.allclose(kl_divergence(q, p), kl_divergence(as_multivariate_normal(q), reference))
+    with pytest.raises(NotImplementedError):
+        kl_divergence(q, dist.Normal(loc, scale).to_event(1))
+
+
+def test_from_scales_is_independent_with_variances_of_rank_one():
+    row, column = torch.tensor([0.2, 1.0, 3.0]).double(), torch.tensor([0.5, 2.0]).double()
+    d = MatrixNormal.from_scales(torch.randn(N, M).double(), row, column)
+    x = torch.randn(N, M).double()
+    assert torch.allclose(d.log_prob(x), dist.Normal(d.loc, torch.outer(row, column)).to_event(2).log_prob(x))
+    assert torch.allclose(d.precision_diagonal, 1 / torch.outer(row, column) ** 2)
