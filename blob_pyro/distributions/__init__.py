@@ -6,4 +6,10 @@ from blob_pyro.distributions.joint_normal import JointPart
 from blob_pyro.distributions.matrix_normal import MatrixNormal
 from blob_pyro.distributions.softmax_views import SoftmaxViews
 
-__all__ = ["ArrowNormal", "JointPart", "MatrixNormal", "SoftmaxViews", "kl"]
+__all__ = [
+    "ArrowNormal",
+    "JointPart",
+    "MatrixNormal",
+    "SoftmaxViews",
+    "kl",
+]

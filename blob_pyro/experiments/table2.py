@@ -10,6 +10,12 @@ The paper does not say which environment it used. Two are run:
   alone scores ten times the paper's: this is not the paper's environment.
 * ``"no intercepts"``, items of equal base popularity and five latent factors, where popularity scores a few percent
   as in the paper.
+
+What ten environments showed (RC@5): BLO with EM reaches 96 % of the oracle in the first (0.60 of 0.625; popularity
+0.37) and 0.20 in the second (oracle 0.22; the paper's best row 0.117). After hundreds of views counting them does
+nearly as well (0.585 and 0.195): the law of large numbers needs no model. After five views it does not (0.425 against
+0.53, and 0.10 against 0.145). The paper's encoders generalise poorly from 100 sessions, to short ones worst of all, and
+EM is what rescues them, as in the paper; MC and mean cannot be told apart.
 """
 
 from __future__ import annotations

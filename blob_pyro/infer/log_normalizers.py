@@ -11,8 +11,8 @@ Bouchard (2007; Sakhi et al. 2020, section 6.1), for any ``a`` and ``xi_p > 0``:
 Log-concavity (section 6.2), for any ``phi = e^{-a}``: :math:`E \log z \le e^{-a} E z + a - 1`.
 
 Both are sums over items, so a sum over some items drawn at random, each times a ``weight`` that makes up for those
-not drawn, is unbiased for them, as long as ``a`` does not depend on the draw. The optimal ``xi_p`` is known for each item by itself; the optimal
-``a`` depends on the whole sum: the functions named ``*_offset`` find it.
+not drawn, is unbiased for them, as long as ``a`` does not depend on the draw. The optimal ``xi_p`` is known for each
+item by itself; the optimal ``a`` depends on the whole sum: the functions named ``*_offset`` find it.
 """
 
 from __future__ import annotations
