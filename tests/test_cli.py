@@ -36,3 +36,4 @@ def test_help_names_every_command():
     run = CliRunner().invoke(main, ["--help"])
     assert run.exit_code == 0
     assert "demo" in run.output
+    assert "reproduce" in run.output

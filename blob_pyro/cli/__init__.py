@@ -4,6 +4,7 @@ import click
 
 from blob_pyro._version import __version__
 from blob_pyro.cli.demo import demo
+from blob_pyro.cli.reproduce import reproduce
 
 __all__ = ["main"]
 
@@ -15,3 +16,4 @@ def main() -> None:
 
 
 main.add_command(demo)
+main.add_command(reproduce)
