@@ -43,9 +43,10 @@ class BLOB:
 
     Args:
         blo: a fitted `BLO`; kept as it is.
-        guide: how the posterior is approximated, best first where it fits: "laplace" (mode and full curvature, in
-            seconds), "normal" (the paper's NQ, default), "matrix_normal" (MNQ), "matrix_normal_full", "low_rank",
-            "full", "delta" (MAP), "nuts" (exact draws, for small logs); a class that is constructed from the bandit
+        guide: how the posterior is approximated: "normal" (the paper's NQ, default), "matrix_normal" (MNQ),
+            "matrix_normal_full", "low_rank", "full", "laplace" (mode and full curvature; see
+            `blob_pyro.infer.laplace` for where the mode misleads), "delta" (MAP), "nuts" (exact draws, for small
+            logs); a class that is constructed from the bandit
             model, as Pyro's AutoGuides are; a module; or a function of the batch. See `blob_pyro.guides.bandit`.
         priors: see `BanditPriors`.
         omega: "mean" takes the user's interest at its posterior mean, as the paper; "sample" draws it anew for every

@@ -5,6 +5,11 @@ through each item's moments alone, a gradient and a curvature of ``K + 1`` numbe
 is solved for after their kappas, which are independent given it, have been eliminated: a Schur complement. The mode is
 found by Gauss-Newton steps with Levenberg's damping; the curvature there is the exact one. Learned scales follow
 MacKay's fixed point, the maximum of the approximate evidence (MacKay 1992).
+
+A mode is not where the mass is. ``w_b`` scales zeta, and of all pairs with one product the density prefers a large
+``w_b`` with a small zeta: where the log says little of zeta, the mode can have a ``w_b`` well above its posterior mean,
+at the end of a long valley that takes many steps. Compare the ELBO with that of "normal", or hold ``w_b`` fixed:
+``BanditPriors(w_b=-6.0)``.
 """
 
 from __future__ import annotations
