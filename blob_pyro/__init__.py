@@ -4,6 +4,7 @@ from blob_pyro._version import __version__
 from blob_pyro.blo import BLO
 from blob_pyro.blob import BLOB
 from blob_pyro.data import EventLog, Histories
+from blob_pyro.joint import JointBLOB
 from blob_pyro.models import BanditPriors, Learned
 
-__all__ = ["BLO", "BLOB", "BanditPriors", "EventLog", "Histories", "Learned", "__version__"]
+__all__ = ["BLO", "BLOB", "BanditPriors", "EventLog", "Histories", "JointBLOB", "Learned", "__version__"]

@@ -56,7 +56,7 @@ def test_readme(tmp_path, monkeypatch):
 
     monkeypatch.setattr("blob_pyro.blo.Training", few_epochs)
     monkeypatch.setattr("blob_pyro.blob.Training", few_epochs)
-    assert len(BLOCKS) == 6
+    assert len(BLOCKS) == 7
     names: dict = {}
     for code in BLOCKS:
         exec(compile(smaller(code), "README.md", "exec"), names)
