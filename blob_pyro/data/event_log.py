@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,8 @@ class EventLog:
         propensity: probability with which the logging policy played ``action``; ``N`` float64, or None.
         position, policy: ``N`` int64 numbers, or None; ``policies`` names the latter.
         context: for each impression the row of ``contexts`` that it was decided in; ``N``.
-        contexts: the distinct decision points: all the user's views before them.
+        contexts: the distinct decision points: all the user's views before them. A context belongs to one user:
+            two users who have viewed nothing have two, because what else is known of them may differ.
     """
 
     items: Vocabulary
@@ -182,11 +184,6 @@ class EventLog:
         lengths = views_so_far[~is_view] - starts
         new = np.ones(len(impression_user), dtype=bool)
         new[1:] = (impression_user[1:] != impression_user[:-1]) | (lengths[1:] != lengths[:-1])
-        nothing = lengths == 0  # one context, whoever it is
-        new[nothing] = False
-        new[np.flatnonzero(nothing)[:1]] = True
-        context = np.cumsum(new) - 1
-        context[nothing] = context[np.flatnonzero(nothing)[:1]]
         view_user = rows.user[view_rows]
         view_item = _tensor(rows.item[view_rows])
         views_per_user = np.bincount(view_user, minlength=len(rows.users))
@@ -210,7 +207,7 @@ class EventLog:
             position=pick(rows.position),
             policy=pick(rows.policy),
             policies=rows.policies,
-            context=_tensor(context),
+            context=_tensor(np.cumsum(new) - 1),
             contexts=Histories(view_item, _tensor(starts[new]), _tensor(lengths[new].astype(np.int64)), num_items),
             sessions=Histories.from_ragged(view_item, _tensor(views_per_user[viewers]), num_items),
         )
@@ -246,6 +243,21 @@ class EventLog:
         """Raise a ValueError unless there is a view to learn from."""
         if self.num_views == 0:
             raise ValueError("log: has no organic views (column 'item'); the organic model needs some. Pass views=...")
+
+    def require_contrast(self) -> None:
+        """Raise a ValueError where all rewards are equal, and warn of items that were never shown."""
+        clicks = int(self.reward.sum())
+        if clicks in (0, self.num_impressions):
+            raise ValueError(
+                f"log: all {self.num_impressions:,} rewards are {int(clicks > 0)}, so no item can be told from "
+                "another; check the reward column, or log more events"
+            )
+        never = self.num_items - len(torch.unique(self.action))
+        if never:
+            warnings.warn(
+                f"log: {never} of {self.num_items} items were never shown; what is said of them is the prior's",
+                stacklevel=3,
+            )
 
     def require_impressions(self) -> None:
         """Raise a ValueError unless there is a bandit event to learn from."""
