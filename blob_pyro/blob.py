@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +26,7 @@ from blob_pyro.models import BanditBatch, BanditModel, BanditPriors
 from blob_pyro.models.prior_json import from_json, to_json
 from blob_pyro.online import next_priors
 from blob_pyro.posterior import ClickLogits, has_closed_form
-from blob_pyro.posterior_draws import DrawnClickLogits
+from blob_pyro.posterior_draws import DrawnClickLogits, linear_features
 
 __all__ = ["BLOB"]
 
@@ -169,7 +168,7 @@ class BLOB:
         """
         self.to(default_device(device))
         batch = self.batch(log, covariates)
-        self._check_log(log)
+        log.require_contrast()
         for name, module in self._modules().items():
             module.load_state_dict(self._start[name])
         return self._fit(batch, seed, num_epochs, batch_size, learning_rate, checkpoint, progress)
@@ -294,8 +293,9 @@ class BLOB:
             coefficients = self._coefficients(self.sample(num_draws))
             if scale is not None:
                 noise = torch.randn(num_draws, *interest.shape, dtype=interest.dtype, device=self.device)
-                interest = interest + _scaled(scale, noise)
-            return DrawnClickLogits(coefficients, _features(interest, rows))
+                full = scale.dim() == 3  # a Cholesky factor
+                interest = interest + ((scale @ noise.unsqueeze(-1)).squeeze(-1) if full else scale * noise)
+            return DrawnClickLogits(coefficients, linear_features(interest, rows))
 
     def scores(self, histories: Histories | Any) -> Tensor:
         """Posterior mean of each item's click logit, ``N x P``."""
@@ -322,7 +322,7 @@ class BLOB:
             return self.click_logits(histories, covariates).click_probability()
         contexts = as_histories(histories, self.items)
         rows = self._covariates(covariates, len(contexts), "the number of histories")
-        return torch.sigmoid(_features(self._interest(contexts)[0], rows) @ self._mean_coefficients().mT)
+        return torch.sigmoid(linear_features(self._interest(contexts)[0], rows) @ self._mean_coefficients().mT)
 
     def click_intervals(
         self, histories: Histories | Any, level: float = 0.95, covariates: Tensor | None = None
@@ -358,7 +358,7 @@ class BLOB:
         rows = self._covariates(covariates, len(contexts), "the number of histories")
         with seeded(seed, self.device), torch.no_grad():
             draws = {name: d.sample((num_samples,)) for name, d in self.model.site_priors().items()}
-            return torch.sigmoid(_features(interest, rows) @ self._coefficients(draws).mT)
+            return torch.sigmoid(linear_features(interest, rows) @ self._coefficients(draws).mT)
 
     @property
     def beta_hat(self) -> Tensor:
@@ -467,20 +467,6 @@ class BLOB:
         assert covariates is not None
         return covariates.to(self.model.item_embedding)
 
-    def _check_log(self, log: EventLog) -> None:
-        clicks = int(log.reward.sum())
-        if clicks in (0, log.num_impressions):
-            raise ValueError(
-                f"log: all {log.num_impressions:,} rewards are {int(clicks > 0)}, so no item can be told from another; "
-                "check the reward column, or log more events"
-            )
-        never = self.num_items - len(torch.unique(log.action))
-        if never:
-            warnings.warn(
-                f"log: {never} of {self.num_items} items were never shown; what is said of them is the prior's",
-                stacklevel=3,
-            )
-
     def _coefficients(self, draws: dict[str, Tensor]) -> Tensor:
         with torch.no_grad():
             return torch.vmap(self.model.coefficients, chunk_size=64)(draws)
@@ -495,18 +481,6 @@ class BLOB:
 
     def _all_modules(self) -> dict[str, nn.Module]:
         return {**self._modules(), "organic_model": self.blo.model, "organic_guide": self.blo.guide}
-
-
-def _features(interest: Tensor, covariates: Tensor | None) -> Tensor:
-    """What a logit is a linear form of: ``... x N x (K + 1 + F)``."""
-    parts = [interest, interest.new_ones(*interest.shape[:-1], 1)]
-    if covariates is not None:
-        parts.append(covariates.expand(*interest.shape[:-1], -1))
-    return torch.cat(parts, -1)
-
-
-def _scaled(scale: Tensor, noise: Tensor) -> Tensor:
-    return (scale @ noise.unsqueeze(-1)).squeeze(-1) if scale.dim() == 3 else scale * noise
 
 
 def _copy(module: nn.Module) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Size, Tensor
 from torch.distributions import constraints
 
-__all__ = ["DrawnClickLogits"]
+__all__ = ["DrawnClickLogits", "linear_features"]
 
 
 class DrawnClickLogits(TorchDistribution):
@@ -93,3 +93,19 @@ class DrawnClickLogits(TorchDistribution):
     def click_probability(self) -> Tensor:
         """Averaged over the posterior, ``E sigmoid(logit)``, ``N x P``."""
         return self.logits.sigmoid().mean(0)
+
+
+def linear_features(interest: Tensor, covariates: Tensor | None) -> Tensor:
+    """What a logit is a linear form of: omega, one, and the user's covariates.
+
+    Args:
+        interest: ``... x N x K``.
+        covariates: ``N x F``, or None.
+
+    Returns:
+        ``... x N x (K + 1 + F)``, to go with `blob_pyro.models.BanditModel.coefficients`.
+    """
+    parts = [interest, interest.new_ones(*interest.shape[:-1], 1)]
+    if covariates is not None:
+        parts.append(covariates.expand(*interest.shape[:-1], -1))
+    return torch.cat(parts, -1)

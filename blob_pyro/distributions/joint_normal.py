@@ -174,7 +174,7 @@ def _cross_entropy_normal(q: JointPart, p: Normal) -> Tensor:
 @register_kl(JointPart, Independent)
 def _cross_entropy_independent(q: JointPart, p: Independent) -> Tensor:
     if not isinstance(p.base_dist, Normal) or p.reinterpreted_batch_ndims != len(q.part_shape):
-        raise NotImplementedError
+        raise NotImplementedError(f"no closed form of KL({q} || {p})")  # an ELBO then samples it
     return _cross_entropy_normal(q, p.base_dist).sum(tuple(range(-len(q.part_shape), 0)))
 
 

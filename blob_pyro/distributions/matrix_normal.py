@@ -150,7 +150,7 @@ def _kl_matrix_normal(q: MatrixNormal, p: MatrixNormal) -> Tensor:
 def _kl_independent_matrix_normal(q: Independent, p: MatrixNormal) -> Tensor:
     """A matrix of independent normals (the paper's NQ) against a matrix normal."""
     if not (isinstance(q.base_dist, Normal) and q.reinterpreted_batch_ndims == 2):
-        raise NotImplementedError
+        raise NotImplementedError(f"no closed form of KL({q} || {p})")  # an ELBO then samples it
     n, m = p.event_shape
     loc, variance = q.base_dist.loc, q.base_dist.variance
     trace = (p.precision_diagonal * variance).sum((-2, -1))
@@ -162,7 +162,7 @@ def _kl_independent_matrix_normal(q: Independent, p: MatrixNormal) -> Tensor:
 def _kl_matrix_normal_independent(q: MatrixNormal, p: Independent) -> Tensor:
     """A matrix normal against independent normals."""
     if not (isinstance(p.base_dist, Normal) and p.reinterpreted_batch_ndims == 2):
-        raise NotImplementedError
+        raise NotImplementedError(f"no closed form of KL({q} || {p})")  # an ELBO then samples it
     n, m = q.event_shape
     loc, variance = p.base_dist.loc, p.base_dist.variance
     quadratic = ((q.variance + (q.loc - loc).square()) / variance).sum((-2, -1))

@@ -102,11 +102,13 @@ class _SumOverItems(Bound):
         """The network that gives the offsets, if there is one."""
         return self.offsets if isinstance(self.offsets, nn.Module) else None
 
+    @abstractmethod
     def _normalizer(self, mean: Tensor, variance: Tensor, offset: Tensor | None, weight: Tensor | None) -> Tensor:
-        raise NotImplementedError
+        """The bound on the log-normaliser, ``N``, at an offset or at its optimum: see `log_normalizers`."""
 
+    @abstractmethod
     def _offset(self, mean: Tensor, variance: Tensor, weight: Tensor | None) -> Tensor:
-        raise NotImplementedError
+        """The optimal offset, ``N``."""
 
     def expected_log_prob(self, views: SoftmaxViews, q: TorchDistribution, value: Tensor) -> Tensor:
         """See `Bound.expected_log_prob`."""

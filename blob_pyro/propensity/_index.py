@@ -36,11 +36,12 @@ class IndexDistribution(TorchDistribution):
         super().__init__(batch_shape, torch.Size(), validate_args=validate_args)
 
     def _compute_log_probs(self) -> Tensor:
-        raise NotImplementedError
+        """The log-probability of every action, batch_shape x A."""
+        raise NotImplementedError(f"{type(self).__name__} must define _compute_log_probs")
 
     def _draw_scores(self, sample_shape: torch.Size) -> Tensor:
         """Scores, sample_shape x batch_shape x A, of which the largest (smallest) wins."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define _draw_scores, or sample")
 
     def _is_differentiable(self) -> bool:
         return any(getattr(self, name).requires_grad for name in self.event_dims)
@@ -132,7 +133,7 @@ class EstimatedIndexDistribution(IndexDistribution):
 
     def _estimate(self) -> tuple[Tensor, Tensor]:
         """Probabilities and their absolute error, both batch_shape x A."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define _estimate")
 
     def _compute_log_probs(self) -> Tensor:
         probs, error = self._estimate()
