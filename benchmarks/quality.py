@@ -2,6 +2,7 @@
 
     python benchmarks/quality.py                                  # 6 environments x 3 logs, flips 0 and 50, P = 100
     python benchmarks/quality.py --items 1000 --flips 0 500
+    python benchmarks/quality.py --interests 5                    # RecoGym's own default number of latent interests
     python benchmarks/quality.py --environments 100 101 102       # tuning: seeds from 100; reporting: 0 to 5
     python benchmarks/quality.py --agents BLOB "BLOB, paper"      # some of the agents only
 
@@ -50,8 +51,10 @@ AGENTS: dict[str, Callable] = {
 DEFAULT = ["BLO", "BLOB", "BLOB, paper"]
 
 
-def rates(num_items: int, flips: int, environment_seed: int, log_seed: int, agents: list[str], num_users: int):
-    environment = RecoGym(num_items=num_items, num_flips=flips, seed=environment_seed)
+def rates(
+    num_items: int, flips: int, environment_seed: int, log_seed: int, agents: list[str], num_users: int, interests: int
+):
+    environment = RecoGym(num_items=num_items, num_flips=flips, seed=environment_seed, embedding_dim=interests)
     logging = SessionPopularity(num_items, epsilon=0.3)
     log = environment.simulate(logging, num_users=1000, num_organic_users=20_000, seed=log_seed, propensities=False)
     blo = BLO(num_items, embedding_dim=20)
@@ -79,6 +82,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--items", type=int, default=100)
+    parser.add_argument("--interests", type=int, default=10, help="latent interests of RecoGym's users")
     parser.add_argument("--flips", type=int, nargs="+", default=[0, 50])
     parser.add_argument("--environments", type=int, nargs="+", default=list(range(6)))
     parser.add_argument("--logs", type=int, default=3)
@@ -91,7 +95,15 @@ def main() -> None:
         for environment in arguments.environments:
             for flips in arguments.flips:
                 start = time.perf_counter()
-                found = rates(arguments.items, flips, environment, log_seed, arguments.agents, arguments.test_users)
+                found = rates(
+                    arguments.items,
+                    flips,
+                    environment,
+                    log_seed,
+                    arguments.agents,
+                    arguments.test_users,
+                    arguments.interests,
+                )
                 rows.append({"flips": flips, "environment": environment, "log": log_seed, **found})
                 line = "  ".join(f"{name} {value:.3f}" for name, value in found.items())
                 seconds = time.perf_counter() - start

@@ -227,7 +227,9 @@ class BLOB:
         if num_epochs is None:
             steps = -(-len(batch) // batch_size)
             num_epochs = max(40, -(-1000 // steps))
-        training = Training(num_epochs, batch_size, learning_rate)
+        # A guide of the user's own may count its calls, which a recorded step would not notice.
+        capture: Literal["auto", False] = "auto" if self.guide_name is not None else False
+        training = Training(num_epochs, batch_size, learning_rate, capture=capture)
         with seeded(seed, self.device):
             history = fit_guide(self.guide, self.model, batch, training, progress=progress, checkpoint=checkpoint)
         self.fitted = True

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Iterator
+from functools import reduce
 from typing import Any
 
+import pyro
 import torch
 from pyro.distributions import TorchDistribution
+from pyro.distributions.util import scale_and_mask
 from pyro.infer import TraceMeanField_ELBO
+from pyro.infer.util import check_fully_reparametrized, is_validation_enabled
 from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
+from torch.distributions import kl_divergence
 
 __all__ = ["GuidedELBO", "RecordDistributions"]
 
@@ -38,8 +44,6 @@ class GuidedELBO(TraceMeanField_ELBO):
     def __init__(self, *handlers: Callable[[Posterior], Messenger], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.handlers = handlers
-        self.bad_site: str | None = None
-        """The first site whose log-probability was not finite when the loss last was not."""
 
     def _get_trace(
         self, model: Callable, guide: Callable, args: tuple, kwargs: dict[str, Any]
@@ -47,20 +51,52 @@ class GuidedELBO(TraceMeanField_ELBO):
         record = RecordDistributions()
         for handler in self.handlers:
             model = handler(record.posterior)(model)
-        traces = super()._get_trace(model, record(guide), args, kwargs)
-        self._traces = traces
-        return traces
+        return super()._get_trace(model, record(guide), args, kwargs)
 
     def differentiable_loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Tensor:
-        """See `pyro.infer.TraceMeanField_ELBO`; a loss that is not finite is traced to its site, `bad_site`."""
-        loss = super().differentiable_loss(model, guide, *args, **kwargs)
-        finite = torch.isfinite(loss.detach()) if torch.is_tensor(loss) else torch.tensor(True)
-        self.bad_site = None if bool(finite) else _first_bad_site(*self._traces)
-        del self._traces  # it holds the graph
-        return loss
+        """See `pyro.infer.TraceMeanField_ELBO`; nothing is read off the device, so that a step can be captured."""
+        traces = self._get_traces(model, guide, args, kwargs)
+        losses = [self._differentiable_loss_particle(*pair)[1] for pair in traces]
+        return sum(losses[1:], losses[0]) / self.num_particles
+
+    def _differentiable_loss_particle(self, model_trace: Trace, guide_trace: Trace) -> tuple[Tensor, Tensor]:
+        loss = -reduce(operator.add, _terms(model_trace, guide_trace))
+        return loss.detach(), loss
+
+    def find_bad_site(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> str | None:
+        """The first site whose value or log-probability is not finite, in the guide or else the model; None if all are.
+
+        Draws anew: a site that is bad for some draws only may escape.
+        """
+        with torch.no_grad(), pyro.validation_enabled(False):
+            return next((_first_bad_site(*pair) for pair in self._get_traces(model, guide, args, kwargs)), None)
 
 
-def _first_bad_site(model_trace: Trace, guide_trace: Trace) -> str:
+def _terms(model_trace: Trace, guide_trace: Trace) -> Iterator[Tensor]:
+    """What the ELBO adds up: log-likelihoods, and negative divergences, analytic where there is a formula."""
+    for name, site in model_trace.nodes.items():
+        if site["type"] != "sample":
+            continue
+        if site["is_observed"]:
+            yield site["log_prob_sum"]
+            continue
+        guide_site = guide_trace.nodes[name]
+        if is_validation_enabled():
+            check_fully_reparametrized(guide_site)
+        try:
+            divergence = kl_divergence(guide_site["fn"], site["fn"])
+        except NotImplementedError:
+            yield site["log_prob_sum"] - guide_site["score_parts"].entropy_term.sum()
+        else:
+            yield -scale_and_mask(divergence, scale=guide_site["scale"], mask=guide_site["mask"]).sum()
+    for name, guide_site in guide_trace.nodes.items():
+        if guide_site["type"] == "sample" and name not in model_trace.nodes:
+            if is_validation_enabled():
+                check_fully_reparametrized(guide_site)
+            yield -guide_site["score_parts"].entropy_term.sum()
+
+
+def _first_bad_site(model_trace: Trace, guide_trace: Trace) -> str | None:
     for trace in (guide_trace, model_trace):
         for name, site in trace.nodes.items():
             if site["type"] == "sample" and not site["infer"].get("_do_not_score"):
@@ -68,7 +104,7 @@ def _first_bad_site(model_trace: Trace, guide_trace: Trace) -> str:
                 bad_value = torch.is_tensor(site["value"]) and not torch.isfinite(site["value"]).all()
                 if bad_value or (log_prob is not None and not torch.isfinite(log_prob)):
                     return name
-    return "an analytic divergence"
+    return None
 
 
 class RecordDistributions(Messenger):

@@ -49,11 +49,7 @@ def fit_guide(
         FloatingPointError: if the loss is not finite, naming site and step; the last good state is kept.
     """
     elbo = GuidedELBO(LocalReparameterization)
-    try:
-        return train(model, guide, elbo, batch, training, progress=progress, checkpoint=checkpoint, description="BLOB")
-    except FloatingPointError as error:
-        where = f"first at site {elbo.bad_site!r}" if elbo.bad_site else "in the gradient only"
-        raise FloatingPointError(f"{error} ({where})") from error
+    return train(model, guide, elbo, batch, training, progress=progress, checkpoint=checkpoint, description="BLOB")
 
 
 @fit_guide.register

@@ -17,10 +17,13 @@ from pyro.infer import ELBO
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from blob_pyro.infer.capture import CannotCapture, CapturedStep, require_same
 from blob_pyro.infer.checkpoints import generator_state, load_checkpoint, restore_generators, save_checkpoint
 from blob_pyro.infer.training import Training, clip_gradients, make_optimizers
 
 __all__ = ["seeded", "train"]
+
+_WORTH_CAPTURING = 200  # steps: recording one takes as long as some hundred of them
 
 
 class Batch(Protocol):
@@ -66,11 +69,12 @@ def train(
     Returns:
         One row per finished epoch: ``epoch``, ``elbo`` (nats per row, mean over the epoch's steps),
         ``validation_elbo`` (if asked for; nats per row), ``seconds`` spent training, ``learning_rate``.
-        ``attrs["interrupted"]`` says whether Ctrl-C ended it.
+        ``attrs["interrupted"]`` says whether Ctrl-C ended it, ``attrs["captured"]`` whether steps were captured.
 
     Raises:
-        FloatingPointError: if the loss is not finite, naming the step; model and guide keep their state at the end
-            of the last finished epoch.
+        CannotCapture: if ``training.capture`` is True, and the step is not the same list of operations every time.
+        FloatingPointError: if the loss is not finite, naming step and site; model and guide keep their state at the
+            end of the last finished epoch.
         ValueError: if the checkpoint is of another run: other settings, other parameters, another number of rows.
     """
     with _own_parameters():
@@ -82,7 +86,8 @@ def train(
         bar = tqdm(total=asked, initial=done, desc=description, unit="epoch", disable=not progress)
         try:
             while not run.finished:
-                run.epoch()
+                with pyro.validation_enabled(False):  # the first look at the model has checked
+                    run.epoch()
                 if checkpoint is not None:
                     save_checkpoint(checkpoint, run.state())
                 bar.update()
@@ -105,7 +110,7 @@ def train(
     if validation is None:
         columns.remove("validation_elbo")
     history = pd.DataFrame(run.rows, columns=columns).astype({"epoch": int})
-    history.attrs["interrupted"] = interrupted
+    history.attrs.update(interrupted=interrupted, captured=run.captured is not None)
     return history
 
 
@@ -143,6 +148,15 @@ class _Run:
         self.optimizers, self.schedules = make_optimizers(
             training, dense, sparse, training.num_epochs * self.steps_per_epoch
         )
+        num_steps = training.num_epochs * self.steps_per_epoch
+        self.capture = training.capture is True or (training.capture == "auto" and num_steps >= _WORTH_CAPTURING)
+        self.captured: CapturedStep | None = None
+        # Reading a number off a GPU waits for it, so there the loss is looked at once an epoch, and the optimiser is
+        # told on the device not to move once a loss was bad.
+        self.reads_late = self.device.type == "cuda" and all(isinstance(o, torch.optim.Adam) for o in self.optimizers)
+        self.failed, self.healthy_steps = torch.zeros(2, device=self.device)
+        for optimizer in self.optimizers if self.reads_late else []:
+            optimizer.found_inf = self.failed  # type: ignore[attr-defined] # as torch.amp.GradScaler sets it
         self.rows: list[dict[str, float]] = []
         owned = {id(p) for m in self.modules for p in m.parameters()}
         self.loose = [p for p in self.parameters if id(p) not in owned]  # of pyro.param statements
@@ -160,9 +174,12 @@ class _Run:
         """Visit every row once."""
         num_rows, start = len(self.batch), time.perf_counter()
         total = torch.zeros((), device=self.device)
-        for step, index in enumerate(torch.randperm(num_rows, device=self.device).split(self.batch_size)):
-            part = self.batch[index]
-            total += self._step(part, step) * len(part)
+        self.healthy_steps.zero_()
+        order = torch.randperm(num_rows, device=self.device).split(self.batch_size)
+        for step, index in enumerate(order):
+            total += self._step(index) * len(index)
+            if not self.reads_late or step + 1 == len(order):
+                self._check(order, step)
         row: dict[str, float] = {"epoch": len(self.rows) + 1, "elbo": -float(total) / num_rows}
         if self.validation is not None:
             row["validation_elbo"] = self._validate(self.validation)
@@ -174,23 +191,56 @@ class _Run:
         if self._best_epoch() == len(self.rows):
             _copy(self.last, self.best)
 
-    def _step(self, part: Batch, step: int) -> Tensor:
-        for parameter in self.parameters:
-            parameter.grad = None
-        loss = self.elbo.differentiable_loss(self.model, self.guide, part) / len(self.batch)
-        loss.backward()
-        norm = clip_gradients(self.parameters, self.training.clip_norm)
-        if not bool(torch.isfinite(loss.detach() + norm)):
-            done = len(self.rows)
-            raise FloatingPointError(
-                f"the loss or its gradient is not finite at epoch {done + 1}, step {step + 1} of "
-                f"{self.steps_per_epoch}; model and guide are back at epoch {done}. Lower learning_rate "
-                f"({self.training.learning_rate}) or check the priors"
-            )
-        for optimizer, schedule in zip(self.optimizers, self.schedules):
-            optimizer.step()
-            schedule.step()
-        return loss.detach()
+    def _step(self, index: Tensor) -> Tensor:
+        loss, norm, *gradients = self._gradients(index)
+        for parameter, gradient in zip(self.parameters, gradients):
+            parameter.grad = gradient
+        torch.maximum(self.failed, (~torch.isfinite(loss + norm)).to(self.failed), out=self.failed)
+        self.healthy_steps += 1 - self.failed
+        if self.reads_late or not self.failed:
+            for optimizer, schedule in zip(self.optimizers, self.schedules):
+                optimizer.step()
+                schedule.step()
+        return loss
+
+    def _gradients(self, index: Tensor) -> Sequence[Any]:
+        """Loss per row, norm of its gradient, and the gradient of each parameter, clipped."""
+        if self.capture and len(index) == self.batch_size:
+            if self.captured is None:
+                self._try_to_capture(index)
+            if self.captured is not None:
+                return self.captured(index)
+        return self._eager_gradients(index)
+
+    def _eager_gradients(self, index: Tensor) -> Sequence[Any]:
+        loss = self.elbo.differentiable_loss(self.model, self.guide, self.batch[index]) / len(self.batch)
+        gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+        with torch.no_grad():
+            return [loss.detach(), *clip_gradients(self.parameters, gradients, self.training.clip_norm)]
+
+    def _try_to_capture(self, index: Tensor) -> None:
+        try:
+            captured = CapturedStep(self._eager_gradients, index, self.parameters)
+            require_same(self._eager_gradients, captured, index)
+            self.captured = captured
+        except CannotCapture:
+            if self.training.capture is True:
+                raise
+            self.capture = False
+
+    def _check(self, order: Sequence[Tensor], step: int) -> None:
+        """Stop if a step's loss was not finite; parameters are then as they were before that step."""
+        if not self.failed:
+            return
+        bad, done = int(self.healthy_steps), len(self.rows)
+        find = getattr(self.elbo, "find_bad_site", lambda *_: None)
+        site = find(self.model, self.guide, self.batch[order[bad]])
+        where = f"first at site {site!r}" if site else "in the gradient, or for some draws only"
+        raise FloatingPointError(
+            f"the loss or its gradient is not finite at epoch {done + 1}, step {bad + 1} of {self.steps_per_epoch} "
+            f"({where}); model and guide are back at epoch {done}. Lower learning_rate "
+            f"({self.training.learning_rate}) or check the priors"
+        )
 
     @torch.no_grad()
     def _validate(self, validation: Batch) -> float:

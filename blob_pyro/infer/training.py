@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,6 +29,9 @@ class Training:
             "constant".
         optimizer: "adam" (the default) or "rmsprop" (the paper's). Parameters with sparse gradients are always
             `RowwiseAdam`'s.
+        capture: record a step once and replay it without Python's part: see `blob_pyro.infer.capture`. True, False, or
+            "auto": where it can be done and there are steps enough to pay for it. Leave it False for a guide that
+            counts its calls, or does anything else than the same tensor operations at every step.
         patience: stop after so many epochs in a row without a better validation ELBO; None never to. Only of use
             with a validation set, and with a schedule that has not gone to nothing by then.
     """
@@ -39,13 +43,18 @@ class Training:
     schedule: Literal["one_cycle", "cosine", "constant"] = "one_cycle"
     optimizer: Literal["adam", "rmsprop"] = "adam"
     patience: int | None = None
+    capture: bool | Literal["auto"] = False
 
     def __post_init__(self) -> None:
         for name in ("num_epochs", "batch_size", "learning_rate", "clip_norm", "patience"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name}: must be positive, got {value}")
-        for name, known in (("schedule", ("one_cycle", "cosine", "constant")), ("optimizer", ("adam", "rmsprop"))):
+        for name, known in (
+            ("schedule", ("one_cycle", "cosine", "constant")),
+            ("optimizer", ("adam", "rmsprop")),
+            ("capture", (True, False, "auto")),
+        ):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name}: expected one of {known}, got {getattr(self, name)!r}")
 
@@ -79,21 +88,28 @@ def _schedule(training: Training, optimizer: Optimizer, num_steps: int) -> LRSch
     return ConstantLR(optimizer, factor=1.0)
 
 
-def clip_gradients(parameters: list[nn.Parameter], max_norm: float) -> Tensor:
-    """Scale all gradients down to a common norm where it is larger; sparse ones too.
+def clip_gradients(
+    parameters: Sequence[Tensor], gradients: Sequence[Tensor | None], max_norm: float
+) -> list[Tensor | None]:
+    """Scale gradients down to a common norm where theirs is larger; sparse ones too.
+
+    Args:
+        parameters: what they are gradients of.
+        gradients: None where there is none.
+        max_norm: see `Training`.
 
     Returns:
-        The norm before.
+        The norm before, then the scaled gradients, laid out in memory as the parameters are, which fused optimisers
+        rely on; sparse ones coalesced.
     """
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    if not any(g.is_sparse for g in gradients):
-        return nn.utils.clip_grad_norm_(parameters, max_norm)
-    for parameter in parameters:
-        if parameter.grad is not None and parameter.grad.is_sparse:
-            parameter.grad = parameter.grad.coalesce()
-    values = [p.grad.values() if p.grad.is_sparse else p.grad for p in parameters if p.grad is not None]
+    gradients = [g.coalesce() if g is not None and g.is_sparse else g for g in gradients]
+    values = [g.values() if g.is_sparse else g for g in gradients if g is not None]
     norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(v) for v in values]))
     scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
-    for value in values:
-        value.mul_(scale)
-    return norm
+    scaled: list[Tensor | None] = []
+    for parameter, gradient in zip(parameters, gradients):
+        if gradient is not None:
+            sparse = gradient.is_sparse
+            gradient = gradient * scale if sparse else torch.empty_like(parameter).copy_(gradient * scale)
+        scaled.append(gradient)
+    return [norm, *scaled]

@@ -198,16 +198,19 @@ class BanditModel(PyroModule):
         values = {**self.fixed_values(), **values}
         w_a, w_b, w_c, kappa, zeta = (values[name] for name in (W_A, W_B, W_C, KAPPA, ZETA))
         action_embedding = psi[batch.action]
-        if batch.interest_scale is None:
-            context = batch.interest * self.column_norms
-            interest = context[batch.context]
-            whitened = (context @ whitening)[batch.context]  # L' omega, once per distinct context
-        else:
+        if batch.interest_scale is not None:
             loc, scale = batch.interest[batch.context], batch.interest_scale[batch.context]
             noise = torch.randn_like(loc)
             noise = (scale @ noise.unsqueeze(-1)).squeeze(-1) if scale.dim() == 3 else scale * noise
             interest = (loc + noise) * self.column_norms
             whitened = interest @ whitening
+        elif len(batch.interest) > len(batch):
+            interest = batch.interest[batch.context] * self.column_norms
+            whitened = interest @ whitening
+        else:
+            context = batch.interest * self.column_norms
+            interest = context[batch.context]
+            whitened = (context @ whitening)[batch.context]  # L' omega, once per distinct context
         affinity = (action_embedding * interest).sum(-1)
         logit = (
             softplus(broadcast(W_A, w_a, affinity)) * affinity
@@ -235,16 +238,24 @@ class BanditModel(PyroModule):
         Returns:
             ``P x (K + 1 + F)``: of omega (beta), of one (kappa), and of the covariates.
         """
+        embedding_dim = self.embedding_dim
+        at_zero, *at_units = self.logit(values, self.unit_contexts()).view(-1, self.num_items)
+        slopes = [value - at_zero for value in at_units]
+        return torch.stack([*slopes[:embedding_dim], at_zero, *slopes[embedding_dim:]], -1)
+
+    def unit_contexts(self) -> BanditBatch:
+        """Each item once where interest and covariates are zero, and once at each of their units.
+
+        Returns:
+            ``(1 + K + F) P`` events, those of one context together.
+        """
         embedding_dim, extra, psi = self.embedding_dim, self.num_covariates, self.item_embedding
         basis = torch.eye(embedding_dim + extra, dtype=psi.dtype, device=psi.device)
         points = torch.cat([psi.new_zeros(1, len(basis)), basis])
         context = torch.arange(len(points), device=psi.device).repeat_interleave(self.num_items)
         action = torch.arange(self.num_items, device=psi.device).repeat(len(points))
         interest, covariates = points.split([embedding_dim, extra], -1)
-        batch = BanditBatch(interest, context, action, None, len(action), covariates if extra else None)
-        at_zero, *at_units = self.logit(values, batch).view(len(points), self.num_items)
-        slopes = [value - at_zero for value in at_units]
-        return torch.stack([*slopes[:embedding_dim], at_zero, *slopes[embedding_dim:]], -1)
+        return BanditBatch(interest, context, action, None, len(action), covariates if extra else None)
 
     def example_batch(self) -> BanditBatch:
         """One event, for what has to see the model run before there is data."""

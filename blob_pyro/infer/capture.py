@@ -1,0 +1,195 @@
+"""A training step as one list of tensor operations: recorded once, replayed without Python's part of it.
+
+Running a Pyro model means running its handlers at every sample statement. For the small tensors of a minibatch this
+takes longer than the arithmetic, and on a GPU much longer. What the tensors go through is the same at every step, so it
+is recorded (`torch.fx`), rid of what does not change from step to step, and replayed; on CUDA as one CUDA graph, a
+single launch. The random numbers are drawn anew at each replay, in the order in which the model would have drawn them.
+
+Recording needs a step that is the same for every batch of its size: no ``if`` on a tensor's value, no shape that
+depends on one. A step that is not like that is found out and refused. One that counts its own calls may not be.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor, fx
+from torch._ops import OpOverload
+from torch.fx.experimental.proxy_tensor import make_fx
+
+__all__ = ["CannotCapture", "CapturedStep", "require_same"]
+
+Step = Callable[[Tensor], Sequence[Any]]
+
+
+class CannotCapture(RuntimeError):
+    """The step depends on values in a way that a recording cannot."""
+
+
+class CapturedStep:
+    """A function of row numbers, recorded.
+
+    Args:
+        function: of an int64 tensor of rows; returns tensors. What else it reads (parameters, data) it reads anew at
+            each replay, from the tensors that it read when it was recorded: change those in place.
+        rows: an example; later calls must have as many.
+        changing: tensors that change from call to call: the parameters. All others are taken to be constants.
+
+    Raises:
+        CannotCapture: naming the operation that stands against it.
+
+    Example:
+        >>> weight = torch.tensor([1.0, 2.0, 3.0])
+        >>> step = CapturedStep(lambda rows: [weight[rows].exp().sum()], torch.tensor([0, 1]), [weight])
+        >>> weight.zero_()
+        tensor([0., 0., 0.])
+        >>> step(torch.tensor([1, 2]))
+        [tensor(2.)]
+    """
+
+    def __init__(self, function: Step, rows: Tensor, changing: Sequence[Tensor]) -> None:
+        self.num_rows = len(rows)
+        self.module = _record(function, rows)
+        fold_constants(self.module, changing)
+        self._replay: Step = self.module.forward
+        if rows.is_cuda:
+            _drop_checks(self.module)
+            self._replay = _CudaGraph(self.module.forward, rows)
+
+    @torch.no_grad()
+    def __call__(self, rows: Tensor) -> Sequence[Any]:
+        """The function's results; on CUDA the same tensors at each call, overwritten."""
+        return self._replay(rows)
+
+
+@torch.no_grad()
+def require_same(function: Step, captured: CapturedStep, rows: Tensor, tolerance: float = 1e-3) -> None:
+    """Compare a recording with what it records, on the same random numbers; the caller's are left as they were.
+
+    Raises:
+        CannotCapture: if a result differs by more than ``tolerance`` of its largest entry.
+    """
+    results: list[list[Any]] = []
+    for step in (function, captured):
+        with torch.random.fork_rng(devices=[rows.device] if rows.is_cuda else []), torch.enable_grad():
+            results.append([None if r is None else r.detach().clone() for r in step(rows)])
+    for number, (eager, replayed) in enumerate(zip(*results)):
+        if eager is None or replayed is None:
+            same = eager is replayed
+        else:
+            same = bool((eager - replayed).abs().max() <= tolerance * eager.abs().max())
+        if not same and torch.isfinite(results[0][0]):
+            raise CannotCapture(
+                f"the recorded step computes something else (result {number}): it depends on more than tensors that "
+                "are changed in place"
+            )
+
+
+def _record(function: Step, rows: Tensor) -> fx.GraphModule:
+    def pure(rows: Tensor) -> Sequence[Any]:
+        with pyro.validation_enabled(False):  # checks look at values; eager steps have made them
+            return function(rows)
+
+    try:
+        # Fake tensors have shapes and no values: whatever would look at a value fails here.
+        module = make_fx(pure, tracing_mode="fake", _allow_non_fake_inputs=True)(rows)
+    except Exception as error:  # torch raises many kinds
+        raise CannotCapture(f"the step cannot be recorded: {error}") from error
+    for node in module.graph.nodes:
+        result = node.meta.get("val")
+        if isinstance(result, torch.SymInt) or (torch.is_tensor(result) and not _has_numbers_for_sizes(result)):
+            raise CannotCapture(f"the step cannot be recorded: the shape of {node.target}'s result depends on values")
+    return module
+
+
+def _has_numbers_for_sizes(tensor: Tensor) -> bool:
+    return all(type(size) is int for size in tensor.shape)
+
+
+def fold_constants(module: fx.GraphModule, changing: Sequence[Tensor]) -> None:
+    """Compute once, now, whatever depends on neither inputs, nor ``changing`` tensors, nor random numbers; in place.
+
+    Args:
+        module: a graph of torch's own operations.
+        changing: which of the tensors that it holds are not constants.
+    """
+    graph, known, written = module.graph, {id(t) for t in changing}, _written(module.graph)
+    constants: dict[fx.Node, Any] = {}
+    for node in list(graph.nodes):
+        if node in written:
+            continue
+        if node.op == "get_attr":
+            value = operator.attrgetter(str(node.target))(module)
+            if torch.is_tensor(value) and id(value) not in known:
+                constants[node] = value
+        elif _is_deterministic(node) and all(n in constants for n in node.all_input_nodes):
+            arguments, options = fx.map_arg((node.args, node.kwargs), constants.__getitem__)
+            with torch.no_grad():
+                constants[node] = node.target(*arguments, **options)
+    for number, (node, value) in enumerate(constants.items()):
+        if node.op == "call_function" and torch.is_tensor(value):
+            name = f"folded_{number}"
+            module.register_buffer(name, value, persistent=False)
+            with graph.inserting_before(node):
+                node.replace_all_uses_with(graph.get_attr(name))
+    graph.eliminate_dead_code()
+    module.delete_all_unused_submodules()
+    module.recompile()
+
+
+def _drop_checks(module: fx.GraphModule) -> None:
+    """Take out what only reads a status off the device to raise an error; a loss that is not finite tells as much."""
+    for node in module.graph.find_nodes(op="call_function", target=torch.ops.aten._linalg_check_errors.default):
+        module.graph.erase_node(node)
+    module.recompile()
+
+
+def _is_deterministic(node: fx.Node) -> bool:
+    if node.op != "call_function":
+        return False
+    return node.target is operator.getitem or (
+        isinstance(node.target, OpOverload) and torch.Tag.nondeterministic_seeded not in node.target.tags
+    )
+
+
+def _written(graph: fx.Graph) -> set[fx.Node]:
+    """Results that an operation writes to, and whatever they may be views of."""
+    written: set[fx.Node] = set()
+    for node in graph.nodes:
+        target: Any = node.target
+        if isinstance(target, OpOverload) and target._schema.is_mutable:
+            base: Any = node
+            while isinstance(base, fx.Node) and base not in written:
+                written.add(base)
+                base = base.args[0] if base.args else None
+    return written
+
+
+class _CudaGraph:
+    """A function's kernels, launched as one."""
+
+    def __init__(self, function: Step, rows: Tensor) -> None:
+        self.rows = rows.clone()
+        self.graph = torch.cuda.CUDAGraph()
+        stream = torch.cuda.Stream(rows.device)
+        # Warming up draws random numbers, and training is to go on as if it had not.
+        with torch.no_grad(), torch.random.fork_rng(devices=[rows.device]):
+            stream.wait_stream(torch.cuda.current_stream(rows.device))
+            with torch.cuda.stream(stream):  # libraries allocate and choose their kernels here, not in the graph
+                for _ in range(3):
+                    function(self.rows)
+            torch.cuda.current_stream(rows.device).wait_stream(stream)
+            try:
+                with torch.cuda.graph(self.graph):
+                    self.results = function(self.rows)
+            except RuntimeError as error:
+                raise CannotCapture(f"the step cannot be a CUDA graph: {error}") from error
+
+    def __call__(self, rows: Tensor) -> Sequence[Any]:
+        self.rows.copy_(rows)
+        self.graph.replay()
+        return self.results
