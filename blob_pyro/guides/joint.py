@@ -130,7 +130,7 @@ class FullGuide(JointGuide):
 
 
 class LaplaceGuide(JointGuide):
-    """The Gaussian at the posterior's mode with the posterior's curvature; found by `blob_pyro.infer.laplace`.
+    """The Gaussian of a mode and a curvature, with ``w_b`` at its marginal's mode: `blob_pyro.infer.laplace`.
 
     Given what items share their kappas are independent, in the posterior as here: an arrow. Nothing to train.
 
@@ -151,6 +151,17 @@ class LaplaceGuide(JointGuide):
         self.register_buffer("shared_scale_tril", shared_scale.diag())
         self.register_buffer("loading", own_scale.new_zeros(self.num_own, num_shared))
         self.register_buffer("own_scale", own_scale.clone())
+
+    @torch.no_grad()
+    def take(self, law: ArrowNormal) -> None:
+        """Become this law of the vector."""
+        for name, value in (
+            ("loc", law.loc),
+            ("shared_scale_tril", law.shared_scale_tril),
+            ("loading", law.loading),
+            ("own_scale", law.scale),
+        ):
+            getattr(self, name).copy_(value)
 
     def joint(self) -> TorchDistribution:
         """See `JointGuide.joint`."""

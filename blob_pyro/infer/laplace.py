@@ -1,37 +1,48 @@
 r"""Laplace's approximation of the bandit posterior, structured: exact at any catalogue that fits in memory.
 
-Every logit is a linear form of its context, ``x_n' u_{a_n}`` with ``x = (omega, 1, covariates)``, so the events enter
-through each item's moments alone, a gradient and a curvature of ``K + 1`` numbers. What items share (the weights, zeta)
-is solved for after their kappas, which are independent given it, have been eliminated: a Schur complement. The mode is
-found by Gauss-Newton steps with Levenberg's damping; the curvature there is the exact one. Learned scales follow
-MacKay's fixed point, the maximum of the approximate evidence (MacKay 1992).
+What items share (the weights, zeta) is solved for after their kappas, which are independent given it, have been
+eliminated: a Schur complement. Modes are found by Gauss-Newton steps with Levenberg's damping; the curvature there is
+the exact one. Learned scales follow MacKay's fixed point, the maximum of the approximate evidence (MacKay 1992).
 
-A mode is not where the mass is. ``w_b`` scales zeta, and of all pairs with one product the density prefers a large
-``w_b`` with a small zeta: where the log says little of zeta, the mode can have a ``w_b`` well above its posterior mean,
-at the end of a long valley that takes many steps. Compare the ELBO with that of "normal", or hold ``w_b`` fixed:
-``BanditPriors(w_b=-6.0)``.
+A mode is not where the mass is. ``w_b`` scales zeta, and of all pairs with one product the joint density prefers a
+large ``w_b`` with a small zeta, however little room there is. So ``w_b`` is treated as Rue, Martino & Chopin (2009,
+section 3.1) treat a hyperparameter: for a fixed ``w_b`` all else has a mode and a curvature, which give the evidence
+
+.. math:: \log p(\text{clicks}, w_b) \approx \log p(\text{clicks}, w_b, \hat\theta(w_b))
+    - \tfrac12 \log \det H(w_b) + \text{constant},
+
+the marginal density of ``w_b``, and its maximum is sought. The Gaussian is ``N(w_b)`` times all else given ``w_b``,
+whose mean moves with ``w_b`` as the conditional mode does, to first order. The marginal of ``w_b`` is often flat on one
+side, where zeta must shrink as ``w_b`` grows and a Gaussian cannot follow: its standard deviation is the one that is
+nearest in ``KL(q | p)``, not the marginal's own.
+
+Where it still misleads: other scales (`HorseshoeKappa`, a ``kappa_scale`` that is a distribution) are taken at the
+joint mode, and with them all that they scale is too small. A marginal of ``w_b`` with two modes is described by one.
 """
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
-from collections.abc import Callable
 from copy import deepcopy
-from typing import Any
+from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pyro
 import torch
-from pyro.distributions import Independent, Normal, TorchDistribution
+from scipy.interpolate import CubicSpline
+from scipy.optimize import minimize_scalar
 from torch import Tensor
-from torch.nn.functional import softplus
 from tqdm.auto import tqdm
 
-from blob_pyro.distributions import MatrixNormal
+from blob_pyro.distributions import ArrowNormal
 from blob_pyro.guides.joint import LaplaceGuide
+from blob_pyro.infer.arrow import ArrowPrecision
+from blob_pyro.infer.log_posterior import LogPosterior
 from blob_pyro.models import BanditBatch, BanditModel
-from blob_pyro.models.sites import KAPPA
+from blob_pyro.models.sites import W_B
 
 __all__ = ["MOST_SHARED", "fit_laplace"]
 
@@ -39,9 +50,11 @@ MOST_SHARED = 6_000
 """More shared numbers than this are refused: their curvature is a dense matrix, 288 MB at that."""
 
 _TOLERANCE = 1e-6  # nats that the next step could gain: a thousandth of a standard deviation
+_ROUGH_TOLERANCE = 1e-3  # the same, while w_b is sought
 _SCALE_TOLERANCE = 1e-3  # of learned scales, relative
-_SMALLEST_SCALE = 1e-3
-_COLUMNS_AT_ONCE = 64  # of the Jacobian
+_SAME_SCALE = 0.03  # relative: w_b is not sought anew for less
+_REACH = 5.0  # prior standard deviations of w_b in which its mode is sought
+_NODES = np.linspace(-3, 3, 9)  # around the mode of w_b, in rough standard deviations
 
 
 def fit_laplace(
@@ -49,7 +62,7 @@ def fit_laplace(
     model: BanditModel,
     batch: BanditBatch,
     *,
-    max_steps: int = 200,
+    max_steps: int = 500,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Put mode and curvature of the posterior into ``guide``, and learned scales into ``model``.
@@ -58,17 +71,22 @@ def fit_laplace(
         guide: filled in place.
         model: whose posterior it is.
         batch: all events.
-        max_steps: Gauss-Newton steps, at most.
+        max_steps: Gauss-Newton steps, at most, over all values of ``w_b`` that are tried.
         progress: whether to show a progress bar.
 
     Returns:
-        One row per step: ``epoch`` (the step), ``elbo`` (log joint density at the point, nats per event), ``seconds``,
-        ``learning_rate`` (the damping). ``attrs["exact_curvature"]`` tells whether the exact curvature was positive
-        definite; if not, the Gauss-Newton one is used.
+        One row per step: ``epoch`` (the step), ``elbo`` (log joint density at the point, nats per event; it rises while
+        ``w_b`` is held), ``seconds``, ``learning_rate`` (the damping). ``attrs["exact_curvature"]`` tells whether the
+        exact curvature was positive definite; if not, the Gauss-Newton one is used. ``attrs["log_evidence"]`` is
+        Laplace's approximation of the log probability of the clicks (given ``w_b``, where it was sought: jointly with
+        the density of ``w_b`` there).
 
     Raises:
         ValueError: for too many shared numbers, a kappa whose prior correlates items, a learned scale of a prior that
             is not normal, or a batch that propagates the uncertainty of omega.
+
+    Warns:
+        UserWarning: if ``max_steps`` were not enough.
     """
     if batch.interest_scale is not None:
         raise ValueError("guide 'laplace': takes omega at its mean; use omega='mean', or another guide for 'sample'")
@@ -79,294 +97,167 @@ def fit_laplace(
             f"{MOST_SHARED}. Use 'normal', 'matrix_normal' or 'low_rank'"
         )
     with pyro.get_param_store().scope():
-        posterior = _Posterior(guide, deepcopy(model).double(), batch)
-        rows: list[dict[str, float]] = []
-        start, bar = time.perf_counter(), tqdm(total=max_steps, desc="BLOB, Laplace", unit="step", disable=not progress)
-        damping, settled = 1e-3, 0
-        while len(rows) < max_steps and settled < 2:
-            damping, after, gain = posterior.step(damping)
-            change = posterior.update_scales()
-            settled = settled + 1 if gain < _TOLERANCE and change < _SCALE_TOLERANCE else 0
-            rows.append(
-                {
-                    "epoch": len(rows) + 1,
-                    "elbo": -after / batch.num_events,
-                    "seconds": time.perf_counter() - start,
-                    "learning_rate": damping,
-                }
-            )
-            bar.update()
-        bar.close()
-        if settled < 2:
-            warnings.warn(f"guide 'laplace': not converged after {max_steps} steps", stacklevel=2)
-        exact = posterior.finish(guide)
+        posterior = LogPosterior(guide, deepcopy(model).double(), batch)
+        with tqdm(total=max_steps, desc="BLOB, Laplace", unit="step", disable=not progress) as bar:
+            search = _Search(posterior, max_steps, bar)
+            law, exact = search.run()
+    if not search.settled:
+        warnings.warn(f"guide 'laplace': not converged after {max_steps} steps", stacklevel=2)
+    guide.take(law)
     for name in model.learned:
         parameter = getattr(model, f"{name}_unconstrained")
         parameter.data.copy_(posterior.scale(name).log())
-    history = pd.DataFrame(rows)
-    history.attrs.update(interrupted=False, exact_curvature=exact)
+    history = pd.DataFrame(search.rows)
+    history["elbo"] /= batch.num_events
+    history.attrs.update(interrupted=False, exact_curvature=exact, log_evidence=search.log_evidence)
     return history
 
 
-class _Posterior:
-    """The log posterior as a function of one vector: shared numbers, then kappa."""
+class _Search:
+    """Walks to the mode, with one number of the vector held where that is asked for."""
 
-    def __init__(self, guide: LaplaceGuide, model: BanditModel, batch: BanditBatch) -> None:
-        self.model, self.shapes = model, guide.shapes
-        self.num_own, self.num_shared = guide.num_own, guide.size - guide.num_own
-        self.theta = guide._start_loc.detach().double().clone().to(model.item_embedding.device)
-        with torch.no_grad():
-            self.features, self.first, self.events, self.clicks = _by_item(model, batch)
-        self._expanded: tuple[Tensor, ...] | None = None
-        self._check()
+    def __init__(self, posterior: LogPosterior, max_steps: int, bar: tqdm) -> None:
+        self.posterior, self.max_steps, self.bar = posterior, max_steps, bar
+        self.theta = posterior.start.clone()
+        self.held = posterior.layout[W_B].start if W_B in posterior.layout else None
+        self.rows: list[dict[str, float]] = []
+        self.settled = True
+        self.log_evidence = -math.inf
+        self._began = time.perf_counter()
 
-    def _check(self) -> None:
-        priors = self.model.site_priors()
-        kappa = priors.get(KAPPA)
-        if kappa is not None and not isinstance(kappa, Independent):
-            raise ValueError(f"guide 'laplace': kappa's prior must be independent over items, got {kappa!r}")
-        for name, site in self.model.learned.items():
-            base = getattr(priors.get(site), "base_dist", priors.get(site))
-            if not isinstance(base, Normal):
-                raise ValueError(f"guide 'laplace': learns the scale of normal priors only, and {name} is of {base!r}")
+    def run(self) -> tuple[ArrowNormal, bool]:
+        """The approximate posterior, and whether its curvature is the exact one."""
+        self.climb(_TOLERANCE if self.held is None else _ROUGH_TOLERANCE, learn=True)
+        if self.held is not None:
+            self.seek_held()
+        curvature, exact = self.curvature()
+        self.log_evidence = self.evidence()
+        if self.held is not None:
+            curvature = self.with_held(curvature, self.held)
+        law = curvature.normal(self.theta)
+        assert law is not None, "its factors have been positive definite"
+        return law, exact
 
-    # --- the story -----------------------------------------------------------------------------------------------
+    # --- the mode ------------------------------------------------------------------------------------------------
 
-    def sites(self, theta: Tensor) -> dict[str, Tensor]:
-        pieces = theta.split([shape.numel() for shape in self.shapes.values()])
-        return {name: piece.view(shape) for (name, shape), piece in zip(self.shapes.items(), pieces)}
+    def climb(self, tolerance: float, learn: bool = False) -> None:
+        """Go to the mode of all that is not held, and learned scales to their fixed point if asked for."""
+        damping, calm = 1e-9, 0
+        learn = learn and bool(self.posterior.model.learned)
+        self.settled = False
+        while len(self.rows) < self.max_steps:
+            damping, gain = self._step(damping)
+            change = self._learn() if learn else 0.0
+            calm = calm + 1 if gain < tolerance and change < _SCALE_TOLERANCE else 0
+            if calm > learn:  # a scale that has moved is given another look
+                self.settled = True
+                return
 
-    def _coefficients(self, theta: Tensor) -> Tensor:
-        return self.model.coefficients(self.sites(theta))  # P x F
-
-    def _shared_coefficients(self, shared: Tensor) -> Tensor:
-        return self._coefficients(torch.cat([shared, self.theta[self.num_shared :]]))
-
-    def _logits(self, coefficients: Tensor) -> Tensor:
-        item = self._item()
-        return (self.features * coefficients[item]).sum(-1)
-
-    def _item(self) -> Tensor:
-        sizes = torch.tensor(self.first, device=self.theta.device).diff()
-        return torch.arange(len(sizes), device=self.theta.device).repeat_interleave(sizes)
-
-    def log_prior(self, theta: Tensor) -> Tensor:
-        priors = self.model.site_priors()
-        values = [priors[name].log_prob(value) for name, value in self.sites(theta).items()]
-        return torch.stack(values).sum()
-
-    @torch.no_grad()
-    def objective(self, theta: Tensor | None = None) -> float:
-        """Negative log joint density."""
-        theta = self.theta if theta is None else theta
-        logits = self._logits(self._coefficients(theta))
-        log_likelihood = (self.clicks * logits - self.events * softplus(logits)).sum()
-        return -float(log_likelihood + self.log_prior(theta))
-
-    # --- steps ---------------------------------------------------------------------------------------------------
-
-    def step(self, damping: float) -> tuple[float, float, float]:
-        """One damped Gauss-Newton step downhill: the next damping, the new objective, and what it promised to gain."""
-        gradient, curvature = self.expansion()
-        before = self.objective()
+    def _step(self, damping: float) -> tuple[float, float]:
+        """One damped Gauss-Newton step downhill: the next damping, and what this one promised to gain."""
+        gradient, curvature = self._rest(*self.posterior.expansion(self.theta))
+        before, gain = self.posterior.objective(self.theta), 0.0
         while damping < 1e12:
             step = curvature.damped(damping).solve(gradient)
-            if step is not None:
-                after = self.objective(self.theta - step)
-                if after <= before:
-                    self.theta = self.theta - step
-                    return max(damping / 10, 1e-12), after, 0.5 * float(gradient @ step)
+            if step is not None and (after := self.posterior.objective(self.theta - step)) <= before:
+                self.theta, before, gain = self.theta - step, after, 0.5 * float(gradient @ step)
+                break
             damping = max(10 * damping, 1e-8)
-        return 1e-3, before, 0.0  # nowhere lower: this is the mode to the last digit
+        else:  # nowhere lower: this is the mode to the last digit
+            damping = 1e-3
+        seconds = time.perf_counter() - self._began
+        row = {"epoch": len(self.rows) + 1, "elbo": -before, "seconds": seconds, "learning_rate": damping}
+        self.rows.append(row)
+        self.bar.update()
+        return max(damping / 10, 1e-12), gain
 
-    def expansion(self, exact: bool = False) -> tuple[Tensor, _Arrow]:
-        """Gradient and curvature of the objective: Gauss-Newton's, which is positive definite, or the exact one."""
-        gradient, residual, shared_curvature, cross, own = self._events_expansion()
-        shared_curvature = shared_curvature.clone()
-        if exact:
-            shared = self.theta[: self.num_shared]
-            slope = torch.func.grad(lambda s: (residual * self._shared_coefficients(s)).sum())
-            shared_curvature -= _jacobian(slope, shared).detach()
-        self._add_prior_curvature(shared_curvature, exact)
-        theta = self.theta.clone().requires_grad_()
-        (prior_gradient,) = torch.autograd.grad(-self.log_prior(theta), theta)
-        own = own + self._own_prior_curvature(exact) if self.num_own else own
-        return gradient + prior_gradient, _Arrow(shared_curvature, cross, own)
+    def _learn(self) -> float:
+        law = self._rest(*self.posterior.expansion(self.theta))[1].normal(self.theta)
+        assert law is not None, "Gauss-Newton's curvature is positive definite"
+        return self.posterior.update_scales(self.theta, law.variance)
 
-    @torch.no_grad()
-    def _events_expansion(self) -> tuple[Tensor, ...]:
-        """The events' share; the same until the point moves, so that a change of scale costs nothing."""
-        if self._expanded is None or self._expanded[0] is not self.theta:
-            residual, moments = self._item_moments(self._coefficients(self.theta))
-            jacobian = _jacobian(self._shared_coefficients, self.theta[: self.num_shared])  # P x F x S
-            weighted = moments @ jacobian
-            curvature = jacobian.flatten(0, 1).mT @ weighted.flatten(0, 1)
-            one = self.model.embedding_dim  # the feature that is one: its coefficient is kappa's
-            own = slice(None) if self.num_own else slice(0)
-            gradient = -torch.cat([torch.einsum("pf,pfs->s", residual, jacobian), residual[own, one]])
-            cross, diagonal = weighted[own, one, :], moments[own, one, one]
-            self._expanded = (self.theta, gradient, residual, curvature, cross, diagonal)
-        return self._expanded[1:]
+    def _rest(self, gradient: Tensor, curvature: ArrowPrecision) -> tuple[Tensor, ArrowPrecision]:
+        """Of all that is not held."""
+        if self.held is None:
+            return gradient, curvature
+        gradient = gradient.clone()
+        gradient[self.held] = 0
+        return gradient, curvature.held(self.held)
 
-    def _item_moments(self, coefficients: Tensor) -> tuple[Tensor, Tensor]:
-        """Per item: sum of (click - probability) x, ``P x F``, and of the variance times x x', ``P x F x F``."""
-        logits = self._logits(coefficients)
-        probability = logits.sigmoid()
-        slack = (self.clicks - self.events * probability).unsqueeze(-1) * self.features
-        weighted = (self.events * probability * (1 - probability)).unsqueeze(-1) * self.features
-        size = self.features.shape[1]
-        residual = slack.new_zeros(len(self.first) - 1, size).index_add_(0, self._item(), slack)
-        moments = slack.new_zeros(len(self.first) - 1, size, size)
-        for item, (start, stop) in enumerate(zip(self.first, self.first[1:])):
-            if stop > start:
-                moments[item] = self.features[start:stop].mT @ weighted[start:stop]
-        return residual, moments
+    def curvature(self) -> tuple[ArrowPrecision, bool]:
+        """At the present point: the exact one if it is positive definite in what is not held, else Gauss-Newton's."""
+        gradient, exact = self.posterior.expansion(self.theta, exact=True)
+        if self._rest(gradient, exact)[1].factor() is not None:
+            return exact, True
+        return self.posterior.expansion(self.theta)[1], False
 
-    def _add_prior_curvature(self, curvature: Tensor, exact: bool) -> None:
-        priors, values, start = self.model.site_priors(), self.sites(self.theta), 0
-        for name, shape in self.shapes.items():
-            stop = start + shape.numel()
-            if stop <= self.num_shared:
-                curvature[start:stop, start:stop] += _prior_curvature(priors[name], values[name], exact)
-            start = stop
+    def evidence(self) -> float:
+        """Laplace's log probability of the clicks; with the density of what is held, where something is."""
+        rest = self._rest(self.theta, self.curvature()[0])[1]
+        log_det = rest.log_det()
+        assert log_det is not None, "its factor has been positive definite"
+        num_free = len(self.theta) - (self.held is not None)
+        return -self.posterior.objective(self.theta) - 0.5 * log_det + 0.5 * num_free * math.log(2 * math.pi)
 
-    def _own_prior_curvature(self, exact: bool) -> Tensor:
-        prior = self.model.site_priors()[KAPPA].base_dist
-        return _elementwise_curvature(prior, self.theta[self.num_shared :], exact)
+    # --- what scales others --------------------------------------------------------------------------------------
 
-    # --- what is learned, what is left ---------------------------------------------------------------------------
+    def seek_held(self) -> None:
+        """Move what is held to the mode of its marginal density, and learned scales to their fixed point there."""
+        assert self.held is not None
+        centre, spread = float(self.posterior.start[self.held]), float(self.posterior.spread[self.held])
+        low, high = centre - _REACH * spread, centre + _REACH * spread
+        for _ in range(10):
+            before = self._scales()
+            found = minimize_scalar(
+                self._negative_evidence, bounds=(low, high), method="bounded", options={"xatol": 0.05 * spread}
+            )
+            self._hold(float(found.x))
+            self.climb(_TOLERANCE, learn=True)
+            if torch.allclose(self._scales(), before, rtol=_SAME_SCALE):
+                break
+            low, high = max(low, found.x - spread), min(high, found.x + spread)
 
-    def scale(self, name: str) -> Tensor:
-        return getattr(self.model, name).detach()
+    def _scales(self) -> Tensor:
+        return self.theta.new_tensor([float(self.posterior.scale(name)) for name in self.posterior.model.learned])
 
-    def update_scales(self) -> float:
-        """Move each learned scale to MacKay's fixed point; the largest relative change."""
-        if not self.model.learned:
-            return 0.0
-        variance = self.expansion()[1].variance()
-        start, largest = 0, 0.0
-        by_site = {site: name for name, site in self.model.learned.items()}
-        for site, shape in self.shapes.items():
-            here = slice(start, start := start + shape.numel())
-            if site in by_site:
-                old = self.scale(by_site[site]).square()
-                known = (1 - variance[here] / old).clamp(min=0).sum()  # how many numbers the events have determined
-                new = (self.theta[here].square().sum() / known.clamp(min=1e-6)).clamp(old / 4, 4 * old)
-                new = new.sqrt().clamp(min=_SMALLEST_SCALE)
-                largest = max(largest, abs(float(new / old.sqrt()) - 1))
-                setattr(self.model, by_site[site], new)
-        return largest
+    def _negative_evidence(self, value: float) -> float:
+        self._hold(value)
+        self.climb(_ROUGH_TOLERANCE)
+        return -self.evidence()
 
-    def finish(self, guide: LaplaceGuide) -> bool:
-        """Fill the guide; whether the exact curvature could be used."""
-        arrow = self.expansion(exact=True)[1]
-        is_exact = arrow.factored() is not None
-        factors = arrow.factored() if is_exact else self.expansion()[1].factored()
-        assert factors is not None, "Gauss-Newton's curvature is positive definite"
-        for name, value in zip(("shared_scale_tril", "loading", "own_scale"), factors):
-            getattr(guide, name).copy_(value)
-        guide.loc.copy_(self.theta)
-        return is_exact
+    def _hold(self, value: float) -> None:
+        self.theta = self.theta.clone()
+        self.theta[self.held] = value
 
+    def with_held(self, curvature: ArrowPrecision, held: int) -> ArrowPrecision:
+        """The precision of what is held, and of all else given it, together.
 
-class _Arrow:
-    """A curvature: ``S x S``, ``M x S`` and the diagonal ``M``."""
+        The conditional mode moves with what is held by ``-H^-1 h``, where ``h`` is the column of the curvature between
+        the two. So the column stays what it is, and only the corner changes, to ``1 / variance + h' H^-1 h``.
+        """
+        rest = curvature.held(held)
+        column = curvature.column(held)
+        corner, column[held] = float(column[held]), 0.0
+        slope, law = rest.solve(column), rest.normal(self.theta)
+        assert slope is not None
+        assert law is not None
+        explained = float(column @ slope)
+        slope[held] = -1.0  # so that -slope is the direction in which the vector moves
+        guess = 1 / max(corner - explained, float(self.posterior.spread[held]) ** -2)
+        values = []
+        for node in (math.sqrt(guess) * _NODES).tolist():
+            point = self.theta - node * slope
+            within = self.posterior.expansion(point)[1].held(held).expected_square(law)
+            values.append(self.posterior.objective(point) + 0.5 * within)
+        curve = CubicSpline(_NODES, values)
+        fine = np.linspace(_NODES[0], _NODES[-1], 241)
 
-    def __init__(self, shared: Tensor, cross: Tensor, own: Tensor) -> None:
-        self.shared, self.cross, self.own = shared, cross, own
+        def divergence(log_scale: float) -> float:
+            """``KL(q | p)`` up to a constant, if this is the standard deviation of what is held."""
+            weights = np.exp(-0.5 * (fine / math.exp(log_scale)) ** 2)
+            return float(np.average(curve(fine), weights=weights)) - log_scale
 
-    def damped(self, damping: float) -> _Arrow:
-        """With its diagonal enlarged by a fraction of itself."""
-        diagonal = self.shared.diagonal()
-        return _Arrow(self.shared + damping * diagonal.diag(), self.cross, (1 + damping) * self.own)
-
-    def _schur(self) -> Tensor | None:
-        """Cholesky factor of the shared curvature when kappa is eliminated."""
-        if not (self.own > 0).all():
-            return None
-        factor, info = torch.linalg.cholesky_ex(self.shared - self.cross.mT @ (self.cross / self.own.unsqueeze(-1)))
-        return None if int(info) else factor
-
-    def solve(self, gradient: Tensor) -> Tensor | None:
-        """The Newton step, or None where the curvature is not positive definite."""
-        factor = self._schur()
-        if factor is None:
-            return None
-        shared, own = gradient.split([len(self.shared), len(self.own)])
-        right = shared - self.cross.mT @ (own / self.own)
-        step = torch.cholesky_solve(right.unsqueeze(-1), factor).squeeze(-1)
-        return torch.cat([step, (own - self.cross @ step) / self.own])
-
-    def factored(self) -> tuple[Tensor, Tensor, Tensor] | None:
-        """The inverse, as `ArrowNormal` takes it: shared factor, loading, own scale."""
-        factor = self._schur()
-        if factor is None:
-            return None
-        covariance = torch.cholesky_inverse(factor)
-        shared = torch.linalg.cholesky(covariance)
-        return shared, -(self.cross @ shared) / self.own.unsqueeze(-1), self.own.rsqrt()
-
-    def variance(self) -> Tensor:
-        """Diagonal of the inverse."""
-        factors = self.factored()
-        assert factors is not None, "Gauss-Newton's curvature is positive definite"
-        shared, loading, scale = factors
-        return torch.cat([shared.square().sum(-1), loading.square().sum(-1) + scale.square()])
-
-
-def _by_item(model: BanditModel, batch: BanditBatch) -> tuple[Tensor, list[int], Tensor, Tensor]:
-    """Events of one context and one action as one, sorted by action.
-
-    Returns:
-        Features of each, ``G x F``; where each item's begin, ``P + 1``; how many events and how many clicks, ``G``.
-    """
-    assert batch.reward is not None, "there are clicks to learn from"
-    num_contexts = len(batch.interest)
-    pair, group = torch.unique(batch.action * num_contexts + batch.context, return_inverse=True)
-    ones = torch.ones_like(batch.reward, dtype=torch.float64)
-    counts = ones.new_zeros(len(pair))
-    events, clicks = counts.index_add(0, group, ones), counts.index_add(0, group, batch.reward.double())
-    context, action = pair % num_contexts, pair // num_contexts
-    interest = batch.interest.double()[context]
-    parts = [interest, interest.new_ones(len(pair), 1)]
-    if model.num_covariates:
-        assert batch.covariates is not None, "BLOB.batch has asked for them"
-        parts.append(batch.covariates.double()[context])
-    first = torch.searchsorted(action, torch.arange(model.num_items + 1, device=action.device))
-    return torch.cat(parts, -1), first.tolist(), events, clicks
-
-
-def _jacobian(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Derivatives of ``function`` by each number of ``x``, along a last dimension; forward mode, some at a time."""
-
-    def along(direction: Tensor) -> Tensor:
-        tangent = torch.func.jvp(function, (x,), (direction,))[1]
-        return tangent + 0 * direction.sum()  # of a linear function's slope, vmap would lose the batch dimension
-
-    directions = torch.eye(len(x), dtype=x.dtype, device=x.device)
-    with warnings.catch_warnings():  # torch scripts its own forward-mode rules, and warns of scripting
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return torch.vmap(along, out_dims=-1, chunk_size=_COLUMNS_AT_ONCE)(directions)
-
-
-def _prior_curvature(prior: TorchDistribution, value: Tensor, exact: bool) -> Tensor:
-    if isinstance(prior, MatrixNormal):
-        row, column = torch.cholesky_inverse(prior.row_scale_tril), torch.cholesky_inverse(prior.column_scale_tril)
-        return torch.kron(row, column)
-    base: Any = prior.base_dist if isinstance(prior, Independent) else prior
-    if isinstance(prior, Independent) or value.dim() == 0:
-        return _elementwise_curvature(base, value, exact).flatten().diag()
-    curvature = -torch.func.hessian(prior.log_prob)(value).reshape(value.numel(), value.numel())
-    if exact:
-        return curvature
-    eigenvalues, vectors = torch.linalg.eigh(curvature)
-    return vectors * eigenvalues.clamp(min=0) @ vectors.mT
-
-
-def _elementwise_curvature(prior: TorchDistribution, value: Tensor, exact: bool) -> Tensor:
-    """``-d^2 log p / d x^2`` of independent numbers; of heavy tails it may be negative, which no step may rely on."""
-    x = value.detach().clone().requires_grad_()
-    with torch.enable_grad():
-        (first,) = torch.autograd.grad(prior.log_prob(x).sum(), x, create_graph=True)
-        (second,) = torch.autograd.grad(first.sum(), x) if first.requires_grad else (torch.zeros_like(x),)
-    return -second if exact else (-second).clamp(min=0)
+        best = minimize_scalar(divergence, bounds=(-3.0, 0.3), method="bounded")
+        shared = curvature.shared.clone()
+        shared[held, held] = math.exp(-2 * best.x) / guess + explained
+        return replace(curvature, shared=shared)

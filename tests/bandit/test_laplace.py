@@ -1,11 +1,14 @@
 """Laplace's approximation against brute force, and against draws."""
 
+import math
 from copy import deepcopy
+from dataclasses import replace
 
 import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
+from torch.nn.functional import softplus
 
 from blob_pyro import BLOB, BanditPriors, Learned
 from blob_pyro.guides import make_guide
@@ -21,7 +24,7 @@ from blob_pyro.models import (
     StudentTKappa,
     UserCovariates,
 )
-from blob_pyro.models.sites import KAPPA, W_A, W_C
+from blob_pyro.models.sites import KAPPA, W_A, W_B, W_C
 
 P, K, C, N = 5, 2, 8, 400
 
@@ -59,22 +62,92 @@ def log_joint(model, guide, batch, theta):
     return poutine.trace(poutine.condition(model, data=values)).get_trace(batch).log_prob_sum()
 
 
+@pytest.mark.parametrize("held", [False, True], ids=["w_b fixed", "w_b at its marginal's mode"])
 @pytest.mark.parametrize("name", PRIORS)
-def test_mode_and_curvature_are_those_of_the_log_joint(name, batch):
+def test_mode_and_curvature_are_those_of_the_log_joint(name, held, batch):
+    """Of all numbers; given ``w_b``, where that has a prior."""
     psi = torch.randn(P, K, dtype=torch.float64) * torch.tensor([0.4, 1.5])
-    model = BanditModel(psi, PRIORS[name], torch.randn(P, dtype=torch.float64))
+    priors = PRIORS[name] if held else replace(PRIORS[name], w_b=0.3)
+    model = BanditModel(psi, priors, torch.randn(P, dtype=torch.float64))
     guide = make_guide("laplace", model)
     history = fit_laplace(guide, model, batch, progress=False)
     assert history.attrs["exact_curvature"]
-    assert history.elbo.is_monotonic_increasing
+    assert held or history.elbo.is_monotonic_increasing
     theta = guide.loc.clone().requires_grad_()
     log_density = log_joint(model, guide, batch, theta)
     (gradient,) = torch.autograd.grad(log_density, theta)
     curvature = -torch.autograd.functional.hessian(lambda t: log_joint(model, guide, batch, t), guide.loc)
-    covariance = torch.linalg.inv(curvature)
-    assert (gradient.abs() < 3e-3 * curvature.diagonal().sqrt()).all()
+    precision = torch.linalg.inv(guide.joint().covariance_matrix)
+    free = torch.arange(guide.size) != (list(guide.shapes).index(W_B) if held else -1)
+    scale = curvature.diagonal()[free].sqrt()
+    assert (gradient[free].abs() < 3e-3 * scale).all()
     assert history.elbo.iloc[-1] == pytest.approx(log_density.item() / N)
-    assert torch.allclose(guide.joint().covariance_matrix, covariance, rtol=2e-3, atol=1e-6)
+    found, expected = (matrix[free] / scale.unsqueeze(-1) for matrix in (precision, curvature))
+    assert torch.allclose(found, expected, rtol=2e-3, atol=1e-4)  # the rows between w_b and the rest, too
+
+
+def test_evidence_is_the_integral(batch):
+    """Two numbers of unequal spread, by quadrature on a grid."""
+    psi = torch.randn(P, K, dtype=torch.float64) * torch.tensor([0.4, 1.5])
+    model = BanditModel(psi, BanditPriors(w_a=dist.Normal(0.5, 0.04), w_b=-6.0, kappa=0.0, zeta=0.0))
+    guide = make_guide("laplace", model)
+    found = fit_laplace(guide, model, batch, progress=False).attrs["log_evidence"]
+    spread = guide.joint().variance.sqrt()
+    assert max(spread) > 2 * min(spread)
+    steps = torch.linspace(-8, 8, 81).double()
+    points = guide.loc + torch.cartesian_prod(steps, steps) * spread
+    with torch.no_grad():
+        values = torch.stack([log_joint(model, guide, batch, point) for point in points])
+    exact = values.logsumexp(0) + 2 * math.log(16 / 80) + spread.log().sum()
+    assert found == pytest.approx(exact.item(), abs=0.02)
+
+
+@pytest.mark.parametrize("strength", [0.3, 2.0], ids=["no deviation", "a clear deviation"])
+def test_w_b_is_where_its_marginal_is_not_the_joint_mode(strength):
+    """Against its marginal density with zeta integrated out by draws from the prior."""
+    torch.manual_seed(1)
+    size, num_items = 2, 6
+    psi = torch.randn(num_items, size).double() * torch.tensor([0.4, 1.0])
+    prior = dist.Normal(-1.0, 1.0)
+    model = BanditModel(psi, BanditPriors(w_a=-1.0, w_b=prior, w_c=-0.5, kappa=0.0))
+    contexts, action = torch.randn(6, size).double(), torch.arange(600) % num_items
+    context = (torch.arange(600) // num_items) % 6
+    batch = BanditBatch(contexts, context, action, None, 600)
+    truth = {"w_b": torch.tensor(strength).expm1().log().double(), "zeta": torch.randn(size, size).double()}
+    batch = replace(batch, reward=torch.bernoulli(model.logit(truth, batch).sigmoid()))
+    guide = make_guide("laplace", model)
+    fit_laplace(guide, model, batch, progress=False)
+    q = guide.joint()
+
+    draws, grid = torch.randn(40_000, size, size).double(), torch.linspace(-5, 5, 101).double()
+    deviation = torch.einsum("pi,sij,cj->scp", psi, draws, contexts @ model.whitening)
+    affinity = softplus(torch.tensor(-1.0)) * contexts @ psi.mT
+    clicks, shown = (
+        torch.zeros(6, num_items).double().index_put((context, action), w, accumulate=True)
+        for w in (batch.reward, torch.ones(600).double())
+    )
+    log_marginal = []
+    for w_b in grid:
+        logits = affinity + softplus(w_b) * deviation - 0.5
+        log_likelihood = (clicks * logits - shown * softplus(logits)).sum((1, 2))
+        log_marginal.append(log_likelihood.logsumexp(0) + prior.log_prob(w_b))
+    weights = torch.stack(log_marginal).softmax(0)
+    mean = (weights * grid).sum()
+    spread = (weights * (grid - mean).square()).sum().sqrt()
+    assert abs(q.mean[0] - mean) < 0.25 * spread
+    assert 0.4 * spread < q.variance[0].sqrt() < 1.2 * spread
+
+    theta = guide.loc.clone().requires_grad_()
+    optimizer = torch.optim.LBFGS([theta], max_iter=500, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimizer.zero_grad()
+        loss = -log_joint(model, guide, batch, theta)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    assert theta[0] > mean + 0.5 * spread, "the trap is there"
 
 
 def test_learned_scale_maximises_the_evidence(batch):
