@@ -98,12 +98,17 @@ class BLO:
         self.covariance = covariance
         self.bound: Bound | None = BOUNDS[bound]() if isinstance(bound, str) else bound
         self.items = Vocabulary.numbered(num_items)
-        self.fitted = False
+        self.fits: list[dict[str, Any]] = []
         self.model = OrganicModel(num_items, embedding_dim, priors, sparse)
         if isinstance(encoder, str):
             encoder = ENCODERS[encoder](num_items, embedding_dim, covariance=covariance, sparse=sparse)
         items = ItemGuide(self.model) if self.model.priors.inference == "posterior" else None
         self.guide = AmortizedGuide(encoder, items)
+
+    @property
+    def fitted(self) -> bool:
+        """Whether there has been a fit; ``fits`` has the settings of each."""
+        return bool(self.fits)
 
     @property
     def device(self) -> torch.device:
@@ -190,7 +195,7 @@ class BLO:
                 progress=progress,
                 description="BLO",
             )
-        self.fitted = True
+        self.fits = [training.record("fit", seed, len(data))] if len(history) else []
         return history
 
     def user_posterior(self, histories: Histories | Any, method: str = "encoder", **options: Any) -> TorchDistribution:
@@ -375,7 +380,7 @@ class BLO:
                 **{name: _normal_to_json(getattr(priors, name)) for name in ("item_embedding", "item_intercept")},
                 "inference": priors.inference,
             },
-            "fitted": self.fitted,
+            "fits": self.fits,
             "items": storage.vocabulary_to_json(self.items),
         }
 
@@ -394,7 +399,7 @@ class BLO:
             sparse=config["sparse"],
         )
         blo.bound = _bound_from_json(config["bound"])
-        blo.fitted = config["fitted"]
+        blo.fits = config["fits"]
         blo.items = storage.vocabulary_from_json(config["items"])
         return blo
 

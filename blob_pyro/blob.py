@@ -73,13 +73,18 @@ class BLOB:
         self.blo, self.omega = blo, omega
         self.guide_name = guide if isinstance(guide, str) else None
         self._recipe = guide
-        self.fitted = False
+        self.fits: list[dict[str, Any]] = []
         self._build(priors, jitter)
 
     def _build(self, priors: BanditPriors | None, jitter: float) -> None:
         self.model = BanditModel(self.blo.model.item_embedding, priors, self.blo.model.item_intercept, jitter)
         self.guide = make_guide(self._recipe, self.model)
         self._start = {name: _copy(module) for name, module in self._modules().items()}
+
+    @property
+    def fitted(self) -> bool:
+        """Whether there has been a fit; ``fits`` has the settings of it and of every update since."""
+        return bool(self.fits)
 
     @property
     def items(self) -> Vocabulary:
@@ -136,7 +141,7 @@ class BLOB:
         seed: int = 0,
         num_epochs: int | None = None,
         batch_size: int = 4096,
-        learning_rate: float = 0.03,
+        learning_rate: float | None = None,
         covariates: Tensor | None = None,
         checkpoint: str | Path | None = None,
         device: torch.device | str | None = None,
@@ -149,7 +154,8 @@ class BLOB:
             seed: of the order of events and of the noise; the same seed gives the same fit.
             num_epochs: passes over the events; default 40, or more where that is fewer than 1,000 steps.
             batch_size: events per step.
-            learning_rate: peak of Adam's one-cycle schedule.
+            learning_rate: peak of Adam's one-cycle schedule; default the guide's own ``learning_rate`` if it has one
+                (0.1 for independent sites), else 0.03.
             covariates: see `batch`.
             checkpoint: a file, written after every epoch of SVI: if it is there, the fit goes on from it, to the same
                 floats as if it had never stopped.
@@ -171,7 +177,9 @@ class BLOB:
         log.require_contrast()
         for name, module in self._modules().items():
             module.load_state_dict(self._start[name])
-        return self._fit(batch, seed, num_epochs, batch_size, learning_rate, checkpoint, progress)
+        self.fits = []
+        settings = {"call": "fit", "seed": seed}
+        return self._fit(batch, settings, num_epochs, batch_size, learning_rate, checkpoint, progress)
 
     def update(
         self,
@@ -181,7 +189,7 @@ class BLOB:
         seed: int = 0,
         num_epochs: int | None = None,
         batch_size: int = 4096,
-        learning_rate: float = 0.03,
+        learning_rate: float | None = None,
         covariates: Tensor | None = None,
         progress: bool = True,
     ) -> pd.DataFrame:
@@ -209,30 +217,37 @@ class BLOB:
         if not self.fitted:
             raise ValueError("update: the model is not fitted; call fit(log) first")
         batch = self.batch(log, covariates)
-        device = self.device
+        device, before = self.device, (self.model, self.guide, self._start)
         self._build(next_priors(self.model, self.posterior(), forgetting), self.model.jitter)
         self.to(device)
-        return self._fit(batch, seed, num_epochs, batch_size, learning_rate, None, progress)
+        settings = {"call": "update", "seed": seed, "forgetting": forgetting}
+        history = self._fit(batch, settings, num_epochs, batch_size, learning_rate, None, progress)
+        if not len(history):
+            self.model, self.guide, self._start = before
+        return history
 
     def _fit(
         self,
         batch: BanditBatch,
-        seed: int,
+        settings: dict[str, Any],
         num_epochs: int | None,
         batch_size: int,
-        learning_rate: float,
+        learning_rate: float | None,
         checkpoint: str | Path | None,
         progress: bool,
     ) -> pd.DataFrame:
         if num_epochs is None:
             steps = -(-len(batch) // batch_size)
             num_epochs = max(40, -(-1000 // steps))
+        if learning_rate is None:
+            learning_rate = getattr(self.guide, "learning_rate", 0.03)
         # A guide of the user's own may count its calls, which a recorded step would not notice.
         capture: Literal["auto", False] = "auto" if self.guide_name is not None else False
         training = Training(num_epochs, batch_size, learning_rate, capture=capture)
-        with seeded(seed, self.device):
+        with seeded(settings["seed"], self.device):
             history = fit_guide(self.guide, self.model, batch, training, progress=progress, checkpoint=checkpoint)
-        self.fitted = True
+        if len(history):  # not interrupted at once
+            self.fits = [*self.fits, training.record(**settings, num_rows=len(batch))]
         return history
 
     def posterior(self) -> dict[str, TorchDistribution]:
@@ -401,7 +416,7 @@ class BLOB:
             "omega": self.omega,
             "jitter": self.model.jitter,
             "priors": priors,
-            "fitted": self.fitted,
+            "fits": self.fits,
             "blo": self.blo._config(),
         }
         storage.save(path, config, self._all_modules())
@@ -439,7 +454,7 @@ class BLOB:
         if isinstance(blob.guide, DrawsGuide):
             blob.guide = DrawsGuide(blob.model, config["num_draws"])
         storage.restore(blob._all_modules(), state, path)
-        blob.fitted = config["fitted"]
+        blob.fits = config["fits"]
         return blob.to(default_device(device))
 
     def _folded_posterior(self) -> dict[str, TorchDistribution] | None:

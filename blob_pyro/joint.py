@@ -99,6 +99,7 @@ class JointBLOB(BLOB):
         with seeded(seed, self.device):
             history = train(model, guide, elbo, batch, training, progress=progress, description="BLOB, jointly")
         model.settle()
+        self.fits = [*self.fits, training.record("fit_jointly", seed, len(batch))]
         return history
 
 

@@ -22,7 +22,7 @@ from blob_pyro.data import Vocabulary
 
 __all__ = ["load", "restore", "save"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 CONFIG, STATE = "config.json", "state.safetensors"
 
 

@@ -156,8 +156,8 @@ SPOILED = {
     "cut short": (lambda p: damage(p, CONFIG, b'{"schema_ver'), "is damaged"),
     "state": (lambda p: damage(p, STATE, b"nonsense"), "is damaged"),
     "schema": (
-        lambda p: damage(p, CONFIG, (p / CONFIG).read_bytes().replace(b'"schema_version": 1', b'"schema_version": 9')),
-        "has schema version 9, written by blob-pyro .* which reads 1",
+        lambda p: damage(p, CONFIG, (p / CONFIG).read_bytes().replace(b'"schema_version": 2', b'"schema_version": 9')),
+        "has schema version 9, written by blob-pyro .* which reads 2",
     ),
     "class": (
         lambda p: damage(p, CONFIG, (p / CONFIG).read_bytes().replace(b'"class": "BLOB"', b'"class": "Other"')),

@@ -55,6 +55,9 @@ class NormalGuide(PyroModule):
         model: whose sites it covers.
     """
 
+    learning_rate = 0.1
+    """What its fits start from: local reparameterisation leaves it little noise."""
+
     def __init__(self, model: BanditModel) -> None:
         super().__init__(f"bandit_guide_{next(_number)}")  # unique: Pyro's parameter store is global
         self._event_dims: dict[str, int] = {}

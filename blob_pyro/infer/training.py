@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +57,10 @@ class Training:
         ):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name}: expected one of {known}, got {getattr(self, name)!r}")
+
+    def record(self, call: str, seed: int, num_rows: int, **more: Any) -> dict[str, Any]:
+        """What a saved model says of a fit: JSON that is enough to fit it again, given the same rows."""
+        return {"call": call, "seed": seed, "num_rows": num_rows, **asdict(self), **more}
 
 
 def make_optimizers(

@@ -40,7 +40,7 @@ def test_two_updates_are_one_fit(blo, log):
         12, log.view_user, log.view_time, log.view_item, log.user, log.time, log.action, reward
     )  # fmt: skip
     priors = BanditPriors(w_a=-20.0, w_b=-20.0, w_c=-2.0, zeta=0.0, kappa_scale=1.0)
-    fit = {"num_epochs": 300, "batch_size": 8192, "progress": False}
+    fit = {"num_epochs": 1500, "batch_size": 8192, "progress": False}
     first = torch.arange(log.num_impressions) % 2 == 0
     whole, halves = BLOB(blo, priors=priors), BLOB(blo, priors=priors)
     whole.fit(log, device="cpu", **fit)
@@ -87,7 +87,7 @@ def test_every_guide_comes_back_and_plays(blo, log, guide, tmp_path):
     if guide == "nuts":  # draws need no sampler to be saved
         blob.guide = DrawsGuide(blob.model, 20)
         blob.guide.fill({n: torch.randn(20, *d.event_shape) for n, d in blob.model.site_priors().items()})
-        blob.fitted = True
+        blob.fits = [{"call": "fit"}]
     else:
         blob.fit(log, device="cpu", **QUICK)
     blob.save(tmp_path / "model")
@@ -268,3 +268,37 @@ def test_rank_deficient_embeddings(log):
     blob = BLOB(blo, jitter=1e-6)
     blob.fit(log, device="cpu", **QUICK)
     assert torch.isfinite(blob.scores(HISTORIES)).all()
+
+
+def test_a_saved_model_says_how_it_was_fitted(blo, log, tmp_path):
+    blob = BLOB(blo)
+    assert not blob.fitted
+    blob.fit(log, seed=5, num_epochs=3, batch_size=1000, progress=False, device="cpu")
+    blob.update(log, seed=6, forgetting=0.5, num_epochs=2, learning_rate=0.02, progress=False)
+    blob.save(tmp_path / "model")
+    fits = BLOB.load(tmp_path / "model", device="cpu").fits
+    assert fits == blob.fits
+    assert [(f["call"], f["seed"], f["num_epochs"], f["batch_size"], f["learning_rate"]) for f in fits] == [
+        ("fit", 5, 3, 1000, 0.1),
+        ("update", 6, 2, 4096, 0.02),
+    ]
+    assert fits[0]["num_rows"] == log.num_impressions
+    assert blob.blo.fits[0]["call"] == "fit"
+
+
+def test_an_update_that_is_stopped_at_once_leaves_the_model_as_it_was(blo, log, monkeypatch):
+    blob = BLOB(blo)
+    blob.fit(log, num_epochs=3, progress=False, device="cpu")
+    before = blob.scores(HISTORIES)
+
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("blob_pyro.infer.svi._Run.epoch", stop)
+    with pytest.warns(UserWarning, match="interrupted"):
+        blob.update(log, num_epochs=3, progress=False)
+    assert torch.equal(blob.scores(HISTORIES), before)
+    assert len(blob.fits) == 1
+    with pytest.warns(UserWarning, match="interrupted"):
+        blob.fit(log, num_epochs=3, progress=False, device="cpu")
+    assert not blob.fitted

@@ -87,7 +87,7 @@ def test_what_it_refuses(blo, warm, log):
     laplace = BLOB(blo, "laplace", BanditPriors(kappa_scale=0.3))
     sampled = BLOB(blo, omega="sample")
     for blob in (normalised, laplace, sampled):
-        blob.fitted = True
+        blob.fits = [{"call": "fit"}]
     with pytest.raises(ValueError, match="normalize_embeddings: a Psi that is trained"):
         JointBLOB(normalised)
     with pytest.raises(ValueError, match="guide 'laplace' has nothing for SVI to train"):
