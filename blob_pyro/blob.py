@@ -195,7 +195,9 @@ class BLOB:
     ) -> pd.DataFrame:
         """Learn from *new* events: the posterior becomes the prior.
 
-        Learned scales stay where they are. A guide given as an instance goes on from where it is; others start anew.
+        What the guide correlates stays correlated: after "low_rank", "full" and "laplace" the prior is one Gaussian
+        over all sites, `BanditPriors.vector`. Learned scales stay where they are. A guide given as an instance goes on
+        from where it is; others start anew.
 
         Args:
             log: events that the model has not seen, over the same catalogue.
@@ -374,7 +376,7 @@ class BLOB:
         interest, _ = self._interest(contexts)
         rows = self._covariates(covariates, len(contexts), "the number of histories")
         with seeded(seed, self.device), torch.no_grad():
-            draws = {name: d.sample((num_samples,)) for name, d in self.model.site_priors().items()}
+            draws = self.model.prior_draws(num_samples)
             return torch.sigmoid(linear_features(interest, rows) @ self._coefficients(draws).mT)
 
     @property
@@ -394,7 +396,7 @@ class BLOB:
         """
         with seeded(seed, self.device), torch.no_grad():
             posterior = self.sample(num_samples)
-            prior = {name: d.sample((num_samples,)) for name, d in self.model.site_priors().items()}
+            prior = self.model.prior_draws(num_samples)
         return to_inference_data({"posterior": posterior, "prior": prior}, list(self.items.ids))
 
     def save(self, path: str | Path) -> None:

@@ -95,11 +95,7 @@ class ArrowNormal(TorchDistribution):
         """Log density, ``batch_shape``."""
         if self._validate_args:
             self._validate_sample(value)
-        difference = (value - self.loc).unsqueeze(-1)
-        shared, own = difference[..., : self.num_shared, :], difference[..., self.num_shared :, :]
-        z = torch.linalg.solve_triangular(self.shared_scale_tril, shared, upper=False)
-        residual = (own - self.loading @ z).squeeze(-1) / self.scale
-        quadratic = z.square().sum((-2, -1)) + residual.square().sum(-1)
+        quadratic = self.whiten(value - self.loc).square().sum(-1)
         return -0.5 * (quadratic + self.event_shape[0] * math.log(2 * math.pi)) - self._half_log_det
 
     @property
@@ -124,6 +120,21 @@ class ArrowNormal(TorchDistribution):
         factor = torch.cat([self.shared_scale_tril, self.loading], -2)
         own = torch.nn.functional.pad(self.scale.square(), (self.num_shared, 0))
         return factor @ factor.mT + own.diag_embed()
+
+    @property
+    def precision_diagonal(self) -> Tensor:
+        """Diagonal of the inverse of the covariance, ``batch_shape x (S + M)``."""
+        identity = torch.eye(self.num_shared, dtype=self.loc.dtype, device=self.loc.device)
+        own = self.scale.square().reciprocal()
+        inner = identity + self.loading.mT @ (own.unsqueeze(-1) * self.loading)
+        inverse = torch.linalg.solve_triangular(self.shared_scale_tril, identity, upper=False)
+        return torch.cat([(inverse * (inner @ inverse)).sum(-2), own], -1)
+
+    def whiten(self, deviation: Tensor) -> Tensor:
+        """The standard normal numbers behind deviations from ``loc``, ``... x (S + M)``."""
+        shared, own = deviation[..., : self.num_shared], deviation[..., self.num_shared :]
+        z = torch.linalg.solve_triangular(self.shared_scale_tril, shared.unsqueeze(-1), upper=False).squeeze(-1)
+        return torch.cat([z, (own - (self.loading @ z.unsqueeze(-1)).squeeze(-1)) / self.scale], -1)
 
     def entropy(self) -> Tensor:
         """Differential entropy in nats, ``batch_shape``."""

@@ -88,6 +88,20 @@ def _(joint: ArrowNormal, loading: Tensor, column: int) -> TorchDistribution | N
     return ArrowNormal(loc, joint.shared_scale_tril, own, joint.scale, validate_args=False)
 
 
+@register_kl(ArrowNormal, ArrowNormal)
+@register_kl(dist.MultivariateNormal, ArrowNormal)
+@register_kl(dist.LowRankMultivariateNormal, ArrowNormal)
+def _kl_arrow(q: TorchDistribution, p: ArrowNormal) -> Tensor:
+    """Of one Gaussian vector from another, both without batch dimensions."""
+    if q.batch_shape or p.batch_shape:
+        raise NotImplementedError(f"no closed form of KL({q} || {p}) with batch dimensions")
+    loc, factor, scale = factors(q)
+    quadratic = p.whiten(torch.cat([(loc - p.loc).unsqueeze(0), factor.mT])).square().sum()
+    if scale is not None:
+        quadratic = quadratic + (p.precision_diagonal * scale.square()).sum()
+    return 0.5 * quadratic - p.log_prob(p.loc) - q.entropy()
+
+
 class _AnalyticEntropy:
     """An ELBO meets the entropy in closed form instead of at the draw."""
 

@@ -15,12 +15,9 @@ from blob_pyro.distributions.arrow_normal import ArrowNormal
 from blob_pyro.distributions.joint_normal import JointPart, with_analytic_entropy
 from blob_pyro.guides.bandit import START, scale_tril, start_at
 from blob_pyro.models import BanditBatch, BanditModel
-from blob_pyro.models.sites import KAPPA
+from blob_pyro.models.sites import JOINT, KAPPA
 
 __all__ = ["JOINT", "FullGuide", "JointGuide", "LaplaceGuide", "LowRankGuide"]
-
-JOINT = "joint"
-"""The auxiliary site of the whole vector."""
 
 MOST_NUMBERS = 5_000
 """A full covariance of more is refused: its factor alone is 100 MB, its gradient and Adam's state three times that."""
@@ -40,8 +37,10 @@ class JointGuide(PyroModule):
     def __init__(self, model: BanditModel) -> None:
         super().__init__(f"bandit_guide_{next(_number)}")  # unique: Pyro's parameter store is global
         priors = model.site_priors()
-        self.order = list(priors)
-        names = sorted(priors, key=lambda name: name == KAPPA)  # stable
+        self.order, self._prior = list(priors), model.vector_prior
+        self.is_auxiliary = self._prior is None
+        """Whether the vector is the guide's own affair, and not a site of the model, which has a prior for it."""
+        names = sorted(priors, key=lambda name: name == KAPPA) if self._prior is None else self._prior.shapes  # stable
         self.shapes = {name: Size(priors[name].event_shape) for name in names}
         self.num_own = self.shapes[KAPPA].numel() if KAPPA in priors else 0
         starts = [start_at(priors[name]) for name in names]
@@ -59,7 +58,7 @@ class JointGuide(PyroModule):
     def forward(self, batch: BanditBatch | None = None) -> dict[str, Tensor]:
         """Draw the vector and deal it out; the batch is not needed."""
         joint = self.joint()
-        draw = pyro.sample(JOINT, with_analytic_entropy(joint), infer={"is_auxiliary": True})
+        draw = pyro.sample(JOINT, with_analytic_entropy(joint), infer={"is_auxiliary": self.is_auxiliary})
         return {name: pyro.sample(name, part) for name, part in self.parts(draw, joint).items()}
 
     def parts(self, draw: Tensor, joint: TorchDistribution) -> dict[str, JointPart]:
@@ -81,13 +80,20 @@ class LowRankGuide(JointGuide):
 
     def __init__(self, model: BanditModel, rank: int | None = None) -> None:
         super().__init__(model)
-        rank = min(20, max(1, round(self.size**0.5))) if rank is None else rank
+        prior = None if self._prior is None else self._prior.law
+        usual = min(20, max(1, round(self.size**0.5)))
+        if isinstance(prior, dist.LowRankMultivariateNormal):
+            usual = prior.cov_factor.shape[-1]
+        rank = usual if rank is None else rank
         if not 1 <= rank <= self.size:
             raise ValueError(f"rank: must lie between 1 and {self.size}, got {rank}")
         self.loc = PyroParam(self._start_loc)
         self.scale = PyroParam(START * self._start_scale, constraints.positive)
         spread = torch.randn(self.size, rank, generator=torch.Generator().manual_seed(0)).to(self._start_loc)
         self.factor = PyroParam(0.1 * spread / rank**0.5)
+        if isinstance(prior, dist.LowRankMultivariateNormal) and rank == prior.cov_factor.shape[-1]:
+            self.scale = prior.cov_diag.sqrt()  # from what is known already
+            self.factor = prior.cov_factor / prior.cov_diag.sqrt().unsqueeze(-1)
 
     def joint(self) -> TorchDistribution:
         """See `JointGuide.joint`."""
@@ -115,12 +121,17 @@ class FullGuide(JointGuide):
         self.loc = PyroParam(self._start_loc)
         self.scale = PyroParam(START * self._start_scale, constraints.positive)
         self.lower = PyroParam(self._start_loc.new_zeros(self.size * (self.size - 1) // 2))
+        if self._prior is not None:
+            self.start_from(self._prior.law)
 
-    def start_from(self, law: ArrowNormal) -> None:
+    def start_from(self, law: TorchDistribution) -> None:
         """Take a law of the same vector as the start."""
-        tril = torch.linalg.cholesky(law.covariance_matrix.double()).to(law.loc)
+        if isinstance(law, dist.MultivariateNormal):
+            tril = law.scale_tril
+        else:
+            tril = torch.linalg.cholesky(law.covariance_matrix.double()).to(law.mean)
         row, column = torch.tril_indices(self.size, self.size, offset=-1, device=tril.device)
-        self.loc = law.loc
+        self.loc = law.mean.clone()
         self.scale = tril.diagonal()
         self.lower = (tril / tril.diagonal().unsqueeze(-1))[row, column]
 
@@ -132,7 +143,8 @@ class FullGuide(JointGuide):
 class LaplaceGuide(JointGuide):
     """The Gaussian of a mode and a curvature, with ``w_b`` at its marginal's mode: `blob_pyro.infer.laplace`.
 
-    Given what items share their kappas are independent, in the posterior as here: an arrow. Nothing to train.
+    Given what items share their kappas are independent, in the posterior as here: an arrow; unless the prior correlates
+    them otherwise, as an update from guide "full" does, and then every number counts as shared. Nothing to train.
 
     Args:
         model: whose sites it covers.
@@ -145,6 +157,9 @@ class LaplaceGuide(JointGuide):
 
     def __init__(self, model: BanditModel) -> None:
         super().__init__(model)
+        prior = None if self._prior is None else self._prior.law
+        if prior is not None and not (isinstance(prior, ArrowNormal) and len(prior.scale) == self.num_own):
+            self.num_own = 0
         num_shared = self.size - self.num_own
         shared_scale, own_scale = (START * self._start_scale).split([num_shared, self.num_own])
         self.register_buffer("loc", self._start_loc)

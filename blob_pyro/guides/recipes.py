@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from blob_pyro.guides.bandit import DeltaGuide, MatrixNormalFullGuide, MatrixNormalGuide, NormalGuide
 from blob_pyro.guides.draws import DrawsGuide
-from blob_pyro.guides.joint import FullGuide, LaplaceGuide, LowRankGuide
+from blob_pyro.guides.joint import FullGuide, JointGuide, LaplaceGuide, LowRankGuide
 from blob_pyro.models import BanditModel
+from blob_pyro.models.sites import JOINT
 
 __all__ = ["GUIDES", "FunctionGuide", "check_sites", "make_guide"]
 
@@ -51,10 +52,15 @@ def make_guide(guide: str | Callable[..., Any], model: BanditModel) -> nn.Module
     if isinstance(guide, str):
         if guide not in GUIDES:
             raise ValueError(f"guide: unknown name {guide!r}; known: {', '.join(sorted(GUIDES))}")
-        return GUIDES[guide](model)
+        named = GUIDES[guide](model)
+        if model.vector_prior is not None:
+            check_sites(model, named)
+        return named
     if not callable(guide):
         raise TypeError(f"guide: expected a name, a class, a module or a function of the batch, got {guide!r}")
     made = guide(model) if isinstance(guide, type) else guide
+    if isinstance(made, JointGuide):  # an instance may have been made for a model with another prior
+        made.is_auxiliary = model.vector_prior is None
     if isinstance(made, AutoGuide):
         _set_up(made, model)
     elif not isinstance(made, nn.Module):
@@ -74,6 +80,14 @@ def check_sites(model: BanditModel, guide: Callable[..., Any]) -> None:
         trace = poutine.trace(guide).get_trace(model.example_batch())
     sites = {name: site for name, site in trace.nodes.items() if site["type"] == "sample"}
     found = {n: tuple(site["value"].shape) for n, site in sites.items() if not site["infer"].get("is_auxiliary")}
+    vector = model.vector_prior
+    if vector is not None:
+        expected[JOINT] = tuple(vector.law.event_shape)
+        if JOINT not in found:
+            raise ValueError(
+                f"guide: the prior is one Gaussian over {list(vector.shapes)} together, and this guide does not sample "
+                f"that vector, site {JOINT!r}; use 'low_rank', 'full' or 'laplace', or give priors of independent sites"
+            )
     missing, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
     if missing or extra:
         raise ValueError(

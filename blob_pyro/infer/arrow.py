@@ -26,6 +26,15 @@ class ArrowPrecision:
     cross: Tensor
     own: Tensor
 
+    @classmethod
+    def of(cls, law: ArrowNormal) -> ArrowPrecision:
+        """The inverse of its covariance."""
+        own = law.scale.square().reciprocal()
+        inverse = torch.linalg.solve_triangular(law.shared_scale_tril, torch.eye(law.num_shared).to(own), upper=False)
+        slope = law.loading @ inverse  # of the own numbers on the shared ones
+        weighted = own.unsqueeze(-1) * slope
+        return cls(inverse.mT @ inverse + slope.mT @ weighted, -weighted, own)
+
     def __add__(self, other: ArrowPrecision) -> ArrowPrecision:
         return ArrowPrecision(self.shared + other.shared, self.cross + other.cross, self.own + other.own)
 

@@ -54,7 +54,7 @@ _ROUGH_TOLERANCE = 1e-3  # the same, while w_b is sought
 _SCALE_TOLERANCE = 1e-3  # of learned scales, relative
 _SAME_SCALE = 0.03  # relative: w_b is not sought anew for less
 _REACH = 5.0  # prior standard deviations of w_b in which its mode is sought
-_NODES = np.linspace(-3, 3, 9)  # around the mode of w_b, in rough standard deviations
+_NODES = np.linspace(-4, 4, 11)  # around the mode of w_b, in rough standard deviations
 
 
 def fit_laplace(
@@ -250,14 +250,13 @@ class _Search:
             within = self.posterior.expansion(point)[1].held(held).expected_square(law)
             values.append(self.posterior.objective(point) + 0.5 * within)
         curve = CubicSpline(_NODES, values)
-        fine = np.linspace(_NODES[0], _NODES[-1], 241)
+        nodes, weights = np.polynomial.hermite_e.hermegauss(9)
 
         def divergence(log_scale: float) -> float:
             """``KL(q | p)`` up to a constant, if this is the standard deviation of what is held."""
-            weights = np.exp(-0.5 * (fine / math.exp(log_scale)) ** 2)
-            return float(np.average(curve(fine), weights=weights)) - log_scale
+            return float(np.average(curve(math.exp(log_scale) * nodes), weights=weights)) - log_scale
 
-        best = minimize_scalar(divergence, bounds=(-3.0, 0.3), method="bounded")
+        best = minimize_scalar(divergence, bounds=(-3.0, 0.2), method="bounded")
         shared = curvature.shared.clone()
         shared[held, held] = math.exp(-2 * best.x) / guess + explained
         return replace(curvature, shared=shared)

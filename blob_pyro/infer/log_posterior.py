@@ -9,7 +9,7 @@ import torch
 from pyro.distributions import Independent, Normal, TorchDistribution
 from torch import Tensor
 
-from blob_pyro.distributions import MatrixNormal
+from blob_pyro.distributions import ArrowNormal, MatrixNormal
 from blob_pyro.guides.joint import LaplaceGuide
 from blob_pyro.infer.arrow import ArrowPrecision
 from blob_pyro.infer.linearized import GroupedEvents, Linearization
@@ -48,6 +48,8 @@ class LogPosterior:
         self._check()
 
     def _check(self) -> None:
+        if self.model.vector_prior is not None:
+            return  # the guide has looked at it
         priors = self.model.site_priors()
         kappa = priors.get(KAPPA)
         if kappa is not None and not isinstance(kappa, Independent):
@@ -66,6 +68,9 @@ class LogPosterior:
 
     def log_prior(self, theta: Tensor) -> Tensor:
         """Log density of the prior."""
+        vector = self.model.vector_prior
+        if vector is not None:
+            return vector.law.log_prob(theta)
         priors = self.model.site_priors()
         values = [priors[name].log_prob(value) for name, value in self.sites(theta).items()]
         return torch.stack(values).sum()
@@ -113,6 +118,13 @@ class LogPosterior:
         return self._expanded[1:]
 
     def _prior_curvature(self, theta: Tensor, exact: bool) -> ArrowPrecision:
+        vector = self.model.vector_prior
+        if vector is not None:
+            if self.num_own:
+                assert isinstance(vector.law, ArrowNormal), "or all numbers would be shared"
+                return ArrowPrecision.of(vector.law)
+            none = theta.new_zeros(0)
+            return ArrowPrecision(_precision(vector.law), none.view(0, self.num_shared), none)
         priors, values = self.model.site_priors(), self.sites(theta)
         shared = theta.new_zeros(self.num_shared, self.num_shared)
         for name, here in self._shared_layout.items():
@@ -140,6 +152,11 @@ class LogPosterior:
                 largest = max(largest, abs(float(new / old.sqrt()) - 1))
                 setattr(self.model, by_site[site], new)
         return largest
+
+
+def _precision(law: Any) -> Tensor:
+    covariance = law.covariance_matrix
+    return torch.cholesky_inverse(torch.linalg.cholesky(covariance))
 
 
 def _prior_curvature(prior: TorchDistribution, value: Tensor, exact: bool) -> Tensor:

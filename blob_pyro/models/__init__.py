@@ -6,6 +6,7 @@ from blob_pyro.models.organic_priors import OrganicPriors
 from blob_pyro.models.prior_covariates import UserCovariates
 from blob_pyro.models.prior_heavy_tails import HorseshoeKappa, RandomScaleKappa, StudentTKappa
 from blob_pyro.models.prior_items import ItemCategories, ItemDeviations, ItemFeatures, KappaOnPopularity
+from blob_pyro.models.prior_vector import VectorPrior
 from blob_pyro.models.priors import BanditPriors, Learned
 from blob_pyro.models.terms import Events, LogitTerm
 
@@ -27,4 +28,5 @@ __all__ = [
     "RandomScaleKappa",
     "StudentTKappa",
     "UserCovariates",
+    "VectorPrior",
 ]

@@ -19,8 +19,9 @@ from blob_pyro.distributions import MatrixNormal
 from blob_pyro.distributions.tensors import like
 from blob_pyro.models.operations import bilinear, broadcast, gather
 from blob_pyro.models.prior_heavy_tails import RandomScaleKappa
+from blob_pyro.models.prior_vector import VectorPrior
 from blob_pyro.models.priors import BanditPriors, Learned, Prior, Scale
-from blob_pyro.models.sites import CLICK, EVENTS, KAPPA, W_A, W_B, W_C, ZETA
+from blob_pyro.models.sites import CLICK, EVENTS, JOINT, KAPPA, W_A, W_B, W_C, ZETA
 from blob_pyro.models.terms import Events, LogitTerm
 
 __all__ = ["BanditBatch", "BanditModel", "Items"]
@@ -145,7 +146,7 @@ class BanditModel(PyroModule):
             value: where it stands or starts.
             site: whose prior standard deviation it is.
         """
-        if isinstance(value, Learned) and site not in self.priors.sites:
+        if isinstance(value, Learned) and site not in self.priors.replaced:
             setattr(self, name, PyroParam(self.item_embedding.new_tensor(value.start), constraints.positive))
             self.learned[name] = site
         else:
@@ -167,7 +168,29 @@ class BanditModel(PyroModule):
             priors.update(term.site_priors(self))
         for name, prior in self.priors.sites.items():
             priors[name] = like(prior, self.item_embedding)
-        return priors
+        vector = self.vector_prior
+        if vector is None:
+            return priors
+        if set(vector.shapes) != set(priors):
+            raise ValueError(
+                f"vector: it must hold all sites or none; the model has the sites {list(priors)}, got "
+                f"{list(vector.shapes)}. A number in place of a prior, as in BanditPriors(w_b=-6.0), takes a site out"
+            )
+        marginals = vector.marginals()
+        return {name: marginals[name] for name in priors}
+
+    @property
+    def vector_prior(self) -> VectorPrior | None:
+        """The prior of all sites together, where they are correlated; `site_priors` are its marginals then."""
+        vector = self.priors.vector
+        return None if vector is None else replace(vector, law=like(vector.law, self.item_embedding))
+
+    def prior_draws(self, num_samples: int) -> dict[str, Tensor]:
+        """Draws of every global site from the prior, each ``num_samples x shape``."""
+        vector = self.vector_prior
+        if vector is None:
+            return {name: prior.sample((num_samples,)) for name, prior in self.site_priors().items()}
+        return {name: part.v for name, part in vector.parts(vector.law.sample((num_samples,))).items()}
 
     def fixed_values(self) -> dict[str, Tensor]:
         """Parameters that a number holds fixed, by site name."""
@@ -188,7 +211,11 @@ class BanditModel(PyroModule):
         Returns:
             Clicks, ``B``.
         """
-        values = {name: pyro.sample(name, prior) for name, prior in self.site_priors().items()}
+        vector, laws = self.vector_prior, self.site_priors()
+        if vector is not None:
+            pieces = vector.parts(pyro.sample(JOINT, vector.law))
+            laws = {name: dist.Delta(pieces[name].v, event_dim=len(prior.event_shape)) for name, prior in laws.items()}
+        values = {name: pyro.sample(name, law) for name, law in laws.items()}
         with batch.plate():
             return pyro.sample(CLICK, dist.Bernoulli(logits=self.logit(values, batch, items)), obs=batch.reward)
 

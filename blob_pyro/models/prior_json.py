@@ -11,19 +11,21 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from blob_pyro.distributions import MatrixNormal
+from blob_pyro.distributions import ArrowNormal, MatrixNormal
 from blob_pyro.models.prior_covariates import UserCovariates
 from blob_pyro.models.prior_heavy_tails import HorseshoeKappa, StudentTKappa
 from blob_pyro.models.prior_items import ItemCategories, ItemDeviations, ItemFeatures, KappaOnPopularity
+from blob_pyro.models.prior_vector import VectorPrior
 from blob_pyro.models.priors import BanditPriors, Learned
 
 __all__ = ["from_json", "to_json"]
 
 _OWN = (
     BanditPriors, HorseshoeKappa, ItemCategories, ItemDeviations, ItemFeatures, KappaOnPopularity, Learned,
-    StudentTKappa, UserCovariates,
+    StudentTKappa, UserCovariates, VectorPrior,
 )  # fmt: skip
 _CLASSES: dict[str, Any] = {c.__name__: c for c in _OWN}
+_OWN_DISTRIBUTIONS: dict[str, Any] = {c.__name__: c for c in (ArrowNormal, MatrixNormal)}
 
 
 def to_json(value: Any) -> Any:
@@ -64,14 +66,16 @@ def _distribution_to_json(d: Any) -> dict[str, Any]:
     if isinstance(d, dist.Independent):
         return {"distribution": "Independent", "base": to_json(d.base_dist), "dims": d.reinterpreted_batch_ndims}
     name = type(d).__name__
-    if name != "MatrixNormal" and not hasattr(dist, name):
+    if name not in _OWN_DISTRIBUTIONS and not hasattr(dist, name):
         raise ValueError(f"priors: {d!r} is a distribution of your own; it cannot be written as JSON")
-    parameters = {key: torch.as_tensor(getattr(d, key)).tolist() for key in d.arg_constraints}
+    names = ("loc", "scale_tril") if name == "MultivariateNormal" else d.arg_constraints  # it takes one of three
+    parameters = {key: torch.as_tensor(getattr(d, key)).tolist() for key in names}
     return {"distribution": name, "parameters": parameters}
 
 
 def _distribution_from_json(value: dict[str, Any]) -> Any:
     if value["distribution"] == "Independent":
         return from_json(value["base"]).to_event(value["dims"])
-    cls: Any = MatrixNormal if value["distribution"] == "MatrixNormal" else getattr(dist, value["distribution"])
+    name = value["distribution"]
+    cls: Any = _OWN_DISTRIBUTIONS[name] if name in _OWN_DISTRIBUTIONS else getattr(dist, name)
     return cls(**{key: torch.tensor(numbers) for key, numbers in value["parameters"].items()})

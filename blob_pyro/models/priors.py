@@ -10,6 +10,8 @@ import pyro.distributions as dist
 from pyro.distributions import TorchDistribution
 from torch.distributions import Distribution
 
+from blob_pyro.models.prior_vector import VectorPrior
+
 if TYPE_CHECKING:
     from blob_pyro.models.bandit import BanditModel
     from blob_pyro.models.terms import LogitTerm
@@ -66,6 +68,9 @@ class BanditPriors:
         terms: what else adds to the logit, each with parameters of its own: `KappaOnPopularity`, `ItemDeviations`,
             `ItemCategories`, `ItemFeatures`, `HorseshoeKappa`, `UserCovariates`, or yours: see `LogitTerm`.
         sites: priors by site name, in place of all that the other fields say: what `blob_pyro.BLOB.update` fills.
+        vector: one Gaussian over all sites together, in place of all that the other fields say of them: what
+            `blob_pyro.BLOB.update` fills where the posterior correlates sites. Guides "low_rank", "full" and "laplace"
+            take it.
 
     Raises:
         ValueError: naming the field, for a prior over something else than the field is.
@@ -87,6 +92,12 @@ class BanditPriors:
     normalize_embeddings: bool = False
     terms: tuple[LogitTerm, ...] = ()
     sites: Mapping[str, TorchDistribution] = field(default_factory=dict)
+    vector: VectorPrior | None = None
+
+    @property
+    def replaced(self) -> set[str]:
+        """Sites whose prior is in `sites` or `vector`, whatever the other fields say."""
+        return {*self.sites, *(() if self.vector is None else self.vector.shapes)}
 
     def __post_init__(self) -> None:
         for name in ("w_a", "w_b", "w_c"):
@@ -94,6 +105,8 @@ class BanditPriors:
         for name, event_dim in (("kappa", 1), ("zeta", 2)):
             if getattr(self, name) is not None:
                 _check_prior(name, getattr(self, name), event_dim)
+        if self.vector is not None and self.sites:
+            raise ValueError("vector: holds all sites together, so `sites` must be empty; give one of the two")
         scale: Any = self.kappa_scale
         if not isinstance(scale, (Learned, Distribution)) and not scale > 0:
             raise ValueError(

@@ -6,6 +6,7 @@ __all__ = [
     "INTEREST",
     "ITEM_EMBEDDING",
     "ITEM_INTERCEPT",
+    "JOINT",
     "KAPPA",
     "SESSIONS",
     "VIEWS",
@@ -30,3 +31,4 @@ W_C = "w_c"
 KAPPA = "kappa"
 ZETA = "zeta"
 CLICK = "click"
+JOINT = "joint"  # the vector that all global sites are dealt out from, where they are correlated

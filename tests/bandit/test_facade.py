@@ -9,6 +9,7 @@ from torch.distributions import kl_divergence
 
 from blob_pyro import BLO, BLOB, BanditPriors, EventLog
 from blob_pyro.data import as_histories
+from blob_pyro.guides import FullGuide, LowRankGuide, NormalGuide
 from blob_pyro.guides.draws import DrawsGuide
 from blob_pyro.models import HorseshoeKappa, ItemDeviations, KappaOnPopularity, UserCovariates
 from blob_pyro.models.sites import KAPPA, W_C
@@ -75,10 +76,89 @@ def test_updates_that_cannot_be(blo, blob, log):
         BLOB(blo).update(log)
     with pytest.raises(ValueError, match=r"forgetting: must lie in \(0, 1\], got 0"):
         blob.update(log, forgetting=0.0)
-    laplace = BLOB(blo, "laplace", BanditPriors(kappa_scale=0.3))
-    laplace.fit(log, progress=False, device="cpu")
-    with pytest.raises(ValueError, match=r"posterior of 'w_a' is JointPart.*use guide 'normal'"):
-        laplace.update(log)
+    certain = BLOB(blo, "delta", BanditPriors(kappa_scale=0.3))
+    certain.fit(log, device="cpu", **QUICK)
+    with pytest.raises(ValueError, match=r"posterior of 'w_a' is Delta.*use guide 'normal'"):
+        certain.update(log)
+
+
+JOINT_PRIORS = BanditPriors(w_a=-20.0, w_b=-20.0, w_c=dist.Normal(-2.0, 0.3), zeta=0.0, kappa_scale=1.0)
+
+
+def popular_items(log):
+    """The log with click rates that rise with the item's number."""
+    reward = (torch.rand(log.num_impressions) < 0.02 + 0.03 * log.action).float()
+    return EventLog.from_arrays(
+        12, log.view_user, log.view_time, log.view_item, log.user, log.time, log.action, reward
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("guide", ["laplace", "full", "low_rank"])
+def test_an_update_keeps_correlations(blo, log, guide):
+    """w_c and the kappas pull against each other: two halves, one after the other, are one fit of the whole."""
+    log = popular_items(log)
+    first = torch.arange(log.num_impressions) % 2 == 0
+    fit = {"num_epochs": 2000 if guide == "low_rank" else 300, "batch_size": 8192, "progress": False}
+    whole, halves = BLOB(blo, guide, JOINT_PRIORS), BLOB(blo, guide, JOINT_PRIORS)
+    whole.fit(log, device="cpu", **fit)
+    halves.fit(part(log, first), device="cpu", **fit)
+    half = halves.guide.joint()
+    halves.update(part(log, ~first), **fit)
+    exact, found = whole.guide.joint(), halves.guide.joint()
+    spread = exact.variance.sqrt()
+    assert ((found.mean - exact.mean).abs() < 0.3 * spread).all()
+    assert ((half.mean - exact.mean).abs() > 0.5 * spread).any()
+    assert torch.allclose(found.variance.sqrt(), spread, rtol=0.15)
+    correlation = [q.covariance_matrix / torch.outer(*(2 * [q.variance.sqrt()])) for q in (exact, found)]
+    assert correlation[0][0, 1:].min() < -0.3
+    assert torch.allclose(correlation[1], correlation[0], atol=0.2 if guide == "low_rank" else 0.12)
+
+
+@pytest.mark.parametrize(("guide", "other"), [("laplace", "full"), ("full", "laplace"), ("low_rank", "full")])
+def test_a_correlated_prior_is_saved_tempered_and_shown(blo, log, guide, other, tmp_path):
+    blob = BLOB(blo, guide, BanditPriors(kappa_scale=0.3))
+    blob.fit(log, device="cpu", **QUICK)
+    before = blob.guide.joint().covariance_matrix.detach()
+    blob.save(tmp_path / "model")
+    faded = BLOB.load(tmp_path / "model", device="cpu")
+    blob.update(log, **QUICK)
+    faded.update(log, forgetting=0.25, **QUICK)
+    prior, wide = (b.model.vector_prior.law for b in (blob, faded))
+    assert torch.allclose(prior.covariance_matrix, before, rtol=1e-4, atol=1e-6)
+    assert torch.allclose(wide.covariance_matrix, 4 * before, rtol=1e-4, atol=1e-6)
+    assert blob.model.learned == {}
+    assert (blob.guide.joint().variance < 1.1 * prior.variance).all()
+
+    blob.save(tmp_path / "updated")
+    back = BLOB.load(tmp_path / "updated", device="cpu")
+    assert torch.equal(back.scores(HISTORIES), blob.scores(HISTORIES))
+    assert torch.equal(back.model.vector_prior.law.mean, prior.mean)
+    back.update(log, **QUICK)  # and again
+    assert blob.prior_click_rates(HISTORIES, num_samples=50).shape == (50, 3, 12)
+    draws = blob.to_inference_data(num_samples=2000)["prior"]
+    w_c = torch.as_tensor(draws[W_C].values.copy()).flatten()
+    kappa = torch.as_tensor(draws[KAPPA].values.copy()).view(-1, 12)
+    found = torch.stack([w_c, *kappa.mT]).corrcoef()[0, 1:]
+    row = before[2] / (before[2, 2] * before.diagonal()).sqrt()
+    assert torch.allclose(found, row[-12:], atol=5 / 2000**0.5)
+
+    with pytest.raises(ValueError, match="use 'low_rank', 'full' or 'laplace', or give priors of independent sites"):
+        BLOB(blo, "normal", blob.model.priors)
+    taken = BLOB(blo, other, blob.model.priors)
+    taken.fit(log, device="cpu", **QUICK)
+    assert torch.isfinite(taken.scores(HISTORIES)).all()
+
+
+@pytest.mark.parametrize("guide_class", [NormalGuide, LowRankGuide, FullGuide])
+def test_an_instance_goes_on_and_its_prior_stays(blo, log, guide_class):
+    guide = guide_class(BLOB(blo, priors=BanditPriors(kappa_scale=0.3)).model)
+    blob = BLOB(blo, guide, BanditPriors(kappa_scale=0.3))
+    blob.fit(log, device="cpu", **QUICK)
+    before = blob.posterior()[W_C].mean.clone()
+    blob.update(log, **QUICK)
+    assert blob.guide is guide
+    assert torch.equal(blob.model.site_priors()[W_C].mean, before)
+    assert not torch.equal(blob.posterior()[W_C].mean, before)
 
 
 @pytest.mark.parametrize("guide", ["normal", "laplace", "full", "low_rank", "nuts", "delta"])

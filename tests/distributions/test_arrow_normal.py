@@ -7,6 +7,7 @@ from torch.distributions import kl_divergence
 
 from blob_pyro.distributions import ArrowNormal, JointPart, MatrixNormal
 from blob_pyro.distributions.joint_normal import factors, shear, with_analytic_entropy
+from blob_pyro.infer.arrow import ArrowPrecision
 
 S, M = 3, 4
 
@@ -89,3 +90,25 @@ def test_shear_adds_one_number_to_others(name):
     assert torch.allclose(sheared.mean, matrix @ q.mean)
     assert torch.allclose(sheared.covariance_matrix, matrix @ q.covariance_matrix @ matrix.mT)
     assert shear(vectors()["low rank"], loading, 1) is None
+
+
+@pytest.mark.parametrize("name", ["arrow", "full", "low rank"])
+def test_divergence_from_an_arrow_is_that_of_full_covariances(name):
+    q, p = vectors()[name], arrow()
+    expected = kl_divergence(
+        dist.MultivariateNormal(q.mean, q.covariance_matrix), dist.MultivariateNormal(p.mean, p.covariance_matrix)
+    )
+    assert torch.allclose(kl_divergence(q, p), expected)
+    assert torch.allclose(kl_divergence(with_analytic_entropy(q), p), expected)  # as a guide's site has it
+
+
+def test_precision_and_whitening():
+    d = arrow()
+    precision = torch.linalg.inv(d.covariance_matrix)
+    assert torch.allclose(d.precision_diagonal, precision.diagonal())
+    found = ArrowPrecision.of(d)
+    assert torch.allclose(found.shared, precision[:S, :S])
+    assert torch.allclose(found.cross, precision[S:, :S])
+    assert torch.allclose(found.own, precision.diagonal()[S:])
+    x = torch.randn(5, S + M).double()
+    assert torch.allclose(d.whiten(x).square().sum(-1), (x @ precision * x).sum(-1))
