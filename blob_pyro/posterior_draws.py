@@ -43,32 +43,11 @@ class DrawnClickLogits(TorchDistribution):
         """Some of the contexts."""
         return DrawnClickLogits(self.coefficients, self.features[..., index, :])
 
-    @property
-    def num_factors(self) -> int:
-        """One standard-normal number picks the draw, which all items share."""
-        return 1
-
-    @property
-    def affinity(self) -> Tensor:
-        """A tensor of the logits' dtype and device, ``N x P``: the first draw."""
-        return self.logits[0]
-
-    @property
-    def kappa_scale(self) -> Tensor:
-        """What is left open given the draw: nothing but rounding, ``P``."""
-        return self.logits.new_full(self.event_shape, 1e-6)
-
-    def given_shared(self, factors: Tensor) -> Tensor:
-        """The logits of the draw that each number picks: ``... x 1 x 1`` or ``... x N x 1`` to ``... x N x P``."""
-        num_draws, num_contexts = self.logits.shape[:2]
-        index = (torch.special.ndtr(factors[..., 0]) * num_draws).long().clamp(max=num_draws - 1)
-        context = torch.arange(num_contexts, device=index.device)
-        return self.logits[index, context]
-
     def sample(self, sample_shape: Size | tuple[int, ...] = Size()) -> Tensor:  # noqa: B008 - torch's own default
         """``sample_shape x N x P``; a draw of its own for every context."""
-        shape = torch.Size(sample_shape) + self.batch_shape
-        return self.given_shared(torch.randn(*shape, 1, dtype=self.logits.dtype, device=self.logits.device))
+        shape, device = torch.Size(sample_shape) + self.batch_shape, self.logits.device
+        draw = torch.randint(len(self.logits), shape, device=device)
+        return self.logits[draw, torch.arange(shape[-1], device=device)]
 
     @property
     def mean(self) -> Tensor:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from pyro.distributions import Categorical
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Size, Tensor
 
 from blob_pyro.data import Histories, Vocabulary
 from blob_pyro.policies.base import Policy
 from blob_pyro.posterior import ClickLogits
+from blob_pyro.posterior_draws import DrawnClickLogits
 from blob_pyro.propensity import ArgmaxConditionallyNormal
 
-__all__ = ["ThompsonActions", "ThompsonSampling"]
+__all__ = ["DrawnThompsonActions", "ThompsonActions", "ThompsonSampling"]
 
 
 class BanditPosterior(Protocol):
@@ -22,7 +25,7 @@ class BanditPosterior(Protocol):
     def items(self) -> Vocabulary:
         """The catalogue."""
 
-    def click_logits(self, histories: Histories | Any) -> ClickLogits:
+    def click_logits(self, histories: Histories | Any) -> ClickLogits | DrawnClickLogits:
         """Posterior of all items' click logits after each history."""
 
 
@@ -64,11 +67,41 @@ class ThompsonActions(ArgmaxConditionallyNormal):
             return self.click_logits.sample(torch.Size(sample_shape)).argmax(-1)
 
 
+class DrawnThompsonActions(Categorical):
+    """The item with the largest click logit in one of a fixed set of draws from the posterior.
+
+    `probs` counts the draws in which an item is best: as propensities of what `sample` plays, they are exact. An item
+    that is best in none of them is never played.
+
+    Args:
+        click_logits: the draws, for ``N`` contexts.
+    """
+
+    def __init__(self, click_logits: DrawnClickLogits) -> None:
+        best = click_logits.logits.argmax(-1)
+        counts = torch.zeros(*click_logits.batch_shape, *click_logits.event_shape, dtype=torch.float64).to(best.device)
+        counts.scatter_add_(-1, best.mT, torch.ones_like(best.mT, dtype=torch.float64))
+        self.num_draws = len(best)
+        super().__init__(probs=counts / self.num_draws)
+
+    def expand(self, batch_shape: Size, _instance: TorchDistributionMixin | None = None) -> DrawnThompsonActions:
+        """See `pyro.distributions.TorchDistribution.expand`."""
+        new = self._get_checked_instance(DrawnThompsonActions, _instance)
+        new.num_draws = self.num_draws
+        return super().expand(batch_shape, new)
+
+    @property
+    def error_estimate(self) -> Tensor:
+        """Standard error of `probs` as an estimate of what the whole posterior would play, ``N x P``."""
+        return (self.probs * (1 - self.probs) / self.num_draws).sqrt()
+
+
 class ThompsonSampling(Policy):
     """Plays each item with the posterior probability that it is the best one.
 
     Args:
-        model: a fitted `blob_pyro.BLOB`.
+        model: a fitted `blob_pyro.BLOB`. Where its click logits are known by draws only, so is the policy:
+            `DrawnThompsonActions`.
         num_points, num_replicates, seed: see `ThompsonActions`; more points, less error.
 
     Example:
@@ -91,7 +124,9 @@ class ThompsonSampling(Policy):
         self.model = model
         self.num_points, self.num_replicates, self.seed = num_points, num_replicates, seed
 
-    def action_distribution(self, histories: Histories | Any) -> ThompsonActions:
+    def action_distribution(self, histories: Histories | Any) -> ThompsonActions | DrawnThompsonActions:
         """See `Policy.action_distribution`."""
         logits = self.model.click_logits(self.histories(histories))
+        if isinstance(logits, DrawnClickLogits):
+            return DrawnThompsonActions(logits)
         return ThompsonActions(logits, self.num_points, self.num_replicates, self.seed)
