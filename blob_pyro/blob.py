@@ -243,9 +243,7 @@ class BLOB:
             num_epochs = max(40, -(-1000 // steps))
         if learning_rate is None:
             learning_rate = getattr(self.guide, "learning_rate", 0.03)
-        # A guide of the user's own may count its calls, which a recorded step would not notice.
-        capture: Literal["auto", False] = "auto" if self.guide_name is not None else False
-        training = Training(num_epochs, batch_size, learning_rate, capture=capture)
+        training = Training(num_epochs, batch_size, learning_rate, capture=getattr(self.guide, "capture", False))
         with seeded(settings["seed"], self.device):
             history = fit_guide(self.guide, self.model, batch, training, progress=progress, checkpoint=checkpoint)
         if len(history):  # not interrupted at once

@@ -12,7 +12,10 @@ The contract, for your own, which `blob_pyro.testing.check_guide` checks:
 5. Two of one class are two: their names in Pyro's global parameter store differ.
 6. Calling it with ``None`` for the batch works: what it knows of global sites is not in the events.
 
-A guide that needs no gradient descent registers how it is fitted with `blob_pyro.infer.fit_guide`.
+It may say how it likes to be trained, in two attributes: ``learning_rate``, where its fits start if the caller names
+none; and ``capture = "auto"``, if all it does is the same tensor operations at every call, so that a step may be
+recorded and replayed: see `blob_pyro.infer.capture`. A guide that needs no gradient descent registers how it is fitted
+with `blob_pyro.infer.fit_guide`.
 """
 
 from __future__ import annotations
@@ -57,7 +60,7 @@ class NormalGuide(PyroModule):
     """
 
     learning_rate = 0.1
-    """What its fits start from: local reparameterisation leaves it little noise."""
+    capture = "auto"
 
     def __init__(self, model: BanditModel) -> None:
         super().__init__(f"bandit_guide_{next(_number)}")  # unique: Pyro's parameter store is global
@@ -139,6 +142,8 @@ class DeltaGuide(PyroModule):
     Raises:
         ValueError: if the model learns a scale: at the mode it is zero, with all that it scales.
     """
+
+    capture = "auto"
 
     def __init__(self, model: BanditModel) -> None:
         super().__init__(f"bandit_guide_{next(_number)}")

@@ -34,6 +34,8 @@ class JointGuide(PyroModule):
         model: whose sites it covers.
     """
 
+    capture = "auto"
+
     def __init__(self, model: BanditModel) -> None:
         super().__init__(f"bandit_guide_{next(_number)}")  # unique: Pyro's parameter store is global
         priors = model.site_priors()

@@ -1,6 +1,7 @@
 """Inference: the ELBO, the handlers that make it quiet or bound it, the training loop, EM."""
 
 from blob_pyro.infer.bounds import BOUNDS, Bouchard, Bound, LogConcave, OneVsEach, Reparameterized
+from blob_pyro.infer.capture import CannotCapture, CapturedStep
 from blob_pyro.infer.elbo import GuidedELBO
 from blob_pyro.infer.em import EMState, ExpectationMaximization, expectation_maximization
 from blob_pyro.infer.fit import fit_guide
@@ -14,6 +15,8 @@ __all__ = [
     "BOUNDS",
     "Bouchard",
     "Bound",
+    "CannotCapture",
+    "CapturedStep",
     "EMState",
     "ExpectationMaximization",
     "GuidedELBO",

@@ -21,7 +21,7 @@ from torch import Tensor, fx
 from torch._ops import OpOverload
 from torch.fx.experimental.proxy_tensor import make_fx
 
-__all__ = ["CannotCapture", "CapturedStep", "require_same"]
+__all__ = ["CannotCapture", "CapturedStep"]
 
 Step = Callable[[Tensor], Sequence[Any]]
 
@@ -40,7 +40,7 @@ class CapturedStep:
         changing: tensors that change from call to call: the parameters. All others are taken to be constants.
 
     Raises:
-        CannotCapture: naming the operation that stands against it.
+        CannotCapture: naming the operation that stands against it; or if the recording computes something else.
 
     Example:
         >>> weight = torch.tensor([1.0, 2.0, 3.0])
@@ -55,6 +55,7 @@ class CapturedStep:
         self.num_rows = len(rows)
         self.module = _record(function, rows)
         fold_constants(self.module, changing)
+        _require_same(function, self.module.forward, rows)
         self._replay: Step = self.module.forward
         if rows.is_cuda:
             _drop_checks(self.module)
@@ -67,22 +68,20 @@ class CapturedStep:
 
 
 @torch.no_grad()
-def require_same(function: Step, captured: CapturedStep, rows: Tensor, tolerance: float = 1e-3) -> None:
-    """Compare a recording with what it records, on the same random numbers; the caller's are left as they were.
-
-    Raises:
-        CannotCapture: if a result differs by more than ``tolerance`` of its largest entry.
-    """
+def _require_same(function: Step, recorded: Step, rows: Tensor, tolerance: float = 1e-3) -> None:
+    """Compare a recording with what it records, on the same random numbers; the caller's are left as they were."""
     results: list[list[Any]] = []
-    for step in (function, captured):
-        with torch.random.fork_rng(devices=[rows.device] if rows.is_cuda else []), torch.enable_grad():
+    for step, grad in ((function, torch.enable_grad()), (recorded, torch.no_grad())):
+        with torch.random.fork_rng(devices=[rows.device] if rows.is_cuda else []), grad:
             results.append([None if r is None else r.detach().clone() for r in step(rows)])
-    for number, (eager, replayed) in enumerate(zip(*results)):
-        if eager is None or replayed is None:
-            same = eager is replayed
+    for number, (expected, found) in enumerate(zip(*results)):
+        if expected is None or found is None:
+            same = expected is found
         else:
-            same = bool((eager - replayed).abs().max() <= tolerance * eager.abs().max())
-        if not same and torch.isfinite(results[0][0]):
+            same = (
+                not torch.isfinite(expected).all() or (expected - found).abs().max() <= tolerance * expected.abs().max()
+            )
+        if not same:
             raise CannotCapture(
                 f"the recorded step computes something else (result {number}): it depends on more than tensors that "
                 "are changed in place"

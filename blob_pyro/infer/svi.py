@@ -17,7 +17,7 @@ from pyro.infer import ELBO
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from blob_pyro.infer.capture import CannotCapture, CapturedStep, require_same
+from blob_pyro.infer.capture import CannotCapture, CapturedStep
 from blob_pyro.infer.checkpoints import generator_state, load_checkpoint, restore_generators, save_checkpoint
 from blob_pyro.infer.training import Training, clip_gradients, make_optimizers
 
@@ -220,9 +220,7 @@ class _Run:
 
     def _try_to_capture(self, index: Tensor) -> None:
         try:
-            captured = CapturedStep(self._eager_gradients, index, self.parameters)
-            require_same(self._eager_gradients, captured, index)
-            self.captured = captured
+            self.captured = CapturedStep(self._eager_gradients, index, self.parameters)
         except CannotCapture:
             if self.training.capture is True:
                 raise
