@@ -13,7 +13,8 @@ from torch.nn.functional import softplus
 from blob_pyro import BLOB, BanditPriors, Learned
 from blob_pyro.guides import make_guide
 from blob_pyro.infer import fit_guide
-from blob_pyro.infer.laplace import fit_laplace
+from blob_pyro.infer.arrow import ArrowPrecision
+from blob_pyro.infer.laplace import _Search, fit_laplace
 from blob_pyro.models import (
     BanditBatch,
     BanditModel,
@@ -189,6 +190,59 @@ def test_agrees_with_nuts(blo, log):
         assert torch.allclose(q[name].variance.sqrt(), spread, rtol=0.35), name
     exact, approximate = nuts.click_logits([[0, 1], []]), laplace.click_logits([[0, 1], []])
     assert ((exact.mean - approximate.mean).abs() < 0.6 * exact.variance.sqrt()).all()
+
+
+@pytest.mark.parametrize("spread", [1.0, 8.0], ids=["default", "wide"])
+def test_spread_of_w_b_is_the_nearest(spread):
+    """A narrower or a wider one has a lower ELBO, whatever the width of the prior; by the same draws for each."""
+    torch.manual_seed(2)
+    psi = torch.randn(8, 3).double() * torch.tensor([0.4, 1.0, 0.7])
+    model = BanditModel(psi, BanditPriors(w_b=dist.Normal(-4.0, spread), kappa_scale=0.3))
+    truth = {"w_a": -1.0, "w_b": -1.5, "w_c": -1.0, "zeta": torch.randn(3, 3), "kappa": 0.3 * torch.randn(8)}
+    truth = {name: torch.as_tensor(value).double() for name, value in truth.items()}
+    batch = BanditBatch(torch.randn(20, 3).double(), torch.arange(800) % 20, torch.randint(8, (800,)), None, 800)
+    batch = replace(batch, reward=torch.bernoulli(model.logit(truth, batch).sigmoid()))
+    guide = make_guide("laplace", model)
+    fit_laplace(guide, model, batch, progress=False)
+    q, here = guide.joint(), list(guide.shapes).index(W_B)
+    slope, noise = q.covariance_matrix[here] / q.variance[here], torch.randn(600, guide.size).double()
+    elbo = []
+    for factor in (0.6, 1.0, 1.6):
+        covariance = q.covariance_matrix + (factor**2 - 1) * q.variance[here] * torch.outer(slope, slope)
+        law = dist.MultivariateNormal(q.mean, covariance)
+        points = torch.cat([noise, -noise]) @ torch.linalg.cholesky(covariance).mT + q.mean
+        values = torch.stack([log_joint(model, guide, batch, point) for point in points])
+        elbo.append(values.mean() + law.entropy())
+    assert elbo[1] > max(elbo[0], elbo[2])
+
+
+class Valley:
+    """Along what is held the objective is ``x^2 / 2 spread^2 + exp(growth x)``; one other number, independent."""
+
+    def __init__(self, growth, spread):
+        self.growth, self.spread = growth, torch.tensor([spread, 1.0]).double()
+        self.start, self.layout = torch.zeros(2).double(), {W_B: slice(0, 1)}
+
+    def objective(self, theta):
+        x = float(theta[0])
+        return 0.5 * (x / float(self.spread[0])) ** 2 + math.exp(self.growth * x) + 0.5 * float(theta[1]) ** 2
+
+    def expansion(self, theta):
+        return torch.zeros(2), ArrowPrecision(
+            torch.eye(2).double(), torch.zeros(0, 2).double(), torch.zeros(0).double()
+        )
+
+
+@pytest.mark.parametrize(("growth", "spread"), [(0.0, 1.0), (1.0, 1.0), (2.0, 1.0), (2.0, 3.0), (4.0, 3.0)], ids=str)
+def test_spread_where_one_side_is_a_cliff(growth, spread):
+    """Against the closed form: E exp(g x) = exp(g^2 s^2 / 2) under N(0, s^2). The first guess is up to 8 times it."""
+    search = _Search(Valley(growth, spread), 1, None)
+    flat = ArrowPrecision(torch.eye(2).double(), torch.zeros(0, 2).double(), torch.zeros(0).double())
+    flat.shared[0, 0] = 1e-9
+    found = search.with_held(flat, 0).shared[0, 0].item() ** -0.5
+    s = torch.linspace(0.05, 4, 4000).double()
+    expected = s[((s / spread).square() / 2 + (growth * s).square().div(2).exp() - s.log()).argmin()]
+    assert found == pytest.approx(expected.item(), rel=0.1)
 
 
 def test_what_it_refuses(batch):
