@@ -20,7 +20,9 @@ class LocalReparameterization(Messenger):
     For a sum of per-event log-likelihoods the ELBO depends only on the law of each event's logit, so drawing those
     laws independently leaves its expectation unchanged and cuts its variance: the noise of different events no longer
     adds up. Sites that are parts of one Gaussian vector are drawn together, event by event: what they share is drawn
-    once per event. A site whose posterior has no registered projection keeps its sampled value.
+    once per event. A site whose posterior has no registered projection keeps its sampled value: so do those of Pyro's
+    ``AutoMultivariateNormal`` and ``AutoLowRankMultivariateNormal``, which deal their vector out as point masses that
+    do not say where in it they lie. Guides "full" and "low_rank" are these families with the projection.
 
     Args:
         posterior: the guide's distribution of each site, by name; see `GuidedELBO`.

@@ -29,10 +29,10 @@ class VectorPrior:
     Example:
         >>> import pyro.distributions as dist
         >>> import torch
-        >>> law = dist.MultivariateNormal(torch.tensor([-1.0, -4.0]), torch.tensor([[1.0, 0.5], [0.5, 2.0]]))
+        >>> law = dist.MultivariateNormal(torch.tensor([-1.0, -4.0]), torch.tensor([[1.0, 0.5], [0.5, 4.25]]))
         >>> prior = VectorPrior(law, {"w_a": (), "w_c": ()})
         >>> prior.marginals()["w_c"].variance
-        tensor(2.)
+        tensor(4.2500)
     """
 
     law: TorchDistribution
