@@ -19,7 +19,7 @@ from blob_pyro.data import EventLog, Histories, Vocabulary, as_histories
 from blob_pyro.diagnostics import to_inference_data
 from blob_pyro.distributions.joint_normal import JointPart
 from blob_pyro.distributions.tensors import detached
-from blob_pyro.guides import DrawsGuide, make_guide
+from blob_pyro.guides import DrawsGuide, TrainingDefaults, make_guide
 from blob_pyro.infer import Training, fit_guide, seeded
 from blob_pyro.infer.elbo import RecordDistributions
 from blob_pyro.models import BanditBatch, BanditModel, BanditPriors
@@ -140,7 +140,7 @@ class BLOB:
         *,
         seed: int = 0,
         num_epochs: int | None = None,
-        batch_size: int = 4096,
+        batch_size: int | None = None,
         learning_rate: float | None = None,
         covariates: Tensor | None = None,
         checkpoint: str | Path | None = None,
@@ -152,10 +152,9 @@ class BLOB:
         Args:
             log: a log with bandit events over the organic model's catalogue.
             seed: of the order of events and of the noise; the same seed gives the same fit.
-            num_epochs: passes over the events; default 40, or more where that is fewer than 1,000 steps.
-            batch_size: events per step.
-            learning_rate: peak of Adam's one-cycle schedule; default the guide's own ``learning_rate`` if it has one
-                (0.1 for independent sites), else 0.03.
+            num_epochs: passes over the events; default as the guide's `TrainingDefaults` say.
+            batch_size: events per step; default likewise.
+            learning_rate: peak of Adam's one-cycle schedule; default likewise.
             covariates: see `batch`.
             checkpoint: a file, written after every epoch of SVI: if it is there, the fit goes on from it, to the same
                 floats as if it had never stopped.
@@ -188,7 +187,7 @@ class BLOB:
         forgetting: float = 1.0,
         seed: int = 0,
         num_epochs: int | None = None,
-        batch_size: int = 4096,
+        batch_size: int | None = None,
         learning_rate: float | None = None,
         covariates: Tensor | None = None,
         progress: bool = True,
@@ -233,17 +232,19 @@ class BLOB:
         batch: BanditBatch,
         settings: dict[str, Any],
         num_epochs: int | None,
-        batch_size: int,
+        batch_size: int | None,
         learning_rate: float | None,
         checkpoint: str | Path | None,
         progress: bool,
     ) -> pd.DataFrame:
-        if num_epochs is None:
-            steps = -(-len(batch) // batch_size)
-            num_epochs = max(40, -(-1000 // steps))
-        if learning_rate is None:
-            learning_rate = getattr(self.guide, "learning_rate", 0.03)
-        training = Training(num_epochs, batch_size, learning_rate, capture=getattr(self.guide, "capture", False))
+        usual = getattr(self.guide, "training_defaults", TrainingDefaults())
+        batch_size = min(usual.batch_size if batch_size is None else batch_size, len(batch))
+        training = Training(
+            usual.epochs(len(batch), batch_size) if num_epochs is None else num_epochs,
+            batch_size,
+            usual.learning_rate if learning_rate is None else learning_rate,
+            capture=usual.capture,
+        )
         with seeded(settings["seed"], self.device):
             history = fit_guide(self.guide, self.model, batch, training, progress=progress, checkpoint=checkpoint)
         if len(history):  # not interrupted at once

@@ -7,6 +7,7 @@ from blob_pyro.guides.joint import FullGuide, JointGuide, LaplaceGuide, LowRankG
 from blob_pyro.guides.offsets import OffsetNetwork
 from blob_pyro.guides.organic import AmortizedGuide, ItemGuide
 from blob_pyro.guides.recipes import GUIDES, FunctionGuide, check_sites, make_guide
+from blob_pyro.guides.training_defaults import TrainingDefaults
 
 __all__ = [
     "ENCODERS",
@@ -27,6 +28,7 @@ __all__ = [
     "NormalGuide",
     "OffsetNetwork",
     "PrecisionEncoder",
+    "TrainingDefaults",
     "check_sites",
     "make_guide",
 ]

@@ -13,7 +13,8 @@ from torch import Size, Tensor
 
 from blob_pyro.distributions.arrow_normal import ArrowNormal
 from blob_pyro.distributions.joint_normal import JointPart, with_analytic_entropy
-from blob_pyro.guides.bandit import START, scale_tril, start_at
+from blob_pyro.guides.bandit import prior_moments, scale_tril, start_scale
+from blob_pyro.guides.training_defaults import TrainingDefaults
 from blob_pyro.models import BanditBatch, BanditModel
 from blob_pyro.models.sites import JOINT, KAPPA
 
@@ -34,8 +35,6 @@ class JointGuide(PyroModule):
         model: whose sites it covers.
     """
 
-    capture = "auto"
-
     def __init__(self, model: BanditModel) -> None:
         super().__init__(f"bandit_guide_{next(_number)}")  # unique: Pyro's parameter store is global
         priors = model.site_priors()
@@ -45,8 +44,8 @@ class JointGuide(PyroModule):
         names = sorted(priors, key=lambda name: name == KAPPA) if self._prior is None else self._prior.shapes  # stable
         self.shapes = {name: Size(priors[name].event_shape) for name in names}
         self.num_own = self.shapes[KAPPA].numel() if KAPPA in priors else 0
-        starts = [start_at(priors[name]) for name in names]
-        self._start_loc, self._start_scale = (torch.cat([pair[i].flatten() for pair in starts]) for i in (0, 1))
+        moments = [prior_moments(priors[name]) for name in names]
+        self._prior_loc, self._prior_scale = (torch.cat([pair[i].flatten() for pair in moments]) for i in (0, 1))
 
     @property
     def size(self) -> int:
@@ -80,6 +79,8 @@ class LowRankGuide(JointGuide):
         rank: factors; default the square root of ``D``, at most 20.
     """
 
+    training_defaults = TrainingDefaults(num_steps=500, capture="auto")
+
     def __init__(self, model: BanditModel, rank: int | None = None) -> None:
         super().__init__(model)
         prior = None if self._prior is None else self._prior.law
@@ -89,13 +90,29 @@ class LowRankGuide(JointGuide):
         rank = usual if rank is None else rank
         if not 1 <= rank <= self.size:
             raise ValueError(f"rank: must lie between 1 and {self.size}, got {rank}")
-        self.loc = PyroParam(self._start_loc)
-        self.scale = PyroParam(START * self._start_scale, constraints.positive)
-        spread = torch.randn(self.size, rank, generator=torch.Generator().manual_seed(0)).to(self._start_loc)
+        self.loc = PyroParam(self._prior_loc)
+        self.scale = PyroParam(start_scale(self._prior_scale), constraints.positive)
+        spread = torch.randn(self.size, rank, generator=torch.Generator().manual_seed(0)).to(self._prior_loc)
         self.factor = PyroParam(0.1 * spread / rank**0.5)
         if isinstance(prior, dist.LowRankMultivariateNormal) and rank == prior.cov_factor.shape[-1]:
             self.scale = prior.cov_diag.sqrt()  # from what is known already
             self.factor = prior.cov_factor / prior.cov_diag.sqrt().unsqueeze(-1)
+
+    def start_from(self, law: ArrowNormal) -> None:
+        """Take the variances of a law of the same vector as the start, and its largest correlations.
+
+        Those along the leading directions of its factor in units of its standard deviations.
+        """
+        deviation = law.variance.sqrt()
+        rank = self.factor.shape[-1]
+        loadings = torch.cat([law.shared_scale_tril, law.loading]) / deviation.unsqueeze(-1)
+        left, singular, _ = torch.svd_lowrank(loadings.double(), q=min(rank + 10, *loadings.shape), niter=4)
+        shared = (left * singular)[:, :rank].to(law.loc)
+        own = (1 - shared.square().sum(-1)).clamp(min=1e-3).sqrt()  # of the whole variance
+        self.loc, self.scale = law.loc, deviation * own
+        with torch.no_grad():
+            self.factor.zero_()
+            self.factor[:, : shared.shape[1]] = shared / own.unsqueeze(-1)
 
     def joint(self) -> TorchDistribution:
         """See `JointGuide.joint`."""
@@ -113,6 +130,8 @@ class FullGuide(JointGuide):
         ValueError: for more than `MOST_NUMBERS` numbers.
     """
 
+    training_defaults = TrainingDefaults(num_steps=200, capture="auto")
+
     def __init__(self, model: BanditModel) -> None:
         super().__init__(model)
         if self.size > MOST_NUMBERS:
@@ -120,9 +139,9 @@ class FullGuide(JointGuide):
                 f"guide 'full': a covariance of {self.size} numbers would need {self.size * (self.size + 1) // 2:,} "
                 f"parameters; use 'low_rank' or 'laplace' beyond {MOST_NUMBERS} numbers"
             )
-        self.loc = PyroParam(self._start_loc)
-        self.scale = PyroParam(START * self._start_scale, constraints.positive)
-        self.lower = PyroParam(self._start_loc.new_zeros(self.size * (self.size - 1) // 2))
+        self.loc = PyroParam(self._prior_loc)
+        self.scale = PyroParam(start_scale(self._prior_scale), constraints.positive)
+        self.lower = PyroParam(self._prior_loc.new_zeros(self.size * (self.size - 1) // 2))
         if self._prior is not None:
             self.start_from(self._prior.law)
 
@@ -163,8 +182,8 @@ class LaplaceGuide(JointGuide):
         if prior is not None and not (isinstance(prior, ArrowNormal) and len(prior.scale) == self.num_own):
             self.num_own = 0
         num_shared = self.size - self.num_own
-        shared_scale, own_scale = (START * self._start_scale).split([num_shared, self.num_own])
-        self.register_buffer("loc", self._start_loc)
+        shared_scale, own_scale = start_scale(self._prior_scale).split([num_shared, self.num_own])
+        self.register_buffer("loc", self._prior_loc)
         self.register_buffer("shared_scale_tril", shared_scale.diag())
         self.register_buffer("loading", own_scale.new_zeros(self.num_own, num_shared))
         self.register_buffer("own_scale", own_scale.clone())

@@ -10,7 +10,7 @@ import pandas as pd
 from torch import nn
 
 from blob_pyro.guides.draws import DrawsGuide
-from blob_pyro.guides.joint import FullGuide, LaplaceGuide
+from blob_pyro.guides.joint import MOST_NUMBERS, FullGuide, LaplaceGuide, LowRankGuide
 from blob_pyro.infer.elbo import GuidedELBO
 from blob_pyro.infer.laplace import fit_laplace
 from blob_pyro.infer.local_reparameterization import LocalReparameterization
@@ -52,9 +52,10 @@ def fit_guide(
     return train(model, guide, elbo, batch, training, progress=progress, checkpoint=checkpoint, description="BLOB")
 
 
-@fit_guide.register
+@fit_guide.register(FullGuide)
+@fit_guide.register(LowRankGuide)
 def _(
-    guide: FullGuide,
+    guide: FullGuide | LowRankGuide,
     model: BanditModel,
     batch: BanditBatch,
     training: Training,
@@ -62,15 +63,16 @@ def _(
     progress: bool = True,
     checkpoint: str | Path | None = None,
 ) -> pd.DataFrame:
-    """From Laplace's approximation, in small steps: a random walk to as many correlations would take many epochs."""
-    mode = LaplaceGuide(model)
-    try:
-        fit_laplace(mode, model, batch, progress=progress)
-    except ValueError:  # a prior or a batch that it does not take: from the usual start
-        pass
-    else:
-        guide.start_from(mode.joint())
-        training = replace(training, learning_rate=training.learning_rate / 10)
+    """From Laplace's approximation, in small steps: larger ones lose in noise what it has found."""
+    if guide.size <= MOST_NUMBERS:
+        mode = LaplaceGuide(model)
+        try:
+            fit_laplace(mode, model, batch, progress=progress)
+        except ValueError:  # a prior or a batch that it does not take: from the usual start
+            pass
+        else:
+            guide.start_from(mode.joint())
+            training = replace(training, learning_rate=training.learning_rate / 100)
     svi = fit_guide.dispatch(object)
     return svi(guide, model, batch, training, progress=progress, checkpoint=checkpoint)
 

@@ -98,7 +98,7 @@ def test_an_update_keeps_correlations(blo, log, guide):
     """w_c and the kappas pull against each other: two halves, one after the other, are one fit of the whole."""
     log = popular_items(log)
     first = torch.arange(log.num_impressions) % 2 == 0
-    fit = {"num_epochs": 2000 if guide == "low_rank" else 300, "batch_size": 8192, "progress": False}
+    fit = {"num_epochs": 300, "learning_rate": 0.03, "progress": False}
     whole, halves = BLOB(blo, guide, JOINT_PRIORS), BLOB(blo, guide, JOINT_PRIORS)
     whole.fit(log, device="cpu", **fit)
     halves.fit(part(log, first), device="cpu", **fit)
@@ -359,8 +359,8 @@ def test_a_saved_model_says_how_it_was_fitted(blo, log, tmp_path):
     fits = BLOB.load(tmp_path / "model", device="cpu").fits
     assert fits == blob.fits
     assert [(f["call"], f["seed"], f["num_epochs"], f["batch_size"], f["learning_rate"]) for f in fits] == [
-        ("fit", 5, 3, 1000, 0.1),
-        ("update", 6, 2, 4096, 0.02),
+        ("fit", 5, 3, 1000, 0.2),
+        ("update", 6, 2, log.num_impressions, 0.02),
     ]
     assert fits[0]["num_rows"] == log.num_impressions
     assert blob.blo.fits[0]["call"] == "fit"

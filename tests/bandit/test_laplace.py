@@ -11,7 +11,8 @@ from pyro import poutine
 from torch.nn.functional import softplus
 
 from blob_pyro import BLOB, BanditPriors, Learned
-from blob_pyro.guides import make_guide
+from blob_pyro.distributions import ArrowNormal
+from blob_pyro.guides import LowRankGuide, make_guide
 from blob_pyro.infer import fit_guide
 from blob_pyro.infer.arrow import ArrowPrecision
 from blob_pyro.infer.laplace import _Search, fit_laplace
@@ -279,3 +280,26 @@ def test_heavy_tails_do_not_stop_it(batch):
     history = fit_laplace(guide, model, batch, progress=False)
     assert history.elbo.iloc[-1] > history.elbo.iloc[0]
     assert torch.isfinite(guide.joint().sample()).all()
+
+
+@pytest.mark.parametrize("rank", [1, 3, 8])
+def test_low_rank_starts_from_the_leading_correlations(rank):
+    """Variances are the arrow's; with as many factors as it has, so are the correlations."""
+    torch.manual_seed(3)
+    scale = torch.tensor([0.1, 2.0, 0.5, 1.0]).double()
+    law = ArrowNormal(
+        torch.arange(9.0).double(),
+        (torch.randn(4, 4).double().tril(-1) * 0.3 + torch.eye(4).double()) * scale.unsqueeze(-1),
+        torch.randn(5, 4).double() * torch.tensor([0.1, 1.0, 0.3, 2.0, 0.5]).double().unsqueeze(-1),
+        torch.tensor([0.2, 1.0, 0.1, 0.5, 3.0]).double(),
+    )
+    model = BanditModel(torch.randn(5, 2).double(), BanditPriors(w_a=0.3, w_b=0.1, w_c=0.0))
+    guide = LowRankGuide(model, rank=rank)
+    guide.start_from(law)
+    found, exact = guide.joint().covariance_matrix, law.covariance_matrix
+    deviation = law.variance.sqrt()
+    assert torch.allclose(guide.loc, law.loc)
+    assert torch.allclose(found.diagonal(), exact.diagonal(), rtol=2e-3)
+    error = ((found - exact) / torch.outer(deviation, deviation)).norm()
+    alone = (exact / torch.outer(deviation, deviation) - torch.eye(9)).norm()
+    assert error < (0.9 if rank < 4 else 0.005) * alone

@@ -1,0 +1,34 @@
+"""How a guide likes to be trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["TrainingDefaults"]
+
+
+@dataclass(frozen=True)
+class TrainingDefaults:
+    """What `blob_pyro.BLOB.fit` does where its caller says nothing: an attribute ``training_defaults`` of a guide.
+
+    Events differ in how much they say of an item, and most items get few: steps over all events at once leave nothing
+    of that to chance, and are affordable up to some hundred thousand. A guide whose sites are sampled, not projected,
+    is noisy whatever the batch, and does better with many small steps.
+
+    Args:
+        num_steps: at least.
+        batch_size: events per step, at most.
+        learning_rate: peak of Adam's one-cycle schedule.
+        capture: "auto" if all that a call of the guide does is the same tensor operations every time, so that a step
+            may be recorded and replayed: see `blob_pyro.infer.capture`. False for one that counts its calls.
+    """
+
+    num_steps: int = 1000
+    batch_size: int = 4096
+    learning_rate: float = 0.03
+    capture: Literal["auto", False] = False
+
+    def epochs(self, num_rows: int, batch_size: int) -> int:
+        """Passes over the rows that make up the steps: 3 at least."""
+        return max(3, -(-self.num_steps // -(-num_rows // max(batch_size, 1))))
