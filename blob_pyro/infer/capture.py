@@ -38,6 +38,7 @@ class CapturedStep:
             each replay, from the tensors that it read when it was recorded: change those in place.
         rows: an example; later calls must have as many.
         changing: tensors that change from call to call: the parameters. All others are taken to be constants.
+        same_rows: whether all calls are for these very rows, so that what depends on nothing else is a constant, too.
 
     Raises:
         CannotCapture: naming the operation that stands against it; or if the recording computes something else.
@@ -51,10 +52,10 @@ class CapturedStep:
         [tensor(2.)]
     """
 
-    def __init__(self, function: Step, rows: Tensor, changing: Sequence[Tensor]) -> None:
+    def __init__(self, function: Step, rows: Tensor, changing: Sequence[Tensor], *, same_rows: bool = False) -> None:
         self.num_rows = len(rows)
         self.module = _record(function, rows)
-        fold_constants(self.module, changing)
+        fold_constants(self.module, changing, rows if same_rows else None)
         _require_same(function, self.module.forward, rows)
         self._replay: Step = self.module.forward
         if rows.is_cuda:
@@ -109,19 +110,22 @@ def _has_numbers_for_sizes(tensor: Tensor) -> bool:
     return all(type(size) is int for size in tensor.shape)
 
 
-def fold_constants(module: fx.GraphModule, changing: Sequence[Tensor]) -> None:
+def fold_constants(module: fx.GraphModule, changing: Sequence[Tensor], rows: Tensor | None = None) -> None:
     """Compute once, now, whatever depends on neither inputs, nor ``changing`` tensors, nor random numbers; in place.
 
     Args:
         module: a graph of torch's own operations.
         changing: which of the tensors that it holds are not constants.
+        rows: the input, where it is one.
     """
     graph, known, written = module.graph, {id(t) for t in changing}, _written(module.graph)
     constants: dict[fx.Node, Any] = {}
     for node in list(graph.nodes):
         if node in written:
             continue
-        if node.op == "get_attr":
+        if node.op == "placeholder" and rows is not None:
+            constants[node] = rows
+        elif node.op == "get_attr":
             value = operator.attrgetter(str(node.target))(module)
             if torch.is_tensor(value) and id(value) not in known:
                 constants[node] = value

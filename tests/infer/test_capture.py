@@ -1,6 +1,7 @@
 """Captured steps: the same numbers as the steps they were recorded from, and a refusal where that cannot be."""
 
 import copy
+import math
 
 import pyro
 import pytest
@@ -25,9 +26,9 @@ from blob_pyro.models import ItemDeviations, StudentTKappa
 READS_THE_DEVICE = ("aten._local_scalar_dense", "aten.nonzero", "aten.masked_select", "aten._unique", "aten.equal")
 
 
-def fit(blob, batch, capture, device="cpu"):
+def fit(blob, batch, capture, device="cpu", batch_size=128):
     with seeded(3, device):
-        training = Training(4, 128, 0.03, capture=capture)
+        training = Training(4, batch_size, 0.03, capture=capture)
         elbo = GuidedELBO(LocalReparameterization)
         history = train(blob.model, blob.guide, elbo, batch, training, progress=False)
     return history, [p.detach().cpu() for p in (*blob.model.parameters(), *blob.guide.parameters())]
@@ -36,12 +37,13 @@ def fit(blob, batch, capture, device="cpu"):
 GUIDES = ["normal", "matrix_normal", "matrix_normal_full", "low_rank", "full"]
 
 
+@pytest.mark.parametrize("batch_size", [128, 10_000], ids=["small batches", "all rows"])
 @pytest.mark.parametrize("guide", GUIDES)
-def test_fit_is_the_same_to_the_float(blo, log, guide):
+def test_fit_is_the_same_to_the_float(blo, log, guide, batch_size):
     results = []
     for capture in (False, True):
         blob = BLOB(blo, guide)
-        results.append(fit(blob, blob.batch(log), capture))
+        results.append(fit(blob, blob.batch(log), capture, batch_size=batch_size))
     (eager, expected), (captured, found) = results
     assert not eager.attrs["captured"]
     assert captured.attrs["captured"]
@@ -109,6 +111,16 @@ def test_what_does_not_change_is_computed_once_and_what_is_written_to_is_not_kep
         for row in (0, 2, 2):
             rows = torch.tensor([row])
             assert step(rows)[0].item() == pytest.approx(2 * 7 + value**2 + constant[row].item())
+
+
+def test_rows_that_are_always_the_same_are_a_constant():
+    data, parameter = torch.tensor([1.0, 2.0, 4.0]), nn.Parameter(torch.tensor(3.0))
+    rows = torch.tensor([2, 1])
+    step = CapturedStep(lambda rows: [data[rows].exp().sum() * parameter], rows, [parameter], same_rows=True)
+    assert "aten.exp.default" not in [str(node.target) for node in step.module.graph.nodes]
+    with torch.no_grad():
+        parameter.fill_(2.0)
+    assert step(rows)[0].item() == pytest.approx(2 * (math.exp(4) + math.exp(2)))
 
 
 @pytest.mark.parametrize(
