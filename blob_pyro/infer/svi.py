@@ -145,10 +145,8 @@ class _Run:
         self.watched = "elbo" if validation is None else "validation_elbo"
         dense, sparse = self._parameters(modules)
         self.parameters = dense + sparse
-        self.optimizers, self.schedules = make_optimizers(
-            training, dense, sparse, training.num_epochs * self.steps_per_epoch
-        )
         num_steps = training.num_epochs * self.steps_per_epoch
+        self.optimizers, self.schedules = make_optimizers(training, dense, sparse, num_steps)
         self.capture = training.capture is True or (training.capture == "auto" and num_steps >= _WORTH_CAPTURING)
         self.captured: CapturedStep | None = None
         # Reading a number off a GPU waits for it, so there the loss is looked at once an epoch, and the optimiser is
