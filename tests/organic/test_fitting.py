@@ -119,7 +119,7 @@ def test_a_posterior_of_items_alone_is_the_conjugate_one():
     sessions = Histories.from_sequences([[0, 0, 1]] * 4, num_items=2)
     priors = OrganicPriors(dist.Normal(0.0, 0.03), dist.Normal(0.0, 1.0), inference="posterior")
     blo = BLO(2, 1, priors=priors)
-    blo.fit(sessions, num_epochs=400, batch_size=4, learning_rate=0.05, progress=False, device="cpu")
+    blo.fit(sessions, num_epochs=2000, batch_size=4, learning_rate=0.01, progress=False, device="cpu")
     odds = torch.linspace(-8, 8, 4001)
     weight = (
         dist.Normal(0.0, 2**0.5).log_prob(odds) + 8 * -torch.log1p((-odds).exp()) + 4 * -torch.log1p(odds.exp())
