@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, overload
 
 import pandas as pd
-import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
 from blob_pyro import storage
 from blob_pyro.data import EventLog, Histories, Vocabulary, as_histories
+from blob_pyro.device import default_device
 from blob_pyro.distributions.row_chunks import MAX_ELEMENTS
 from blob_pyro.guides import ENCODERS, AmortizedGuide, ItemGuide
 from blob_pyro.guides.encoders import Covariance
@@ -28,6 +27,7 @@ from blob_pyro.infer import (
     train,
 )
 from blob_pyro.models import OrganicBatch, OrganicModel, OrganicPriors
+from blob_pyro.organic_json import bound_from_json, bound_to_json, priors_from_json, priors_to_json
 
 __all__ = ["BLO", "TopItems"]
 
@@ -367,7 +367,6 @@ class BLO:
         return blo.to(default_device(device))
 
     def _config(self) -> dict[str, Any]:
-        priors = self.model.priors
         return {
             "class": "BLO",
             "num_items": self.num_items,
@@ -375,11 +374,8 @@ class BLO:
             "encoder": self.encoder_name,
             "covariance": self.covariance,
             "sparse": self.model.sparse,
-            "bound": _bound_to_json(self.bound),
-            "priors": {
-                **{name: _normal_to_json(getattr(priors, name)) for name in ("item_embedding", "item_intercept")},
-                "inference": priors.inference,
-            },
+            "bound": bound_to_json(self.bound),
+            "priors": priors_to_json(self.model.priors),
             "fits": self.fits,
             "items": storage.vocabulary_to_json(self.items),
         }
@@ -388,44 +384,15 @@ class BLO:
     def _from_config(cls, config: dict[str, Any], encoder: nn.Module | None) -> BLO:
         if encoder is None and config["encoder"] is None:
             raise ValueError("encoder: this model was saved with an encoder of your own; pass a fresh one, encoder=...")
-        saved = config["priors"]
-        normals = {name: _normal_from_json(saved[name]) for name in ("item_embedding", "item_intercept")}
         blo = cls(
             config["num_items"],
             config["embedding_dim"],
             encoder or config["encoder"],
             covariance=config["covariance"],
-            priors=OrganicPriors(**normals, inference=saved["inference"]),
+            priors=priors_from_json(config["priors"]),
             sparse=config["sparse"],
         )
-        blo.bound = _bound_from_json(config["bound"])
+        blo.bound = bound_from_json(config["bound"])
         blo.fits = config["fits"]
         blo.items = storage.vocabulary_from_json(config["items"])
         return blo
-
-
-def default_device(device: torch.device | str | None) -> torch.device:
-    """The device asked for, else CUDA where there is one."""
-    if device is not None:
-        return torch.device(device)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _bound_to_json(bound: Bound | None) -> dict[str, Any] | None:
-    """Name and settings of one of the library's bounds; None for one of the user's, or with a network of its own."""
-    name = next((name for name, known in BOUNDS.items() if type(bound) is known), None)
-    if bound is None or name is None or bound.module is not None:
-        return None
-    return {"name": name, **{k: v for k, v in asdict(bound).items() if k != "offsets"}}  # type: ignore[call-overload]
-
-
-def _bound_from_json(value: dict[str, Any] | None) -> Bound | None:
-    return None if value is None else BOUNDS[value["name"]](**{k: v for k, v in value.items() if k != "name"})
-
-
-def _normal_to_json(prior: dist.Normal | None) -> dict[str, Any] | None:
-    return None if prior is None else storage.distribution_to_json(prior)
-
-
-def _normal_from_json(value: dict[str, Any] | None) -> dist.Normal | None:
-    return None if value is None else storage.distribution_from_json(value)

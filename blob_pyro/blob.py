@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from blob_pyro import storage
-from blob_pyro.blo import BLO, default_device
+from blob_pyro.blo import BLO
 from blob_pyro.click_model import ClickModel
 from blob_pyro.data import EventLog
+from blob_pyro.device import default_device
 from blob_pyro.guides import DrawsGuide, TrainingDefaults, make_guide
 from blob_pyro.infer import Training, fit_guide, seeded
 from blob_pyro.models import BanditBatch, BanditModel, BanditPriors

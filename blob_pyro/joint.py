@@ -8,9 +8,9 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from blob_pyro.blo import default_device
 from blob_pyro.blob import BLOB
 from blob_pyro.data import EventLog
+from blob_pyro.device import default_device
 from blob_pyro.infer import GuidedELBO, LocalReparameterization, Training, seeded, train
 from blob_pyro.models.joint import JointBatch, JointModel
 

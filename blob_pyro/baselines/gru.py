@@ -14,8 +14,8 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_sequence
 
-from blob_pyro.blo import default_device
 from blob_pyro.data import EventLog, Histories, Vocabulary, as_histories
+from blob_pyro.device import default_device
 from blob_pyro.distributions.row_chunks import in_row_chunks
 from blob_pyro.infer import Training, seeded, train
 from blob_pyro.models import OrganicBatch

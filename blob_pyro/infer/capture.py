@@ -53,7 +53,6 @@ class CapturedStep:
     """
 
     def __init__(self, function: Step, rows: Tensor, changing: Sequence[Tensor], *, same_rows: bool = False) -> None:
-        self.num_rows = len(rows)
         self.module = _record(function, rows)
         fold_constants(self.module, changing, rows if same_rows else None)
         _require_same(function, self.module.forward, rows)

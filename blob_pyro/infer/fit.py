@@ -13,6 +13,7 @@ from blob_pyro.guides.draws import DrawsGuide
 from blob_pyro.guides.joint import MOST_NUMBERS, FullGuide, LaplaceGuide, LowRankGuide
 from blob_pyro.infer.elbo import GuidedELBO
 from blob_pyro.infer.laplace import fit_laplace
+from blob_pyro.infer.linearized import LaplaceRefuses
 from blob_pyro.infer.local_reparameterization import LocalReparameterization
 from blob_pyro.infer.nuts import fit_nuts
 from blob_pyro.infer.svi import train
@@ -63,18 +64,25 @@ def _(
     progress: bool = True,
     checkpoint: str | Path | None = None,
 ) -> pd.DataFrame:
-    """From Laplace's approximation, in small steps: larger ones lose in noise what it has found."""
-    if guide.size <= MOST_NUMBERS:
+    """From Laplace's approximation, in small steps: larger ones lose in noise what it has found.
+
+    Where it cannot be had, from the usual start: ``attrs["start"]`` says which of the two it was, and why.
+    """
+    start = "laplace"
+    try:
+        if guide.size > MOST_NUMBERS:
+            raise LaplaceRefuses(f"{guide.size} numbers; a start from Laplace's approximation is for {MOST_NUMBERS}")
         mode = LaplaceGuide(model)
-        try:
-            fit_laplace(mode, model, batch, progress=progress)
-        except ValueError:  # a prior or a batch that it does not take: from the usual start
-            pass
-        else:
-            guide.start_from(mode.joint())
-            training = replace(training, learning_rate=training.learning_rate / 100)
+        fit_laplace(mode, model, batch, progress=progress)
+    except LaplaceRefuses as reason:
+        start = f"prior: {reason}"
+    else:
+        guide.start_from(mode.joint())
+        training = replace(training, learning_rate=training.learning_rate / 100)
     svi = fit_guide.dispatch(object)
-    return svi(guide, model, batch, training, progress=progress, checkpoint=checkpoint)
+    history = svi(guide, model, batch, training, progress=progress, checkpoint=checkpoint)
+    history.attrs["start"] = start
+    return history
 
 
 @fit_guide.register

@@ -43,6 +43,7 @@ from tqdm.auto import tqdm
 from blob_pyro.distributions import ArrowNormal
 from blob_pyro.guides.joint import LaplaceGuide
 from blob_pyro.infer.arrow import ArrowPrecision
+from blob_pyro.infer.linearized import LaplaceRefuses
 from blob_pyro.infer.log_posterior import LogPosterior
 from blob_pyro.models import BanditBatch, BanditModel
 from blob_pyro.models.sites import W_B
@@ -86,17 +87,17 @@ def fit_laplace(
         the density of ``w_b`` there).
 
     Raises:
-        ValueError: for too many shared numbers, a kappa whose prior correlates items, a learned scale of a prior that
-            is not normal, or a batch that propagates the uncertainty of omega.
-
-    Warns:
-        UserWarning: if ``max_steps`` were not enough.
+        LaplaceRefuses: (a ValueError) for too many shared numbers, a kappa whose prior correlates items, a learned scale
+            of a prior that is not normal, a term outside the linear operations, or a batch that propagates the
+            uncertainty of omega.
     """
     if batch.interest_scale is not None:
-        raise ValueError("guide 'laplace': takes omega at its mean; use omega='mean', or another guide for 'sample'")
+        raise LaplaceRefuses(
+            "guide 'laplace': takes omega at its mean; use omega='mean', or another guide for 'sample'"
+        )
     num_shared = guide.size - guide.num_own
     if num_shared > MOST_SHARED:
-        raise ValueError(
+        raise LaplaceRefuses(
             f"guide 'laplace': {num_shared} numbers are shared by items, and their curvature is dense; it takes up to "
             f"{MOST_SHARED}. Use 'normal', 'matrix_normal' or 'low_rank'"
         )

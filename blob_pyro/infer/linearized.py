@@ -18,9 +18,13 @@ from torch.nn.functional import softplus
 from blob_pyro.models import BanditBatch, BanditModel
 from blob_pyro.models.operations import Linear, linear_bilinear, linear_gather, linear_row_product
 
-__all__ = ["GroupedEvents", "Linearization"]
+__all__ = ["GroupedEvents", "LaplaceRefuses", "Linearization"]
 
 _MAX_ELEMENTS = 1 << 22  # of the Jacobian, at once: 32 MiB
+
+
+class LaplaceRefuses(ValueError):
+    """A model or a batch that Laplace's approximation does not take; the message says what it needs."""
 
 
 class GroupedEvents:
@@ -129,7 +133,7 @@ class Linearization:
         second: whether second derivatives are needed.
 
     Raises:
-        ValueError: if the logit uses a site without a linear operation.
+        LaplaceRefuses: if the logit uses a site without a linear operation.
     """
 
     def __init__(self, model: BanditModel, values: dict[str, Tensor], second: bool = False) -> None:
@@ -142,7 +146,7 @@ class Linearization:
             self.slopes = list(torch.autograd.grad(total, results, create_graph=second))
         unseen = sorted(set(values) - {use.site for use in record.uses})
         if unseen:
-            raise ValueError(
+            raise LaplaceRefuses(
                 f"guide 'laplace': the logit uses {', '.join(unseen)} without blob_pyro.models.operations (LogitTerm)"
             )
         self.uses = record.uses

@@ -12,7 +12,7 @@ from torch import Tensor
 from blob_pyro.distributions import ArrowNormal, MatrixNormal
 from blob_pyro.guides.joint import LaplaceGuide
 from blob_pyro.infer.arrow import ArrowPrecision
-from blob_pyro.infer.linearized import GroupedEvents, Linearization
+from blob_pyro.infer.linearized import GroupedEvents, LaplaceRefuses, Linearization
 from blob_pyro.models import BanditBatch, BanditModel
 from blob_pyro.models.sites import KAPPA
 
@@ -30,7 +30,7 @@ class LogPosterior:
         batch: all events.
 
     Raises:
-        ValueError: for a kappa whose prior correlates items, or a learned scale of a prior that is not normal.
+        LaplaceRefuses: for a kappa whose prior correlates items, or a learned scale of a prior that is not normal.
     """
 
     def __init__(self, guide: LaplaceGuide, model: BanditModel, batch: BanditBatch) -> None:
@@ -53,11 +53,13 @@ class LogPosterior:
         priors = self.model.site_priors()
         kappa = priors.get(KAPPA)
         if kappa is not None and not isinstance(kappa, Independent):
-            raise ValueError(f"guide 'laplace': kappa's prior must be independent over items, got {kappa!r}")
+            raise LaplaceRefuses(f"guide 'laplace': kappa's prior must be independent over items, got {kappa!r}")
         for name, site in self.model.learned.items():
             base = getattr(priors.get(site), "base_dist", priors.get(site))
             if not isinstance(base, Normal):
-                raise ValueError(f"guide 'laplace': learns the scale of normal priors only, and {name} is of {base!r}")
+                raise LaplaceRefuses(
+                    f"guide 'laplace': learns the scale of normal priors only, and {name} is of {base!r}"
+                )
 
     def sites(self, theta: Tensor) -> dict[str, Tensor]:
         """The values of the sites in a vector."""

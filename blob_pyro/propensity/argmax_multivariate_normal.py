@@ -46,7 +46,7 @@ class ArgmaxJointlyNormal(EstimatedIndexDistribution):
 
     def _scores(self) -> JointlyNormal:
         """The parameters in float64 and a flat batch."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define _scores")
 
     def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "EstimatedIndexDistribution":
         """Repeat over a larger batch shape, without repeating the work."""

@@ -42,10 +42,11 @@ class _RankDistribution(TorchDistribution):
 
     def _distributions(self, parameters: tuple[Tensor, ...]) -> Distributions:
         """Densities and distribution functions for rows of parameters (rows x A each)."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define _distributions")
 
     def _draw_scores(self, sample_shape: torch.Size) -> Tensor:
-        raise NotImplementedError
+        """Scores, sample_shape x batch_shape x A, whose order is the slate."""
+        raise NotImplementedError(f"{type(self).__name__} must define _draw_scores")
 
     def _flat_parameters(self, batch_shape: torch.Size) -> tuple[Tensor, ...]:
         shape = (*batch_shape, self.num_actions)

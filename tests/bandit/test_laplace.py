@@ -282,6 +282,17 @@ def test_heavy_tails_do_not_stop_it(batch):
     assert torch.isfinite(guide.joint().sample()).all()
 
 
+@pytest.mark.parametrize("guide", ["low_rank", "full"])
+@pytest.mark.parametrize(
+    ("options", "start"),
+    [({}, "laplace"), ({"omega": "sample"}, "prior: guide 'laplace': takes omega at its mean")],
+    ids=["taken", "refused"],
+)
+def test_the_history_says_where_svi_started(blo, log, guide, options, start):
+    history = BLOB(blo, guide, **options).fit(log, num_epochs=2, progress=False, device="cpu")
+    assert history.attrs["start"].startswith(start)
+
+
 @pytest.mark.parametrize("rank", [1, 3, 8])
 def test_low_rank_starts_from_the_leading_correlations(rank):
     """Variances are the arrow's; with as many factors as it has, so are the correlations."""
