@@ -87,9 +87,12 @@ def fit_laplace(
         the density of ``w_b`` there).
 
     Raises:
-        LaplaceRefuses: (a ValueError) for too many shared numbers, a kappa whose prior correlates items, a learned scale
-            of a prior that is not normal, a term outside the linear operations, or a batch that propagates the
+        LaplaceRefuses: (a ValueError) for too many shared numbers, a kappa whose prior correlates items, a learned
+            scale of a prior that is not normal, a term outside the linear operations, or a batch that propagates the
             uncertainty of omega.
+
+    Warns:
+        UserWarning: if ``max_steps`` were not enough.
     """
     if batch.interest_scale is not None:
         raise LaplaceRefuses(
