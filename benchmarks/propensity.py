@@ -245,7 +245,7 @@ def draw_figure(path, generator):
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from blob_pyro.propensity._normal_kernel import EXACT, QUICK
+    from blob_pyro.propensity.kernels.normal import EXACT, QUICK
 
     loc, scale = random_normals(1, 10, 10, generator)
     truth = argmax_normal_log_probs(loc, scale, dataclasses.replace(EXACT, units_per_panel=2.0))[0].exp()

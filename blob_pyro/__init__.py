@@ -1,10 +1,10 @@
 """BLOB in Pyro: Bayesian organic-and-bandit recommenders, and policies with exact propensities."""
 
 from blob_pyro._version import __version__
-from blob_pyro.blo import BLO
-from blob_pyro.blob import BLOB
 from blob_pyro.data import EventLog, Histories
-from blob_pyro.joint import JointBLOB
 from blob_pyro.models import BanditPriors, Learned
+from blob_pyro.recommenders.blo import BLO
+from blob_pyro.recommenders.blob import BLOB
+from blob_pyro.recommenders.joint_blob import JointBLOB
 
 __all__ = ["BLO", "BLOB", "BanditPriors", "EventLog", "Histories", "JointBLOB", "Learned", "__version__"]

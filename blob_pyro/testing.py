@@ -13,8 +13,9 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from blob_pyro.guides import make_guide
-from blob_pyro.infer import GuidedELBO, LocalReparameterization, seeded
+from blob_pyro.infer import GuidedELBO, LocalReparameterization
 from blob_pyro.models import BanditBatch, BanditModel, BanditPriors
+from blob_pyro.ops.seeds import seeded
 
 __all__ = ["check_guide"]
 

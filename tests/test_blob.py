@@ -15,7 +15,7 @@ from torch.nn.functional import softplus
 from blob_pyro import BLO, BLOB, BanditPriors, EventLog
 from blob_pyro.guides import NormalGuide
 from blob_pyro.models.sites import KAPPA, W_A, W_B, W_C, ZETA
-from blob_pyro.storage import CONFIG, STATE
+from blob_pyro.serialization.folder import CONFIG, STATE
 
 HISTORIES = [[0, 0, 1], [], [5, 3]]
 
@@ -184,7 +184,7 @@ def test_a_failed_save_leaves_the_old_model(blob, tmp_path, monkeypatch):
     def fail(*args):
         raise OSError("disk full")
 
-    monkeypatch.setattr("blob_pyro.storage.save_file", fail)
+    monkeypatch.setattr("blob_pyro.serialization.folder.save_file", fail)
     with pytest.raises(OSError, match="disk full"):
         blob.save(tmp_path / "model")
     monkeypatch.undo()

@@ -8,7 +8,7 @@ import torch
 
 from blob_pyro.data import Histories
 from blob_pyro.data.splits import leave_last_out, split_sessions
-from blob_pyro.metrics import dcg_at_k, log_likelihood, mean_reciprocal_rank, recall_at_k
+from blob_pyro.ops.ranking_metrics import dcg_at_k, log_likelihood, mean_reciprocal_rank, recall_at_k
 
 VALUE = {
     "recall": (lambda rank, k: float(rank <= k), recall_at_k),

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch.nn.functional import softplus
 
-from blob_pyro.distributions import ArrowNormal, JointPart, MatrixNormal
+from blob_pyro.distributions import ArrowheadNormal, MatrixNormal, MultivariatePart
 from blob_pyro.models.sites import KAPPA, W_A, W_B, W_C, ZETA
-from blob_pyro.posterior import ClickLogits
-from blob_pyro.posterior_draws import DrawnClickLogits
+from blob_pyro.posteriors.click_logits import ClickLogits
+from blob_pyro.posteriors.drawn_click_logits import DrawnClickLogits
 
 P, K, S = 5, 2, 200_000
 
@@ -61,17 +61,17 @@ def joint(kind):
     else:
         tril = factor[:num_shared, :num_shared].tril()
         tril.diagonal().abs_().add_(0.1)
-        law = ArrowNormal(loc, tril, factor[num_shared:, :num_shared], own[num_shared:])
+        law = ArrowheadNormal(loc, tril, factor[num_shared:, :num_shared], own[num_shared:])
     draw, parts, start = law.mean, {}, 0
     for name, shape in ((W_A, ()), (W_B, ()), (W_C, ()), (ZETA, (K, K)), (KAPPA, (P,))):
-        parts[name] = JointPart(draw, law, start, torch.Size(shape))
+        parts[name] = MultivariatePart(draw, law, start, torch.Size(shape))
         start += math.prod(shape)
     return law, parts
 
 
 def draw_jointly(law, parts):
     draws = law.sample((S,))
-    return {n: JointPart(draws, law, p.start, p.part_shape).v for n, p in parts.items()}
+    return {n: MultivariatePart(draws, law, p.start, p.part_shape).v for n, p in parts.items()}
 
 
 def test_delta_sites_leave_no_doubt(problem):

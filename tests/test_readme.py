@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-import blob_pyro.blo
+import blob_pyro.recommenders.blo
 from blob_pyro.policies import SessionPopularity
 from blob_pyro.simulation import RecoGym
 
@@ -49,13 +49,13 @@ def test_readme(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     matplotlib.use("Agg")
     write_tables(tmp_path)
-    fast = blob_pyro.blo.Training
+    fast = blob_pyro.recommenders.blo.Training
 
     def few_epochs(num_epochs, *others, **more):
         return fast(min(num_epochs, 5), *others, **more)
 
-    monkeypatch.setattr("blob_pyro.blo.Training", few_epochs)
-    monkeypatch.setattr("blob_pyro.blob.Training", few_epochs)
+    monkeypatch.setattr("blob_pyro.recommenders.blo.Training", few_epochs)
+    monkeypatch.setattr("blob_pyro.recommenders.blob.Training", few_epochs)
     assert len(BLOCKS) == 7
     names: dict = {}
     for code in BLOCKS:

@@ -10,9 +10,9 @@ import pandas as pd
 import torch
 
 from blob_pyro import BLO, BLOB, EventLog
-from blob_pyro.baselines import Popularity
 from blob_pyro.diagnostics import plot_elbo
 from blob_pyro.policies import Greedy, Policy, SessionPopularity, ThompsonSampling, Uniform
+from blob_pyro.policies.baselines import Popularity
 from blob_pyro.simulation import ABTest, Oracle, RecoGym, RecoGymReference, ab_test, session_popularity_agent
 
 __all__ = ["demo"]

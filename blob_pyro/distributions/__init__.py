@@ -1,15 +1,15 @@
 """Distributions that know nothing of recommenders."""
 
 from blob_pyro.distributions import kl
-from blob_pyro.distributions.arrow_normal import ArrowNormal
-from blob_pyro.distributions.joint_normal import JointPart
+from blob_pyro.distributions.arrowhead_normal import ArrowheadNormal
 from blob_pyro.distributions.matrix_normal import MatrixNormal
+from blob_pyro.distributions.multivariate import MultivariatePart
 from blob_pyro.distributions.softmax_views import SoftmaxViews
 
 __all__ = [
-    "ArrowNormal",
-    "JointPart",
+    "ArrowheadNormal",
     "MatrixNormal",
+    "MultivariatePart",
     "SoftmaxViews",
     "kl",
 ]

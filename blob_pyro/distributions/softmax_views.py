@@ -9,7 +9,7 @@ from torch import Size, Tensor
 from torch.distributions import Categorical, constraints
 from torch.nn.functional import embedding, embedding_bag
 
-from blob_pyro.distributions.log_normalizer import log_normalizer
+from blob_pyro.ops.log_normalizer import log_normalizer
 
 __all__ = ["SoftmaxViews"]
 

@@ -30,13 +30,13 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from blob_pyro.baselines import GRU, ItemKNN, Popularity, SessionFrequency
-from blob_pyro.blo import BLO
 from blob_pyro.data import Histories
 from blob_pyro.data.splits import leave_last_out
-from blob_pyro.infer import seeded
-from blob_pyro.metrics import dcg_at_k, recall_at_k
 from blob_pyro.models import OrganicPriors
+from blob_pyro.ops.ranking_metrics import dcg_at_k, recall_at_k
+from blob_pyro.ops.seeds import seeded
+from blob_pyro.policies.baselines import GRU, ItemKNN, Popularity, SessionFrequency
+from blob_pyro.recommenders.blo import BLO
 from blob_pyro.simulation import RecoGym
 from blob_pyro.simulation.random import CounterRandom
 from blob_pyro.simulation.sessions import Views, arrive

@@ -3,7 +3,7 @@
 from blob_pyro.guides.bandit import DeltaGuide, MatrixNormalFullGuide, MatrixNormalGuide, NormalGuide
 from blob_pyro.guides.draws import DrawsGuide
 from blob_pyro.guides.encoders import ENCODERS, DeepEncoder, LinearEncoder, PrecisionEncoder
-from blob_pyro.guides.joint import FullGuide, JointGuide, LaplaceGuide, LowRankGuide
+from blob_pyro.guides.multivariate import FullGuide, LaplaceGuide, LowRankGuide, MultivariateGuide
 from blob_pyro.guides.offsets import OffsetNetwork
 from blob_pyro.guides.organic import AmortizedGuide, ItemGuide
 from blob_pyro.guides.recipes import GUIDES, FunctionGuide, check_sites, make_guide
@@ -19,12 +19,12 @@ __all__ = [
     "FullGuide",
     "FunctionGuide",
     "ItemGuide",
-    "JointGuide",
     "LaplaceGuide",
     "LinearEncoder",
     "LowRankGuide",
     "MatrixNormalFullGuide",
     "MatrixNormalGuide",
+    "MultivariateGuide",
     "NormalGuide",
     "OffsetNetwork",
     "PrecisionEncoder",

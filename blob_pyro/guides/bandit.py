@@ -18,8 +18,6 @@ no gradient descent registers how it is fitted with `blob_pyro.infer.fit_guide`.
 
 from __future__ import annotations
 
-from itertools import count
-
 import pyro
 import pyro.distributions as dist
 import torch
@@ -31,6 +29,7 @@ from blob_pyro.distributions import MatrixNormal
 from blob_pyro.guides.training_defaults import TrainingDefaults
 from blob_pyro.models import BanditBatch, BanditModel
 from blob_pyro.models.sites import ZETA
+from blob_pyro.ops.names import unique_name
 
 __all__ = [
     "WIDEST_START",
@@ -42,7 +41,6 @@ __all__ = [
     "start_scale",
 ]
 
-_number = count()
 
 WIDEST_START = 0.3
 """Posteriors start at the prior's standard deviations, but no wider than this. Wider, and the first thousand steps go
@@ -75,7 +73,7 @@ class NormalGuide(PyroModule):
     training_defaults = TrainingDefaults(num_steps=300, batch_size=131_072, learning_rate=0.2, capture="auto")
 
     def __init__(self, model: BanditModel) -> None:
-        super().__init__(f"bandit_guide_{next(_number)}")  # unique: Pyro's parameter store is global
+        super().__init__(unique_name("bandit_guide"))  # unique: Pyro's parameter store is global
         self._event_dims: dict[str, int] = {}
         for name, prior in model.site_priors().items():
             self._event_dims[name] = len(prior.event_shape)
@@ -159,7 +157,7 @@ class DeltaGuide(PyroModule):
     training_defaults = TrainingDefaults(capture="auto")
 
     def __init__(self, model: BanditModel) -> None:
-        super().__init__(f"bandit_guide_{next(_number)}")
+        super().__init__(unique_name("bandit_guide"))
         if model.learned:
             raise ValueError(
                 f"guide 'delta': the model learns {', '.join(sorted(model.learned))}, and a density has no mode with a "

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from itertools import count
-
 import pyro
 import pyro.distributions as dist
 from pyro.nn import PyroModule
 from torch import Tensor
 
 from blob_pyro.models import BanditBatch, BanditModel
+from blob_pyro.ops.names import unique_name
 
 __all__ = ["DrawsGuide"]
-
-_number = count()
 
 
 class DrawsGuide(PyroModule):
@@ -25,7 +22,7 @@ class DrawsGuide(PyroModule):
     """
 
     def __init__(self, model: BanditModel, num_draws: int = 1000) -> None:
-        super().__init__(f"bandit_guide_{next(_number)}")
+        super().__init__(unique_name("bandit_guide"))
         self.num_draws = num_draws
         self.shapes = {name: prior.event_shape for name, prior in model.site_priors().items()}
         for name, shape in self.shapes.items():

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding, embedding_bag, softplus
 
 from blob_pyro.data import Histories
-from blob_pyro.distributions.precision import scale_tril_from_precision
+from blob_pyro.ops.precision import scale_tril_from_precision
 
 __all__ = ["ENCODERS", "Covariance", "DeepEncoder", "LinearEncoder", "PrecisionEncoder"]
 

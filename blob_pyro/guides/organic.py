@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import count
-
 import pyro
 import pyro.distributions as dist
 import torch
@@ -15,10 +13,9 @@ from torch import Tensor, nn
 from blob_pyro.data import Histories
 from blob_pyro.models import OrganicBatch, OrganicModel
 from blob_pyro.models.sites import INTEREST, ITEM_EMBEDDING, ITEM_INTERCEPT
+from blob_pyro.ops.names import unique_name
 
 __all__ = ["AmortizedGuide", "ItemGuide"]
-
-_number = count()
 
 
 class AmortizedGuide(PyroModule):
@@ -30,7 +27,7 @@ class AmortizedGuide(PyroModule):
     """
 
     def __init__(self, encoder: nn.Module, items: ItemGuide | None = None) -> None:
-        super().__init__(f"organic_guide_{next(_number)}")  # unique: Pyro's parameter store is global
+        super().__init__(unique_name("organic_guide"))  # unique: Pyro's parameter store is global
         to_pyro_module_(encoder)
         self.encoder = encoder
         self.items = items
@@ -63,7 +60,7 @@ class ItemGuide(PyroModule):
     """Standard deviations start here: the noise of items that know nothing yet would drown the sessions."""
 
     def __init__(self, model: OrganicModel) -> None:
-        super().__init__(f"item_guide_{next(_number)}")
+        super().__init__(unique_name("item_guide"))
         self._model = (model,)  # in a tuple: the parameters are the model's, to be saved once
         self._sites = {
             site: name

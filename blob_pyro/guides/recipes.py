@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import count
 from typing import Any
 
 import pyro
@@ -16,13 +15,13 @@ from torch import Tensor, nn
 
 from blob_pyro.guides.bandit import DeltaGuide, MatrixNormalFullGuide, MatrixNormalGuide, NormalGuide
 from blob_pyro.guides.draws import DrawsGuide
-from blob_pyro.guides.joint import FullGuide, JointGuide, LaplaceGuide, LowRankGuide
+from blob_pyro.guides.multivariate import FullGuide, LaplaceGuide, LowRankGuide, MultivariateGuide
 from blob_pyro.models import BanditModel
 from blob_pyro.models.sites import JOINT
+from blob_pyro.ops.names import unique_name
 
 __all__ = ["GUIDES", "FunctionGuide", "check_sites", "make_guide"]
 
-_number = count()
 
 GUIDES: dict[str, Callable[[BanditModel], nn.Module]] = {
     "normal": NormalGuide,
@@ -59,7 +58,7 @@ def make_guide(guide: str | Callable[..., Any], model: BanditModel) -> nn.Module
     if not callable(guide):
         raise TypeError(f"guide: expected a name, a class, a module or a function of the batch, got {guide!r}")
     made = guide(model) if isinstance(guide, type) else guide
-    if isinstance(made, JointGuide):  # an instance may have been made for a model with another prior
+    if isinstance(made, MultivariateGuide):  # an instance may have been made for a model with another prior
         made.is_auxiliary = model.vector_prior is None
     if isinstance(made, AutoGuide):
         _set_up(made, model)
@@ -105,7 +104,7 @@ def check_sites(model: BanditModel, guide: Callable[..., Any]) -> None:
 def _set_up(guide: AutoGuide, model: BanditModel) -> None:
     """Let an AutoGuide see the model once, under a name of its own: its parameters appear now, not at a first step."""
     if getattr(guide, "prototype_trace", None) is None:
-        guide._pyro_name = f"bandit_guide_auto_{next(_number)}"
+        guide._pyro_name = unique_name("bandit_guide_auto")
         with pyro.get_param_store().scope():
             guide(model.example_batch())
 
@@ -129,7 +128,7 @@ class FunctionGuide(PyroModule):
     """
 
     def __init__(self, function: Callable[..., Any], model: BanditModel) -> None:
-        super().__init__(f"bandit_guide_function_{next(_number)}")
+        super().__init__(unique_name("bandit_guide_function"))
         self._function = (function,)  # in a tuple: not a part of this module
         self._names: dict[str, str] = {}
         with pyro.get_param_store().scope(), poutine.trace(param_only=True) as capture:

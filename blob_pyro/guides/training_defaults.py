@@ -21,7 +21,7 @@ class TrainingDefaults:
         batch_size: events per step, at most.
         learning_rate: peak of Adam's one-cycle schedule.
         capture: "auto" if all that a call of the guide does is the same tensor operations every time, so that a step
-            may be recorded and replayed: see `blob_pyro.infer.capture`. False for one that counts its calls.
+            may be recorded and replayed: see `blob_pyro.infer.training.capture`. False for one that counts its calls.
     """
 
     num_steps: int = 1000

@@ -28,9 +28,9 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from blob_pyro.data import Histories
-from blob_pyro.distributions.precision import scale_tril_from_precision
-from blob_pyro.infer.gaussian_logits import covariance_features, item_features, matrix_from_features
-from blob_pyro.infer.log_normalizers import bouchard_offset, curvature
+from blob_pyro.infer.bounds.gaussian_logits import covariance_features, item_features, matrix_from_features
+from blob_pyro.infer.bounds.log_normalizers import bouchard_offset, curvature
+from blob_pyro.ops.precision import scale_tril_from_precision
 
 __all__ = ["EMState", "ExpectationMaximization", "expectation_maximization"]
 

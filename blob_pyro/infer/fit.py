@@ -10,14 +10,14 @@ import pandas as pd
 from torch import nn
 
 from blob_pyro.guides.draws import DrawsGuide
-from blob_pyro.guides.joint import MOST_NUMBERS, FullGuide, LaplaceGuide, LowRankGuide
+from blob_pyro.guides.multivariate import MOST_NUMBERS, FullGuide, LaplaceGuide, LowRankGuide
 from blob_pyro.infer.elbo import GuidedELBO
-from blob_pyro.infer.laplace import fit_laplace
-from blob_pyro.infer.linearized import LaplaceRefuses
-from blob_pyro.infer.local_reparameterization import LocalReparameterization
+from blob_pyro.infer.laplace.fit import fit_laplace
+from blob_pyro.infer.laplace.linearization import LaplaceRefuses
+from blob_pyro.infer.local_reparameterization.handler import LocalReparameterization
 from blob_pyro.infer.nuts import fit_nuts
-from blob_pyro.infer.svi import train
-from blob_pyro.infer.training import Training
+from blob_pyro.infer.training.loop import train
+from blob_pyro.infer.training.settings import Training
 from blob_pyro.models import BanditBatch, BanditModel
 
 __all__ = ["fit_guide"]

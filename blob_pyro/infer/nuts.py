@@ -11,8 +11,8 @@ import torch
 from pyro.infer import MCMC, NUTS
 
 from blob_pyro.guides.draws import DrawsGuide
-from blob_pyro.guides.joint import LaplaceGuide
-from blob_pyro.infer.laplace import fit_laplace
+from blob_pyro.guides.multivariate import LaplaceGuide
+from blob_pyro.infer.laplace.fit import fit_laplace
 from blob_pyro.models import BanditBatch, BanditModel
 
 __all__ = ["fit_nuts"]

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from blob_pyro.data import Histories
-from blob_pyro.distributions.precision import scale_tril_from_precision
-from blob_pyro.infer.gaussian_logits import covariance_features, item_features, matrix_from_features
-from blob_pyro.infer.log_normalizers import bouchard_offset, bouchard_slope, curvature
+from blob_pyro.infer.bounds.gaussian_logits import covariance_features, item_features, matrix_from_features
+from blob_pyro.infer.bounds.log_normalizers import bouchard_offset, bouchard_slope, curvature
+from blob_pyro.ops.precision import scale_tril_from_precision
 
 __all__ = ["online_expectation_maximization"]
 

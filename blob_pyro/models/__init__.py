@@ -2,13 +2,13 @@
 
 from blob_pyro.models.bandit import BanditBatch, BanditModel
 from blob_pyro.models.organic import OrganicBatch, OrganicModel
-from blob_pyro.models.organic_priors import OrganicPriors
-from blob_pyro.models.prior_covariates import UserCovariates
-from blob_pyro.models.prior_heavy_tails import HorseshoeKappa, RandomScaleKappa, StudentTKappa
-from blob_pyro.models.prior_items import ItemCategories, ItemDeviations, ItemFeatures, KappaOnPopularity
-from blob_pyro.models.prior_vector import VectorPrior
-from blob_pyro.models.priors import BanditPriors, Learned
-from blob_pyro.models.terms import Events, LogitTerm
+from blob_pyro.models.priors.bandit_priors import BanditPriors, Learned
+from blob_pyro.models.priors.covariates import UserCovariates
+from blob_pyro.models.priors.heavy_tails import HorseshoeKappa, RandomScaleKappa, StudentTKappa
+from blob_pyro.models.priors.items import ItemCategories, ItemDeviations, ItemFeatures, KappaOnPopularity
+from blob_pyro.models.priors.organic_priors import OrganicPriors
+from blob_pyro.models.priors.terms import Events, LogitTerm
+from blob_pyro.models.priors.vector import VectorPrior
 
 __all__ = [
     "BanditBatch",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import count
 from typing import NamedTuple
 
 import pyro
@@ -16,17 +15,16 @@ from torch.distributions import Distribution
 from torch.nn.functional import softplus
 
 from blob_pyro.distributions import MatrixNormal
-from blob_pyro.distributions.tensors import like
 from blob_pyro.models.operations import bilinear, broadcast, gather
-from blob_pyro.models.prior_heavy_tails import RandomScaleKappa
-from blob_pyro.models.prior_vector import VectorPrior
-from blob_pyro.models.priors import BanditPriors, Learned, Prior, Scale
+from blob_pyro.models.priors.bandit_priors import BanditPriors, Learned, Prior, Scale
+from blob_pyro.models.priors.heavy_tails import RandomScaleKappa
+from blob_pyro.models.priors.terms import Events, LogitTerm
+from blob_pyro.models.priors.vector import VectorPrior
 from blob_pyro.models.sites import CLICK, EVENTS, JOINT, KAPPA, W_A, W_B, W_C, ZETA
-from blob_pyro.models.terms import Events, LogitTerm
+from blob_pyro.ops.names import unique_name
+from blob_pyro.ops.tensors import like
 
 __all__ = ["BanditBatch", "BanditModel", "Items"]
-
-_number = count()
 
 
 @dataclass(frozen=True)
@@ -111,7 +109,7 @@ class BanditModel(PyroModule):
         item_intercept: Tensor | None = None,
         jitter: float = 0.0,
     ) -> None:
-        super().__init__(f"bandit_model_{next(_number)}")  # unique: Pyro's parameter store is global
+        super().__init__(unique_name("bandit_model"))  # unique: Pyro's parameter store is global
         self.priors = BanditPriors() if priors is None else priors
         self.jitter = jitter
         self.num_items, self.embedding_dim = item_embedding.shape

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import count
 
 import pyro
 import pyro.distributions as dist
@@ -13,12 +12,11 @@ from torch import Tensor, nn
 
 from blob_pyro.data import Histories
 from blob_pyro.distributions import SoftmaxViews
-from blob_pyro.models.organic_priors import OrganicPriors
+from blob_pyro.models.priors.organic_priors import OrganicPriors
 from blob_pyro.models.sites import INTEREST, ITEM_EMBEDDING, ITEM_INTERCEPT, SESSIONS, VIEWS
+from blob_pyro.ops.names import unique_name
 
 __all__ = ["OrganicBatch", "OrganicModel"]
-
-_number = count()
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class OrganicModel(PyroModule):
     def __init__(
         self, num_items: int, embedding_dim: int, priors: OrganicPriors | None = None, sparse: bool = False
     ) -> None:
-        super().__init__(f"organic_model_{next(_number)}")  # unique: Pyro's parameter store is global
+        super().__init__(unique_name("organic_model"))  # unique: Pyro's parameter store is global
         self.num_items = num_items
         self.embedding_dim = embedding_dim
         self.priors = OrganicPriors() if priors is None else priors

@@ -11,8 +11,8 @@ from torch import Size, Tensor
 
 from blob_pyro.data import Histories, Vocabulary
 from blob_pyro.policies.base import Policy
-from blob_pyro.posterior import ClickLogits
-from blob_pyro.posterior_draws import DrawnClickLogits
+from blob_pyro.posteriors.click_logits import ClickLogits
+from blob_pyro.posteriors.drawn_click_logits import DrawnClickLogits
 from blob_pyro.propensity import ArgmaxConditionallyNormal
 
 __all__ = ["DrawnThompsonActions", "ThompsonActions", "ThompsonSampling"]

@@ -1,6 +1,5 @@
 """Distributions over the index of the largest score: exact Thompson-sampling propensities."""
 
-from blob_pyro.propensity._normal_kernel import argmax_normal_log_probs
 from blob_pyro.propensity.argmax import Argmax
 from blob_pyro.propensity.argmax_beta import ArgmaxBeta
 from blob_pyro.propensity.argmax_conditionally_normal import ArgmaxConditionallyNormal
@@ -8,6 +7,7 @@ from blob_pyro.propensity.argmax_low_rank_normal import ArgmaxLowRankNormal
 from blob_pyro.propensity.argmax_multivariate_normal import ArgmaxMultivariateNormal
 from blob_pyro.propensity.argmax_normal import ArgmaxLogNormal, ArgmaxNormal
 from blob_pyro.propensity.interpolation import interpolated_argmax_normal_probs
+from blob_pyro.propensity.kernels.normal import argmax_normal_log_probs
 from blob_pyro.propensity.ranks import RankBeta, RankNormal
 
 __all__ = [

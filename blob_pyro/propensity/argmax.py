@@ -10,9 +10,9 @@ from pyro.distributions import constraints
 from torch import Tensor
 from torch.distributions import Distribution
 
-from blob_pyro.propensity._adaptive import resolve
-from blob_pyro.propensity._cumulative import Distributions, panel_nodes
 from blob_pyro.propensity._index import IndexDistribution
+from blob_pyro.propensity.kernels.adaptive import resolve
+from blob_pyro.propensity.kernels.cumulative import Distributions, panel_nodes
 
 __all__ = ["Argmax"]
 

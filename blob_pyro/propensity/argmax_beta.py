@@ -6,9 +6,9 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor
 
-from blob_pyro.propensity._beta_kernel import argmax_beta_log_probs
 from blob_pyro.propensity._checks import check_positive, check_vectors
 from blob_pyro.propensity._index import IndexDistribution, wants_validation
+from blob_pyro.propensity.kernels.beta import argmax_beta_log_probs
 
 __all__ = ["ArgmaxBeta", "draw_beta_logits"]
 

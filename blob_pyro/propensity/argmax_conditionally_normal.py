@@ -9,8 +9,8 @@ from torch import Tensor
 
 from blob_pyro.propensity._checks import check_sampling, check_scale
 from blob_pyro.propensity._index import EstimatedIndexDistribution, wants_validation
-from blob_pyro.propensity._normal_kernel import QUICK, Accuracy, argmax_normal_log_probs
-from blob_pyro.propensity._qmc import mean_and_error, normal_replicates
+from blob_pyro.propensity.kernels.normal import QUICK, Accuracy, argmax_normal_log_probs
+from blob_pyro.propensity.kernels.qmc import mean_and_error, normal_replicates
 
 __all__ = ["ArgmaxConditionallyNormal", "mix_conditional_probs"]
 

@@ -13,8 +13,8 @@ from blob_pyro.propensity._checks import (
     check_vectors,
 )
 from blob_pyro.propensity._index import wants_validation
-from blob_pyro.propensity._jointly_normal import JointlyNormal
 from blob_pyro.propensity.argmax_multivariate_normal import ArgmaxJointlyNormal
+from blob_pyro.propensity.kernels.jointly_normal import JointlyNormal
 
 __all__ = ["ArgmaxLowRankNormal"]
 

@@ -16,7 +16,7 @@ from blob_pyro.propensity._checks import (
     check_vectors,
 )
 from blob_pyro.propensity._index import EstimatedIndexDistribution, wants_validation
-from blob_pyro.propensity._jointly_normal import METHODS, JointlyNormal, Sampling, choose_method, default_points
+from blob_pyro.propensity.kernels.jointly_normal import METHODS, JointlyNormal, Sampling, choose_method, default_points
 
 __all__ = ["ArgmaxJointlyNormal", "ArgmaxMultivariateNormal"]
 
@@ -25,7 +25,7 @@ class ArgmaxJointlyNormal(EstimatedIndexDistribution):
     """What full and low-rank covariances have in common: a way to compute is chosen, used, and drawn from.
 
     Attributes:
-        method: the way of computation, see :mod:`blob_pyro.propensity._jointly_normal`.
+        method: the way of computation, see :mod:`blob_pyro.propensity.kernels.jointly_normal`.
         num_points: points of each replicate.
         num_replicates: independent randomisations.
         seed: of the randomisations.

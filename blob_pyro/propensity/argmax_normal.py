@@ -8,7 +8,7 @@ from torch import Tensor
 
 from blob_pyro.propensity._checks import check_finite, check_scale, check_vectors
 from blob_pyro.propensity._index import IndexDistribution, wants_validation
-from blob_pyro.propensity._normal_kernel import argmax_normal_log_probs
+from blob_pyro.propensity.kernels.normal import argmax_normal_log_probs
 
 __all__ = ["ArgmaxLogNormal", "ArgmaxNormal"]
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from blob_pyro.propensity._checks import check_finite, check_scale, check_vectors
-from blob_pyro.propensity._mesh import gauss_legendre
-from blob_pyro.propensity._normal_kernel import argmax_normal_log_probs
+from blob_pyro.propensity.kernels.mesh import gauss_legendre
+from blob_pyro.propensity.kernels.normal import argmax_normal_log_probs
 
 __all__ = ["interpolated_argmax_normal_probs"]
 

@@ -7,13 +7,13 @@ import torch
 from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor
 
-from blob_pyro.propensity._adaptive import resolve
-from blob_pyro.propensity._beta_kernel import Arms
 from blob_pyro.propensity._checks import check_finite, check_positive, check_ranks, check_scale, check_vectors
-from blob_pyro.propensity._cumulative import Distributions, panel_nodes, panel_weights
 from blob_pyro.propensity._index import wants_validation
-from blob_pyro.propensity._rank_kernel import ordering_log_probs, rank_probs
 from blob_pyro.propensity.argmax_beta import draw_beta_logits
+from blob_pyro.propensity.kernels.adaptive import resolve
+from blob_pyro.propensity.kernels.beta import Arms
+from blob_pyro.propensity.kernels.cumulative import Distributions, panel_nodes, panel_weights
+from blob_pyro.propensity.kernels.ranks import ordering_log_probs, rank_probs
 
 __all__ = ["RankBeta", "RankNormal"]
 

@@ -24,10 +24,10 @@ from scipy.special import ndtri
 from torch import Tensor
 
 from blob_pyro.simulation.decisions import AnyPolicy, check_policy
+from blob_pyro.simulation.process import HistoryMode
 from blob_pyro.simulation.random import CounterRandom, forked_torch_rng, hash_key
 from blob_pyro.simulation.recogym import RecoGym
 from blob_pyro.simulation.sessions import Impressions
-from blob_pyro.simulation.users import HistoryMode
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

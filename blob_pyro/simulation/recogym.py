@@ -13,9 +13,9 @@ from blob_pyro.data import EventLog
 from blob_pyro.policies import Uniform
 from blob_pyro.simulation.decisions import AnyPolicy, Oracle, check_policy
 from blob_pyro.simulation.environment import Environment
+from blob_pyro.simulation.process import HistoryMode, simulate_users
 from blob_pyro.simulation.random import CounterRandom, forked_torch_rng, hash_key
 from blob_pyro.simulation.sessions import Impressions, Views
-from blob_pyro.simulation.users import HistoryMode, simulate_users
 
 __all__ = ["RecoGym"]
 
@@ -33,7 +33,7 @@ class RecoGym(Environment):
 
     The users themselves are other users: RecoGym draws them one after another from one stream, here each has
     numbers of their own (see `blob_pyro.simulation.random`), the same ones under every policy. See
-    `blob_pyro.simulation.users` for the process, `blob_pyro.simulation.parameters.Settings` for the arguments, and
+    `blob_pyro.simulation.process` for the process, `blob_pyro.simulation.parameters.Settings` for the arguments, and
     `blob_pyro.simulation.RecoGymReference` for the original.
 
     >>> environment = RecoGym(num_items=10, num_flips=5, seed=0)
@@ -111,7 +111,7 @@ class RecoGym(Environment):
     ) -> Iterator[Views | Impressions]:
         """Everything that happens to ``users``, in portions; what `simulate` and `ab_test` are made of.
 
-        See `blob_pyro.simulation.users.simulate_users`. Draws from torch's generator if the policy does.
+        See `blob_pyro.simulation.process.simulate_users`. Draws from torch's generator if the policy does.
         """
         if history not in get_args(HistoryMode):
             raise ValueError(f"history must be one of {get_args(HistoryMode)}, got {history!r}")

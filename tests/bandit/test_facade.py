@@ -14,8 +14,8 @@ from blob_pyro.guides.draws import DrawsGuide
 from blob_pyro.models import HorseshoeKappa, ItemDeviations, KappaOnPopularity, UserCovariates
 from blob_pyro.models.sites import KAPPA, W_C
 from blob_pyro.policies import ThompsonSampling
-from blob_pyro.posterior import ClickLogits
-from blob_pyro.posterior_draws import DrawnClickLogits
+from blob_pyro.posteriors.click_logits import ClickLogits
+from blob_pyro.posteriors.drawn_click_logits import DrawnClickLogits
 
 HISTORIES = [[0, 0, 1], [], [5, 3]]
 QUICK = {"num_epochs": 3, "batch_size": 1024, "progress": False}
@@ -374,7 +374,7 @@ def test_an_update_that_is_stopped_at_once_leaves_the_model_as_it_was(blo, log, 
     def stop(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("blob_pyro.infer.svi._Run.epoch", stop)
+    monkeypatch.setattr("blob_pyro.infer.training.loop._Run.epoch", stop)
     with pytest.warns(UserWarning, match="interrupted"):
         blob.update(log, num_epochs=3, progress=False)
     assert torch.equal(blob.scores(HISTORIES), before)

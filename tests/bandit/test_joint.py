@@ -7,8 +7,8 @@ import torch
 
 from blob_pyro import BLOB, BanditPriors, EventLog
 from blob_pyro.infer import GuidedELBO, LocalReparameterization
-from blob_pyro.joint import JointBLOB, _Both
 from blob_pyro.models.joint import JointBatch, JointModel
+from blob_pyro.recommenders.joint_blob import JointBLOB, _Both
 
 HISTORIES = [[0, 0, 1], [], [5, 3]]
 

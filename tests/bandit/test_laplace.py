@@ -11,11 +11,11 @@ from pyro import poutine
 from torch.nn.functional import softplus
 
 from blob_pyro import BLOB, BanditPriors, Learned
-from blob_pyro.distributions import ArrowNormal
+from blob_pyro.distributions import ArrowheadNormal
 from blob_pyro.guides import LowRankGuide, make_guide
 from blob_pyro.infer import fit_guide
-from blob_pyro.infer.arrow import ArrowPrecision
-from blob_pyro.infer.laplace import _Search, fit_laplace
+from blob_pyro.infer.laplace.arrowhead_precision import ArrowheadPrecision
+from blob_pyro.infer.laplace.fit import _Search, fit_laplace
 from blob_pyro.models import (
     BanditBatch,
     BanditModel,
@@ -229,7 +229,7 @@ class Valley:
         return 0.5 * (x / float(self.spread[0])) ** 2 + math.exp(self.growth * x) + 0.5 * float(theta[1]) ** 2
 
     def expansion(self, theta):
-        return torch.zeros(2), ArrowPrecision(
+        return torch.zeros(2), ArrowheadPrecision(
             torch.eye(2).double(), torch.zeros(0, 2).double(), torch.zeros(0).double()
         )
 
@@ -238,7 +238,7 @@ class Valley:
 def test_spread_where_one_side_is_a_cliff(growth, spread):
     """Against the closed form: E exp(g x) = exp(g^2 s^2 / 2) under N(0, s^2). The first guess is up to 8 times it."""
     search = _Search(Valley(growth, spread), 1, None)
-    flat = ArrowPrecision(torch.eye(2).double(), torch.zeros(0, 2).double(), torch.zeros(0).double())
+    flat = ArrowheadPrecision(torch.eye(2).double(), torch.zeros(0, 2).double(), torch.zeros(0).double())
     flat.shared[0, 0] = 1e-9
     found = search.with_held(flat, 0).shared[0, 0].item() ** -0.5
     s = torch.linspace(0.05, 4, 4000).double()
@@ -298,7 +298,7 @@ def test_low_rank_starts_from_the_leading_correlations(rank):
     """Variances are the arrow's; with as many factors as it has, so are the correlations."""
     torch.manual_seed(3)
     scale = torch.tensor([0.1, 2.0, 0.5, 1.0]).double()
-    law = ArrowNormal(
+    law = ArrowheadNormal(
         torch.arange(9.0).double(),
         (torch.randn(4, 4).double().tril(-1) * 0.3 + torch.eye(4).double()) * scale.unsqueeze(-1),
         torch.randn(5, 4).double() * torch.tensor([0.1, 1.0, 0.3, 2.0, 0.5]).double().unsqueeze(-1),

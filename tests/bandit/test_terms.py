@@ -19,8 +19,8 @@ from blob_pyro.models import (
     StudentTKappa,
     UserCovariates,
 )
-from blob_pyro.models.prior_json import from_json, to_json
 from blob_pyro.models.sites import CLICK, KAPPA, W_A, W_B, W_C, ZETA
+from blob_pyro.serialization.priors import from_json, to_json
 from blob_pyro.testing import check_guide
 
 P, K, C, N, F = 6, 2, 5, 40, 3

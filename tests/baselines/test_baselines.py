@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from blob_pyro import EventLog
-from blob_pyro.baselines import GRU, ItemKNN, Popularity, SessionFrequency, SessionItemKNN
 from blob_pyro.data import Histories
 from blob_pyro.policies import Scorer
+from blob_pyro.policies.baselines import GRU, ItemKNN, Popularity, SessionFrequency, SessionItemKNN
 
 SESSIONS = [[0, 0, 1], [1, 2, 2, 2], [0, 1], [3], [2, 1, 2]]
 

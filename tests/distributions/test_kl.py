@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.distributions import kl_divergence
 
-from blob_pyro.distributions.precision import scale_tril_from_precision
+from blob_pyro.ops.precision import scale_tril_from_precision
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import pytest
 import torch
 from pyro import poutine
 
-from blob_pyro.distributions import SoftmaxViews, row_chunks
+from blob_pyro.distributions import SoftmaxViews
+from blob_pyro.ops import row_chunks
 
 K, P = 2, 5
 VIEWS = torch.tensor([[4, 0, 0, -1], [2, -1, -1, -1], [-1, -1, -1, -1], [1, 3, 2, 4]])

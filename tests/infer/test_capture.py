@@ -20,7 +20,7 @@ from blob_pyro.infer import (
     seeded,
     train,
 )
-from blob_pyro.infer.svi import _Run
+from blob_pyro.infer.training.loop import _Run
 from blob_pyro.models import ItemDeviations, StudentTKappa
 
 READS_THE_DEVICE = ("aten._local_scalar_dense", "aten.nonzero", "aten.masked_select", "aten._unique", "aten.equal")

@@ -14,10 +14,10 @@ from pyro.optim import Adam
 from pyro.poutine.messenger import Messenger
 from torch.nn.functional import softplus
 
-from blob_pyro.distributions import JointPart, MatrixNormal
+from blob_pyro.distributions import MatrixNormal, MultivariatePart
 from blob_pyro.guides import make_guide
 from blob_pyro.infer import GuidedELBO, LocalReparameterization
-from blob_pyro.infer.projections import project, project_right
+from blob_pyro.infer.local_reparameterization.projections import project, project_right
 from blob_pyro.models import BanditBatch, BanditModel, BanditPriors
 from blob_pyro.models.operations import (
     broadcast,
@@ -307,7 +307,7 @@ def test_a_linear_function_of_normals_is_normal(name):
     assert torch.allclose(law.mean, loc.flatten() @ weights)
     assert torch.allclose(law.variance, scale.flatten().square() @ weights.square())
     joint = vector(None)
-    part = JointPart(joint.sample(), joint, 3, torch.Size(shape))
+    part = MultivariatePart(joint.sample(), joint, 3, torch.Size(shape))
     shared = project(part, operation, *coefficients)
     here = slice(3, 3 + size)
     covariance = weights.mT @ joint.covariance_matrix[here, here] @ weights
@@ -320,7 +320,10 @@ def test_parts_of_one_vector_are_drawn_together():
     """Per event the joint law of two sites' projections is right; across events they are independent."""
     joint = vector(None)
     draw = joint.sample()
-    parts = {"x": JointPart(draw, joint, 0, torch.Size([3])), "b": JointPart(draw, joint, 9, torch.Size([]))}
+    parts = {
+        "x": MultivariatePart(draw, joint, 0, torch.Size([3])),
+        "b": MultivariatePart(draw, joint, 9, torch.Size([])),
+    }
     left = LEFT[:1].expand(200_000, 3)
     with LocalReparameterization(parts):
         x, b = inner("x", parts["x"].v, left), broadcast("b", parts["b"].v, left[:, 0])

@@ -7,8 +7,8 @@ from torch import nn
 from blob_pyro import BLO
 from blob_pyro.data.splits import split_sessions
 from blob_pyro.infer import Bouchard, RowwiseAdam, Training
-from blob_pyro.infer.checkpoints import load_checkpoint, save_checkpoint
-from blob_pyro.infer.training import clip_gradients
+from blob_pyro.infer.training.checkpoints import load_checkpoint, save_checkpoint
+from blob_pyro.infer.training.settings import clip_gradients
 
 
 class Stop(Exception):

@@ -8,13 +8,13 @@ import torch
 from pyro import poutine
 
 from blob_pyro import BanditPriors
-from blob_pyro.distributions import ArrowNormal
+from blob_pyro.distributions import ArrowheadNormal
 from blob_pyro.guides import make_guide
 from blob_pyro.infer import GuidedELBO, LocalReparameterization
-from blob_pyro.infer.laplace import fit_laplace
+from blob_pyro.infer.laplace.fit import fit_laplace
 from blob_pyro.models import BanditBatch, BanditModel, ItemDeviations, VectorPrior
-from blob_pyro.models.prior_json import from_json, to_json
 from blob_pyro.models.sites import CLICK, JOINT, KAPPA, W_A, W_C, ZETA
+from blob_pyro.serialization.priors import from_json, to_json
 from blob_pyro.testing import check_guide
 
 P, K, N = 5, 2, 300
@@ -25,7 +25,7 @@ SHARED, D = 7, 12
 def arrow():
     tril = 0.2 * torch.randn(SHARED, SHARED).double().tril(-1) + torch.linspace(0.3, 1.5, SHARED).double().diag()
     scale = torch.linspace(0.2, 0.8, P).double()
-    return ArrowNormal(torch.randn(D).double(), tril, 0.3 * torch.randn(P, SHARED).double(), scale)
+    return ArrowheadNormal(torch.randn(D).double(), tril, 0.3 * torch.randn(P, SHARED).double(), scale)
 
 
 def laws():
@@ -116,7 +116,9 @@ def test_laplace_finds_mode_and_curvature(name, batch):
     free = torch.arange(D) != 1
     if name == "arrow":
         shared = free[:SHARED]
-        law = ArrowNormal(law.loc[free], law.shared_scale_tril[shared][:, shared], law.loading[:, shared], law.scale)
+        law = ArrowheadNormal(
+            law.loc[free], law.shared_scale_tril[shared][:, shared], law.loading[:, shared], law.scale
+        )
     else:
         law = dist.MultivariateNormal(law.loc[free], law.covariance_matrix[free][:, free])
     psi = torch.randn(P, K, dtype=torch.float64) * torch.tensor([0.4, 1.5])

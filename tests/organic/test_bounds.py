@@ -11,10 +11,11 @@ from scipy.optimize import minimize
 from scipy.special import expit
 from torch.distributions import kl_divergence
 
-from blob_pyro.distributions import SoftmaxViews, row_chunks
+from blob_pyro.distributions import SoftmaxViews
 from blob_pyro.guides import OffsetNetwork
 from blob_pyro.infer import BOUNDS, Bouchard, LogConcave, OneVsEach, Reparameterized
-from blob_pyro.infer.log_normalizers import bouchard, bouchard_offset, curvature
+from blob_pyro.infer.bounds.log_normalizers import bouchard, bouchard_offset, curvature
+from blob_pyro.ops import row_chunks
 
 P = 11
 VIEWS = torch.tensor([[4, 0, 0, -1, -1], [2, -1, -1, -1, -1], [-1, -1, -1, -1, -1], [1, 3, 6, 6, 6]])

@@ -8,7 +8,7 @@ from torch.distributions import kl_divergence
 from blob_pyro.data import Histories
 from blob_pyro.distributions import SoftmaxViews
 from blob_pyro.infer import ExpectationMaximization, expectation_maximization, online_expectation_maximization
-from blob_pyro.infer.log_normalizers import bouchard, bouchard_offset
+from blob_pyro.infer.bounds.log_normalizers import bouchard, bouchard_offset
 
 P, K = 30, 3
 SCALES = torch.tensor([1.2, 0.5, 0.1], dtype=torch.float64)

@@ -4,13 +4,13 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from blob_pyro.baselines import Popularity
 from blob_pyro.data import Vocabulary
 from blob_pyro.models.sites import KAPPA, W_A, W_B, W_C, ZETA
 from blob_pyro.policies import EpsilonGreedy, Greedy, Policy, SessionPopularity, Softmax, ThompsonSampling, Uniform
+from blob_pyro.policies.baselines import Popularity
 from blob_pyro.policies.thompson import DrawnThompsonActions, ThompsonActions
-from blob_pyro.posterior import ClickLogits
-from blob_pyro.posterior_draws import DrawnClickLogits
+from blob_pyro.posteriors.click_logits import ClickLogits
+from blob_pyro.posteriors.drawn_click_logits import DrawnClickLogits
 
 HISTORIES = [[0, 2, 2], [], [0, 1, 2, 3]]
 

@@ -20,8 +20,8 @@ from blob_pyro.data import EventLog
 from blob_pyro.policies import Policy, SessionPopularity, Uniform
 from blob_pyro.simulation import RecoGym, RecoGymReference, agent_from_policy, session_popularity_agent
 from blob_pyro.simulation import environment as environment_module
+from blob_pyro.simulation import process as process_module
 from blob_pyro.simulation import sessions as slots
-from blob_pyro.simulation import users as users_module
 from blob_pyro.simulation.random import CounterRandom
 
 # ---------------------------------------------------------------------------------------------- event by event
@@ -216,13 +216,13 @@ def test_planted_settings_are_caught(planted, symptom):
 
 
 def test_a_click_that_does_not_send_the_user_back_is_caught(monkeypatch):
-    honest = users_module.recommend
+    honest = process_module.recommend
 
     def without_return(*arguments):
         impressions, shown, clicked, omega = honest(*arguments)
         return impressions, shown, torch.zeros_like(clicked), omega
 
-    monkeypatch.setattr(users_module, "recommend", without_return)
+    monkeypatch.setattr(process_module, "recommend", without_return)
     found = discrepancies(simulated(), recogym_log("random"))
     assert {"back after click", "mean impressions"} <= set(found)
 

@@ -1,8 +1,0 @@
-"""What a model must beat."""
-
-from blob_pyro.baselines.gru import GRU
-from blob_pyro.baselines.item_knn import ItemKNN, SessionItemKNN
-from blob_pyro.baselines.popularity import Popularity
-from blob_pyro.baselines.session_frequency import SessionFrequency
-
-__all__ = ["GRU", "ItemKNN", "Popularity", "SessionFrequency", "SessionItemKNN"]

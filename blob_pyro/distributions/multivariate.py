@@ -1,0 +1,201 @@
+r"""Parts of a joint Gaussian: sites of their own, each of which knows the law that it shares.
+
+A guide that correlates its sites draws one vector ``theta = loc + F z + scale e`` and deals it out. Each site gets a
+`MultivariatePart`: a point mass at its piece of the draw, as in Pyro's own multivariate guides, that also knows the
+piece of ``loc``, ``F`` and ``scale`` it was made from. So its cross-entropy with a Gaussian prior has a closed form,
+and linear functions of several parts can be drawn together (`blob_pyro.infer.LocalReparameterization`). The entropy
+belongs to the vector: `with_analytic_entropy` gives its site the closed form.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import singledispatch
+from typing import Any, NamedTuple
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions import Delta, Independent, Normal, TorchDistribution
+from pyro.distributions.score_parts import ScoreParts
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Size, Tensor
+from torch.distributions import register_kl
+
+from blob_pyro.distributions.arrowhead_normal import ArrowheadNormal
+from blob_pyro.distributions.matrix_normal import MatrixNormal, whiten
+
+__all__ = ["Factors", "MultivariatePart", "factors", "shear", "with_analytic_entropy"]
+
+
+class Factors(NamedTuple):
+    """A Gaussian vector as ``loc + factor z + scale e``: ``D``, ``D x R``, and ``D`` or None for no own noise."""
+
+    loc: Tensor
+    factor: Tensor
+    scale: Tensor | None
+
+
+@singledispatch
+def factors(joint: TorchDistribution) -> Factors:
+    """How a Gaussian vector is made of standard normal numbers; dispatched on its type.
+
+    Raises:
+        TypeError: for a family that has not been registered.
+    """
+    raise TypeError(f"factors: {type(joint).__name__} is not a known Gaussian vector; use factors.register")
+
+
+@factors.register
+def _(joint: dist.MultivariateNormal) -> Factors:
+    return Factors(joint.loc, joint.scale_tril, None)
+
+
+@factors.register
+def _(joint: dist.LowRankMultivariateNormal) -> Factors:
+    return Factors(joint.loc, joint.cov_factor, joint.cov_diag.sqrt())
+
+
+@factors.register
+def _(joint: ArrowheadNormal) -> Factors:
+    factor = torch.cat([joint.shared_scale_tril, joint.loading], -2)
+    return Factors(joint.loc, factor, torch.nn.functional.pad(joint.scale, (joint.num_shared, 0)))
+
+
+@singledispatch
+def shear(joint: TorchDistribution, loading: Tensor, column: int) -> TorchDistribution | None:
+    """Law of a Gaussian vector when ``loading`` times its number ``column`` is added; None if its family is left.
+
+    Args:
+        joint: over ``D`` numbers.
+        loading: ``D``, zero before the first number that something is added to, which comes after ``column``.
+        column: of a number that nothing is added to.
+    """
+    return None
+
+
+@shear.register
+def _(joint: dist.MultivariateNormal, loading: Tensor, column: int) -> TorchDistribution:
+    tril = joint.scale_tril + torch.outer(loading, joint.scale_tril[column])
+    return dist.MultivariateNormal(joint.loc + loading * joint.loc[column], scale_tril=tril, validate_args=False)
+
+
+@shear.register
+def _(joint: ArrowheadNormal, loading: Tensor, column: int) -> TorchDistribution | None:
+    if loading[: joint.num_shared].any():
+        return None
+    own = joint.loading + torch.outer(loading[joint.num_shared :], joint.shared_scale_tril[column])
+    loc = joint.loc + loading * joint.loc[column]
+    return ArrowheadNormal(loc, joint.shared_scale_tril, own, joint.scale, validate_args=False)
+
+
+@register_kl(ArrowheadNormal, ArrowheadNormal)
+@register_kl(dist.MultivariateNormal, ArrowheadNormal)
+@register_kl(dist.LowRankMultivariateNormal, ArrowheadNormal)
+def _kl_arrow(q: TorchDistribution, p: ArrowheadNormal) -> Tensor:
+    """Of one Gaussian vector from another, both without batch dimensions."""
+    if q.batch_shape or p.batch_shape:
+        raise NotImplementedError(f"no closed form of KL({q} || {p}) with batch dimensions")
+    loc, factor, scale = factors(q)
+    quadratic = p.whiten(torch.cat([(loc - p.loc).unsqueeze(0), factor.mT])).square().sum()
+    if scale is not None:
+        quadratic = quadratic + (p.precision_diagonal * scale.square()).sum()
+    return 0.5 * quadratic - p.log_prob(p.loc) - q.entropy()
+
+
+class _AnalyticEntropy:
+    """An ELBO meets the entropy in closed form instead of at the draw."""
+
+    def score_parts(self, x: Tensor, *args: Any, **kwargs: Any) -> ScoreParts:
+        parts = super().score_parts(x, *args, **kwargs)  # type: ignore[misc]
+        return parts._replace(entropy_term=-self.entropy())  # type: ignore[attr-defined]
+
+
+class _Multivariate(_AnalyticEntropy, dist.MultivariateNormal):
+    pass
+
+
+class _LowRank(_AnalyticEntropy, dist.LowRankMultivariateNormal):
+    pass
+
+
+class _Arrow(_AnalyticEntropy, ArrowheadNormal):
+    pass
+
+
+_ANALYTIC = {dist.MultivariateNormal: _Multivariate, dist.LowRankMultivariateNormal: _LowRank, ArrowheadNormal: _Arrow}
+
+
+def with_analytic_entropy(joint: TorchDistribution) -> TorchDistribution:
+    """The same law, whose `score_parts` hold the closed-form entropy: for a guide's auxiliary site."""
+    analytic = _ANALYTIC.get(type(joint))
+    if analytic is not None:
+        joint.__class__ = analytic
+    return joint
+
+
+class MultivariatePart(Delta):
+    """A piece of a draw of a Gaussian vector, with the piece of the law.
+
+    Args:
+        draw: the whole vector, ``batch_shape x D``.
+        joint: its law.
+        start: where the piece begins.
+        shape: of the piece.
+    """
+
+    def __init__(self, draw: Tensor, joint: TorchDistribution, start: int, shape: Size) -> None:
+        self.joint, self.start, self.part_shape = joint, start, torch.Size(shape)
+        self._draw = draw
+        size = self.part_shape.numel()
+        super().__init__(draw[..., start : start + size].view(draw.shape[:-1] + self.part_shape), event_dim=len(shape))
+
+    def expand(self, batch_shape: Size, _instance: TorchDistributionMixin | None = None) -> MultivariatePart:
+        """See `pyro.distributions.TorchDistribution.expand`."""
+        draw = self._draw.expand(*torch.Size(batch_shape), -1)
+        return MultivariatePart(draw, self.joint, self.start, self.part_shape)
+
+    @property
+    def factors(self) -> Factors:
+        """``loc`` (``shape``), ``factor`` (``R x shape``) and ``scale`` (``shape`` or None) of this piece."""
+        loc, factor, scale = factors(self.joint)
+        here = slice(self.start, self.start + self.part_shape.numel())
+        return Factors(
+            loc[here].view(self.part_shape),
+            factor[here].mT.reshape(-1, *self.part_shape),
+            None if scale is None else scale[here].view(self.part_shape),
+        )
+
+    @property
+    def mean(self) -> Tensor:
+        """Of the piece under its law, ``shape``; the draw itself is ``v``."""
+        return self.factors.loc
+
+    @property
+    def variance(self) -> Tensor:
+        """Of each number of the piece under its law, ``shape``."""
+        _, factor, scale = self.factors
+        variance = factor.square().sum(0)
+        return variance if scale is None else variance + scale.square()
+
+
+@register_kl(MultivariatePart, Normal)
+def _cross_entropy_normal(q: MultivariatePart, p: Normal) -> Tensor:
+    """``-E_q log p``: the part's share of the divergence; the entropy is its vector's."""
+    quadratic = ((q.mean - p.loc).square() + q.variance) / p.variance
+    return (0.5 * (quadratic + p.variance.log() + math.log(2 * math.pi))).expand(p.batch_shape)
+
+
+@register_kl(MultivariatePart, Independent)
+def _cross_entropy_independent(q: MultivariatePart, p: Independent) -> Tensor:
+    if not isinstance(p.base_dist, Normal) or p.reinterpreted_batch_ndims != len(q.part_shape):
+        raise NotImplementedError(f"no closed form of KL({q} || {p})")  # an ELBO then samples it
+    return _cross_entropy_normal(q, p.base_dist).sum(tuple(range(-len(q.part_shape), 0)))
+
+
+@register_kl(MultivariatePart, MatrixNormal)
+def _cross_entropy_matrix_normal(q: MultivariatePart, p: MatrixNormal) -> Tensor:
+    loc, factor, scale = q.factors
+    quadratic = whiten(torch.cat([(loc - p.loc).unsqueeze(0), factor]), p).square().sum()
+    if scale is not None:
+        quadratic = quadratic + (p.precision_diagonal * scale.square()).sum()
+    return -p.log_prob(p.loc) + 0.5 * quadratic

@@ -1,0 +1,202 @@
+"""Guides of the bandit model that correlate its sites: one Gaussian over all of their numbers."""
+
+from __future__ import annotations
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.distributions import TorchDistribution, constraints
+from pyro.nn import PyroModule, PyroParam
+from torch import Size, Tensor
+
+from blob_pyro.distributions.arrowhead_normal import ArrowheadNormal
+from blob_pyro.distributions.multivariate import MultivariatePart, with_analytic_entropy
+from blob_pyro.guides.bandit import prior_moments, scale_tril, start_scale
+from blob_pyro.guides.training_defaults import TrainingDefaults
+from blob_pyro.models import BanditBatch, BanditModel
+from blob_pyro.models.sites import JOINT, KAPPA
+from blob_pyro.ops.names import unique_name
+
+__all__ = ["JOINT", "FullGuide", "LaplaceGuide", "LowRankGuide", "MultivariateGuide"]
+
+MOST_NUMBERS = 5_000
+"""A full covariance of more is refused: its factor alone is 100 MB, its gradient and Adam's state three times that."""
+
+
+class MultivariateGuide(PyroModule):
+    """One Gaussian vector, dealt out to the model's sites; subclasses say which Gaussian.
+
+    The vector holds kappa last, which is what items do not share.
+
+    Args:
+        model: whose sites it covers.
+    """
+
+    def __init__(self, model: BanditModel) -> None:
+        super().__init__(unique_name("bandit_guide"))  # unique: Pyro's parameter store is global
+        priors = model.site_priors()
+        self.order, self._prior = list(priors), model.vector_prior
+        self.is_auxiliary = self._prior is None
+        """Whether the vector is the guide's own affair, and not a site of the model, which has a prior for it."""
+        names = sorted(priors, key=lambda name: name == KAPPA) if self._prior is None else self._prior.shapes  # stable
+        self.shapes = {name: Size(priors[name].event_shape) for name in names}
+        self.num_own = self.shapes[KAPPA].numel() if KAPPA in priors else 0
+        moments = [prior_moments(priors[name]) for name in names]
+        self._prior_loc, self._prior_scale = (torch.cat([pair[i].flatten() for pair in moments]) for i in (0, 1))
+
+    @property
+    def size(self) -> int:
+        """Numbers in the vector, ``D``."""
+        return sum(shape.numel() for shape in self.shapes.values())
+
+    def joint(self) -> TorchDistribution:
+        """The law of the vector, event ``D``."""
+        raise TypeError(f"{type(self).__name__} does not say what its joint law is")
+
+    def forward(self, batch: BanditBatch | None = None) -> dict[str, Tensor]:
+        """Draw the vector and deal it out; the batch is not needed."""
+        joint = self.joint()
+        draw = pyro.sample(JOINT, with_analytic_entropy(joint), infer={"is_auxiliary": self.is_auxiliary})
+        return {name: pyro.sample(name, part) for name, part in self.parts(draw, joint).items()}
+
+    def parts(self, draw: Tensor, joint: TorchDistribution) -> dict[str, MultivariatePart]:
+        """Each site's piece of a draw, ``... x D``."""
+        pieces, start = {}, 0
+        for name, shape in self.shapes.items():
+            pieces[name] = MultivariatePart(draw, joint, start, shape)
+            start += shape.numel()
+        return {name: pieces[name] for name in self.order}
+
+
+class LowRankGuide(MultivariateGuide):
+    """``theta = loc + scale (W z + e)`` with a few factors ``z``; ``D (rank + 2)`` parameters.
+
+    Args:
+        model: whose sites it covers.
+        rank: factors; default the square root of ``D``, at most 20.
+    """
+
+    training_defaults = TrainingDefaults(num_steps=500, capture="auto")
+
+    def __init__(self, model: BanditModel, rank: int | None = None) -> None:
+        super().__init__(model)
+        prior = None if self._prior is None else self._prior.law
+        usual = min(20, max(1, round(self.size**0.5)))
+        if isinstance(prior, dist.LowRankMultivariateNormal):
+            usual = prior.cov_factor.shape[-1]
+        rank = usual if rank is None else rank
+        if not 1 <= rank <= self.size:
+            raise ValueError(f"rank: must lie between 1 and {self.size}, got {rank}")
+        self.loc = PyroParam(self._prior_loc)
+        self.scale = PyroParam(start_scale(self._prior_scale), constraints.positive)
+        spread = torch.randn(self.size, rank, generator=torch.Generator().manual_seed(0)).to(self._prior_loc)
+        self.factor = PyroParam(0.1 * spread / rank**0.5)
+        if isinstance(prior, dist.LowRankMultivariateNormal) and rank == prior.cov_factor.shape[-1]:
+            self.scale = prior.cov_diag.sqrt()  # from what is known already
+            self.factor = prior.cov_factor / prior.cov_diag.sqrt().unsqueeze(-1)
+
+    def start_from(self, law: ArrowheadNormal) -> None:
+        """Take the variances of a law of the same vector as the start, and its largest correlations.
+
+        Those along the leading directions of its factor in units of its standard deviations.
+        """
+        deviation = law.variance.sqrt()
+        rank = self.factor.shape[-1]
+        loadings = torch.cat([law.shared_scale_tril, law.loading]) / deviation.unsqueeze(-1)
+        left, singular, _ = torch.svd_lowrank(loadings.double(), q=min(rank + 10, *loadings.shape), niter=4)
+        shared = (left * singular)[:, :rank].to(law.loc)
+        own = (1 - shared.square().sum(-1)).clamp(min=1e-3).sqrt()  # of the whole variance
+        self.loc, self.scale = law.loc, deviation * own
+        with torch.no_grad():
+            self.factor.zero_()
+            self.factor[:, : shared.shape[1]] = shared / own.unsqueeze(-1)
+
+    def joint(self) -> TorchDistribution:
+        """See `MultivariateGuide.joint`."""
+        factor = self.scale.unsqueeze(-1) * self.factor
+        return dist.LowRankMultivariateNormal(self.loc, factor, self.scale.square(), validate_args=False)
+
+
+class FullGuide(MultivariateGuide):
+    """``theta ~ N(loc, A A')`` with a full Cholesky factor: ``D (D + 3) / 2`` parameters.
+
+    Args:
+        model: whose sites it covers.
+
+    Raises:
+        ValueError: for more than `MOST_NUMBERS` numbers.
+    """
+
+    training_defaults = TrainingDefaults(num_steps=200, capture="auto")
+
+    def __init__(self, model: BanditModel) -> None:
+        super().__init__(model)
+        if self.size > MOST_NUMBERS:
+            raise ValueError(
+                f"guide 'full': a covariance of {self.size} numbers would need {self.size * (self.size + 1) // 2:,} "
+                f"parameters; use 'low_rank' or 'laplace' beyond {MOST_NUMBERS} numbers"
+            )
+        self.loc = PyroParam(self._prior_loc)
+        self.scale = PyroParam(start_scale(self._prior_scale), constraints.positive)
+        self.lower = PyroParam(self._prior_loc.new_zeros(self.size * (self.size - 1) // 2))
+        if self._prior is not None:
+            self.start_from(self._prior.law)
+
+    def start_from(self, law: TorchDistribution) -> None:
+        """Take a law of the same vector as the start."""
+        if isinstance(law, dist.MultivariateNormal):
+            tril = law.scale_tril
+        else:
+            tril = torch.linalg.cholesky(law.covariance_matrix.double()).to(law.mean)
+        row, column = torch.tril_indices(self.size, self.size, offset=-1, device=tril.device)
+        self.loc = law.mean.clone()
+        self.scale = tril.diagonal()
+        self.lower = (tril / tril.diagonal().unsqueeze(-1))[row, column]
+
+    def joint(self) -> TorchDistribution:
+        """See `MultivariateGuide.joint`."""
+        return dist.MultivariateNormal(self.loc, scale_tril=scale_tril(self.scale, self.lower), validate_args=False)
+
+
+class LaplaceGuide(MultivariateGuide):
+    """The Gaussian of a mode and a curvature, with ``w_b`` at its marginal's mode: `blob_pyro.infer.laplace.fit`.
+
+    Given what items share their kappas are independent, in the posterior as here: an arrow; unless the prior correlates
+    them otherwise, as an update from guide "full" does, and then every number counts as shared. Nothing to train.
+
+    Args:
+        model: whose sites it covers.
+    """
+
+    loc: Tensor
+    shared_scale_tril: Tensor
+    loading: Tensor
+    own_scale: Tensor
+
+    def __init__(self, model: BanditModel) -> None:
+        super().__init__(model)
+        prior = None if self._prior is None else self._prior.law
+        if prior is not None and not (isinstance(prior, ArrowheadNormal) and len(prior.scale) == self.num_own):
+            self.num_own = 0
+        num_shared = self.size - self.num_own
+        shared_scale, own_scale = start_scale(self._prior_scale).split([num_shared, self.num_own])
+        self.register_buffer("loc", self._prior_loc)
+        self.register_buffer("shared_scale_tril", shared_scale.diag())
+        self.register_buffer("loading", own_scale.new_zeros(self.num_own, num_shared))
+        self.register_buffer("own_scale", own_scale.clone())
+
+    @torch.no_grad()
+    def take(self, law: ArrowheadNormal) -> None:
+        """Become this law of the vector."""
+        for name, value in (
+            ("loc", law.loc),
+            ("shared_scale_tril", law.shared_scale_tril),
+            ("loading", law.loading),
+            ("own_scale", law.scale),
+        ):
+            getattr(self, name).copy_(value)
+
+    def joint(self) -> TorchDistribution:
+        """See `MultivariateGuide.joint`."""
+        arrow = (self.loc, self.shared_scale_tril, self.loading, self.own_scale)
+        return ArrowheadNormal(*arrow, validate_args=False)

@@ -1,0 +1,184 @@
+"""The log posterior of a bandit model as a function of one vector, and its curvature, which is an arrow."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from pyro.distributions import Independent, Normal, TorchDistribution
+from torch import Tensor
+
+from blob_pyro.distributions import ArrowheadNormal, MatrixNormal
+from blob_pyro.guides.multivariate import LaplaceGuide
+from blob_pyro.infer.laplace.arrowhead_precision import ArrowheadPrecision
+from blob_pyro.infer.laplace.linearization import GroupedEvents, LaplaceRefuses, Linearization
+from blob_pyro.models import BanditBatch, BanditModel
+from blob_pyro.models.sites import KAPPA
+
+__all__ = ["LogPosterior"]
+
+_SMALLEST_SCALE = 1e-3
+
+
+class LogPosterior:
+    """Of a vector that holds what items share and then kappa, of which each number belongs to one item.
+
+    Args:
+        guide: says which site is where in the vector.
+        model: whose posterior it is; its learned scales are changed by `update_scales`.
+        batch: all events.
+
+    Raises:
+        LaplaceRefuses: for a kappa whose prior correlates items, or a learned scale of a prior that is not normal.
+    """
+
+    def __init__(self, guide: LaplaceGuide, model: BanditModel, batch: BanditBatch) -> None:
+        self.model, self.shapes = model, guide.shapes
+        self.num_own, self.num_shared = guide.num_own, guide.size - guide.num_own
+        device = model.item_embedding.device
+        self.start, self.spread = (t.detach().double().to(device) for t in (guide._prior_loc, guide._prior_scale))
+        self.layout: dict[str, slice] = {}
+        start = 0
+        for name, shape in self.shapes.items():
+            self.layout[name] = slice(start, start := start + shape.numel())
+        with torch.no_grad():
+            self.events = GroupedEvents(model, batch)
+        self._expanded: tuple[Any, ...] | None = None
+        self._check()
+
+    def _check(self) -> None:
+        if self.model.vector_prior is not None:
+            return  # the guide has looked at it
+        priors = self.model.site_priors()
+        kappa = priors.get(KAPPA)
+        if kappa is not None and not isinstance(kappa, Independent):
+            raise LaplaceRefuses(f"guide 'laplace': kappa's prior must be independent over items, got {kappa!r}")
+        for name, site in self.model.learned.items():
+            base = getattr(priors.get(site), "base_dist", priors.get(site))
+            if not isinstance(base, Normal):
+                raise LaplaceRefuses(
+                    f"guide 'laplace': learns the scale of normal priors only, and {name} is of {base!r}"
+                )
+
+    def sites(self, theta: Tensor) -> dict[str, Tensor]:
+        """The values of the sites in a vector."""
+        return {name: theta[here].view(self.shapes[name]) for name, here in self.layout.items()}
+
+    def _coefficients(self, theta: Tensor) -> Tensor:
+        return self.model.coefficients(self.sites(theta))  # P x F
+
+    def log_prior(self, theta: Tensor) -> Tensor:
+        """Log density of the prior."""
+        vector = self.model.vector_prior
+        if vector is not None:
+            return vector.law.log_prob(theta)
+        priors = self.model.site_priors()
+        values = [priors[name].log_prob(value) for name, value in self.sites(theta).items()]
+        return torch.stack(values).sum()
+
+    @torch.no_grad()
+    def objective(self, theta: Tensor) -> float:
+        """Negative log joint density."""
+        return -float(self.events.log_likelihood(self._coefficients(theta)) + self.log_prior(theta))
+
+    def expansion(self, theta: Tensor, exact: bool = False) -> tuple[Tensor, ArrowheadPrecision]:
+        """Gradient and curvature of the objective: Gauss-Newton's, which is positive definite, or the exact one."""
+        gradient, residual, curvature = self._events_expansion(theta)
+        point = theta.clone().requires_grad_()
+        (prior_gradient,) = torch.autograd.grad(-self.log_prior(point), point)
+        total = curvature + self._prior_curvature(theta, exact)
+        if exact:
+            second = Linearization(self.model, self.sites(theta), second=True)
+            bend = second.curvature(residual, self._shared_layout, self.shapes)
+            total = replace(total, shared=total.shared - bend)
+        return gradient + prior_gradient, total
+
+    @property
+    def _shared_layout(self) -> dict[str, slice]:
+        return {name: here for name, here in self.layout.items() if here.stop <= self.num_shared}
+
+    def _events_expansion(self, theta: Tensor) -> tuple[Tensor, Tensor, ArrowheadPrecision]:
+        """The events' share; the same until the point moves, so that a change of scale costs nothing."""
+        if self._expanded is None or self._expanded[0] is not theta:
+            point = theta.clone().requires_grad_()
+            coefficients = self._coefficients(point)
+            with torch.no_grad():
+                residual, moments = self.events.moments(coefficients)
+            (gradient,) = torch.autograd.grad((residual * coefficients).sum(), point)
+            one = self.model.embedding_dim  # the feature that is one: its coefficient is kappa's
+            own = slice(None) if self.num_own else slice(0)
+            curvature = theta.new_zeros(self.num_shared, self.num_shared)
+            cross = theta.new_zeros(len(moments), self.num_shared)
+            linear = Linearization(self.model, self.sites(theta))
+            for items, jacobian in linear.jacobian(self._shared_layout, self.shapes):
+                weighted = moments[items] @ jacobian
+                curvature += jacobian.flatten(0, 1).mT @ weighted.flatten(0, 1)
+                cross[items] = weighted[:, one]
+            arrow = ArrowheadPrecision(curvature, cross[own], moments[own, one, one])
+            self._expanded = (theta, -gradient, residual, arrow)
+        return self._expanded[1:]
+
+    def _prior_curvature(self, theta: Tensor, exact: bool) -> ArrowheadPrecision:
+        vector = self.model.vector_prior
+        if vector is not None:
+            if self.num_own:
+                assert isinstance(vector.law, ArrowheadNormal), "or all numbers would be shared"
+                return ArrowheadPrecision.of(vector.law)
+            none = theta.new_zeros(0)
+            return ArrowheadPrecision(_precision(vector.law), none.view(0, self.num_shared), none)
+        priors, values = self.model.site_priors(), self.sites(theta)
+        shared = theta.new_zeros(self.num_shared, self.num_shared)
+        for name, here in self._shared_layout.items():
+            shared[here, here] = _prior_curvature(priors[name], values[name], exact)
+        own = theta.new_zeros(self.num_own)
+        if self.num_own:
+            own = _elementwise_curvature(priors[KAPPA].base_dist, values[KAPPA], exact)
+        return ArrowheadPrecision(shared, theta.new_zeros(self.num_own, self.num_shared), own)
+
+    # --- learned scales ------------------------------------------------------------------------------------------
+
+    def scale(self, name: str) -> Tensor:
+        """A learned scale of the model, by the name of its attribute."""
+        return getattr(self.model, name).detach()
+
+    def update_scales(self, theta: Tensor, variance: Tensor) -> float:
+        """Move each learned scale towards MacKay's fixed point, given mode and variances; largest relative change."""
+        by_site, largest = {site: name for name, site in self.model.learned.items()}, 0.0
+        for site, here in self.layout.items():
+            if site in by_site:
+                old = self.scale(by_site[site]).square()
+                known = (1 - variance[here] / old).clamp(min=0).sum()  # how many numbers the events have determined
+                new = (theta[here].square().sum() / known.clamp(min=1e-6)).clamp(old / 4, 4 * old)
+                new = new.sqrt().clamp(min=_SMALLEST_SCALE)
+                largest = max(largest, abs(float(new / old.sqrt()) - 1))
+                setattr(self.model, by_site[site], new)
+        return largest
+
+
+def _precision(law: Any) -> Tensor:
+    covariance = law.covariance_matrix
+    return torch.cholesky_inverse(torch.linalg.cholesky(covariance))
+
+
+def _prior_curvature(prior: TorchDistribution, value: Tensor, exact: bool) -> Tensor:
+    if isinstance(prior, MatrixNormal):
+        row, column = torch.cholesky_inverse(prior.row_scale_tril), torch.cholesky_inverse(prior.column_scale_tril)
+        return torch.kron(row, column)
+    base: Any = prior.base_dist if isinstance(prior, Independent) else prior
+    if isinstance(prior, Independent) or value.dim() == 0:
+        return _elementwise_curvature(base, value, exact).flatten().diag()
+    curvature = -torch.func.hessian(prior.log_prob)(value).reshape(value.numel(), value.numel())
+    if exact:
+        return curvature
+    eigenvalues, vectors = torch.linalg.eigh(curvature)
+    return vectors * eigenvalues.clamp(min=0) @ vectors.mT
+
+
+def _elementwise_curvature(prior: TorchDistribution, value: Tensor, exact: bool) -> Tensor:
+    """``-d^2 log p / d x^2`` of independent numbers; of heavy tails it may be negative, which no step may rely on."""
+    x = value.detach().clone().requires_grad_()
+    with torch.enable_grad():
+        (first,) = torch.autograd.grad(prior.log_prob(x).sum(), x, create_graph=True)
+        (second,) = torch.autograd.grad(first.sum(), x) if first.requires_grad else (torch.zeros_like(x),)
+    return -second if exact else (-second).clamp(min=0)

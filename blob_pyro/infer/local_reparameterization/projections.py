@@ -1,0 +1,142 @@
+"""Laws of what a model does with a random parameter: Gaussian projections of a guide's distributions.
+
+`project` and `project_right` are dispatched on the type of the distribution; register your own family with
+``project.register(YourDistribution)``. None means that no Gaussian law is known.
+"""
+
+from __future__ import annotations
+
+from functools import singledispatch
+from typing import NamedTuple
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor
+
+from blob_pyro.distributions import MatrixNormal
+from blob_pyro.distributions.multivariate import MultivariatePart
+from blob_pyro.models.operations import Linear, linear_bilinear
+
+__all__ = ["SharedProjection", "project", "project_right"]
+
+
+class SharedProjection(NamedTuple):
+    """``loc + factor z + scale e`` with numbers ``z`` that projections of other parts of ``joint`` share.
+
+    Attributes:
+        joint: the Gaussian vector that the site is a part of.
+        loc: ``N``.
+        factor: ``N x R``.
+        scale: ``N``, or None for no noise of its own.
+    """
+
+    joint: TorchDistribution
+    loc: Tensor
+    factor: Tensor
+    scale: Tensor | None
+
+
+@singledispatch
+def project(
+    posterior: TorchDistribution, operation: Linear, *coefficients: Tensor
+) -> dist.Normal | SharedProjection | None:
+    """Law of ``operation(X, *coefficients)`` for ``X ~ posterior``, per event; None if it is not known to be Gaussian.
+
+    Args:
+        posterior: of a site.
+        operation: linear in its first argument: see `blob_pyro.models.operations`.
+        coefficients: its other arguments: floating-point tensors, which ``X`` is multiplied by, and integer ones,
+            which pick among its entries.
+    """
+    return None
+
+
+@project.register
+def _(posterior: dist.Normal, operation: Linear, *coefficients: Tensor) -> dist.Normal | None:
+    return _independent(posterior, operation, *coefficients) if posterior.batch_shape == () else None
+
+
+@project.register
+def _(posterior: dist.Independent, operation: Linear, *coefficients: Tensor) -> dist.Normal | None:
+    base = posterior.base_dist
+    if not isinstance(base, dist.Normal) or len(base.batch_shape) != posterior.reinterpreted_batch_ndims:
+        return None
+    return _independent(base, operation, *coefficients)
+
+
+@project.register
+def _(posterior: MatrixNormal, operation: Linear, *coefficients: Tensor) -> dist.Normal | None:
+    if operation is not linear_bilinear:
+        return None
+    left, right = coefficients
+    rows = (left @ posterior.row_scale_tril).square().sum(-1)
+    columns = (right @ posterior.column_scale_tril).square().sum(-1)
+    return dist.Normal(operation(posterior.loc, left, right), _deviation(rows * columns))
+
+
+@project.register
+def _(posterior: MultivariatePart, operation: Linear, *coefficients: Tensor) -> SharedProjection:
+    loc, factor, scale = posterior.factors
+    mean = operation(loc, *coefficients)
+    loadings = operation(factor, *coefficients)  # R x N, or R for a scalar
+    loadings = loadings.unsqueeze(-1) if loadings.dim() == 1 else loadings
+    own = None if scale is None else _deviation(operation(scale.square(), *_squared(coefficients)))
+    if mean.dim() == 0:  # a broadcast scalar
+        (index,) = coefficients
+        mean, loadings = mean.expand(index.shape), loadings.expand(-1, *index.shape)
+        own = None if own is None else own.expand(index.shape)
+    return SharedProjection(posterior.joint, mean, loadings.mT, own)
+
+
+def _independent(normal: dist.Normal, operation: Linear, *coefficients: Tensor) -> dist.Normal:
+    """A linear function of independent normals: the same function of the means, its square of the variances."""
+    loc = operation(normal.loc, *coefficients)
+    variance = operation(normal.variance, *_squared(coefficients))
+    if loc.dim() == 0:  # a broadcast scalar
+        (index,) = coefficients
+        loc, variance = loc.expand(index.shape), variance.expand(index.shape)
+    return dist.Normal(loc, _deviation(variance))
+
+
+def _deviation(variance: Tensor) -> Tensor:
+    """Its root; where coefficients are all zero, small and without a gradient instead of zero with an infinite one."""
+    return variance.clamp(min=1e-20).sqrt()
+
+
+def _squared(coefficients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(c.square() if c.is_floating_point() else c for c in coefficients)
+
+
+@singledispatch
+def project_right(posterior: TorchDistribution, right: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Law of ``X right_n`` for a random matrix ``X ~ posterior``, per row of ``right``.
+
+    Args:
+        posterior: a distribution over ``n x m`` matrices.
+        right: ``N x m``.
+
+    Returns:
+        ``loc`` (``N x n``) and a factor ``F`` (``N x n x n``) with covariance ``F F'``; None if not Gaussian.
+    """
+    return None
+
+
+@project_right.register
+def _(posterior: MatrixNormal, right: Tensor) -> tuple[Tensor, Tensor] | None:
+    length = torch.linalg.vector_norm(right @ posterior.column_scale_tril, dim=-1)
+    return right @ posterior.loc.mT, length[:, None, None] * posterior.row_scale_tril
+
+
+@project_right.register
+def _(posterior: dist.Independent, right: Tensor) -> tuple[Tensor, Tensor] | None:
+    base = posterior.base_dist
+    if not isinstance(base, dist.Normal) or len(base.batch_shape) != 2:
+        return None
+    return right @ base.loc.mT, (right.square() @ base.variance.mT).sqrt().diag_embed()
+
+
+@project_right.register
+def _(posterior: dist.Delta, right: Tensor) -> tuple[Tensor, Tensor] | None:
+    loc = right @ posterior.v.mT
+    return loc, loc.new_zeros(*loc.shape, loc.shape[-1])

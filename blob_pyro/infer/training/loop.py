@@ -1,0 +1,326 @@
+"""The training loop: minibatch SVI over tensors that stay on the device."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import pandas as pd
+import pyro
+import torch
+from pyro import poutine
+from pyro.infer import ELBO
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from blob_pyro.infer.training.capture import CannotCapture, CapturedStep
+from blob_pyro.infer.training.checkpoints import generator_state, load_checkpoint, restore_generators, save_checkpoint
+from blob_pyro.infer.training.settings import Training, clip_gradients, make_optimizers
+from blob_pyro.ops.seeds import seeded
+
+__all__ = ["train"]
+
+_WORTH_CAPTURING = 200  # steps: recording one takes as long as some hundred of them
+
+
+class Batch(Protocol):
+    """What can be learned from: rows that can be counted and picked. See `blob_pyro.models.BanditBatch`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Tensor) -> Batch: ...
+
+
+def train(
+    model: nn.Module,
+    guide: Callable[..., Any],
+    elbo: ELBO,
+    batch: Batch,
+    training: Training,
+    *,
+    validation: Batch | None = None,
+    modules: Sequence[nn.Module] = (),
+    checkpoint: str | Path | None = None,
+    progress: bool = True,
+    description: str = "fit",
+) -> pd.DataFrame:
+    """Maximise an ELBO over the parameters of a model and a guide, in place.
+
+    Every epoch visits every row once, in a fresh order. Ctrl-C stops at the last finished epoch, with a warning;
+    model and guide are then what they were at its end.
+
+    Args:
+        model: a Pyro model; called with a part of ``batch``.
+        guide: its guide, called alike.
+        elbo: the loss.
+        batch: all rows, on the device they are to be trained on.
+        training: see `Training`.
+        validation: rows that are not trained on, weighted so that they stand for as many as ``batch`` has. Their ELBO
+            is computed after each epoch, always with the same noise, and model and guide end as they were at its best.
+        modules: what else is trained, if the loss has parameters of its own.
+        checkpoint: a file. It is written after every epoch; if it is there already, training goes on from it, to the
+            same floats as if it had never stopped.
+        progress: whether to show a progress bar.
+        description: its title.
+
+    Returns:
+        One row per finished epoch: ``epoch``, ``elbo`` (nats per row, mean over the epoch's steps),
+        ``validation_elbo`` (if asked for; nats per row), ``seconds`` spent training, ``learning_rate``.
+        ``attrs["interrupted"]`` says whether Ctrl-C ended it, ``attrs["captured"]`` whether steps were captured.
+
+    Raises:
+        CannotCapture: if ``training.capture`` is True, and the step is not the same list of operations every time.
+        FloatingPointError: if the loss is not finite, naming step and site; model and guide keep their state at the
+            end of the last finished epoch.
+        ValueError: if the checkpoint is of another run: other settings, other parameters, another number of rows.
+    """
+    with _own_parameters():
+        run = _Run(model, guide, elbo, batch, training, validation, modules)
+        if checkpoint is not None and Path(checkpoint).exists():
+            run.restore(load_checkpoint(checkpoint), checkpoint)
+        interrupted = False
+        done, asked = len(run.rows), training.num_epochs
+        bar = tqdm(total=asked, initial=done, desc=description, unit="epoch", disable=not progress)
+        try:
+            while not run.finished:
+                with pyro.validation_enabled(False):  # the first look at the model has checked
+                    run.epoch()
+                if checkpoint is not None:
+                    save_checkpoint(checkpoint, run.state())
+                bar.update()
+                bar.set_postfix_str(f"ELBO {run.rows[-1][run.watched]:.4f}")
+            run.keep_best()
+        except KeyboardInterrupt:
+            interrupted = True
+            run.back_to_last_epoch()
+            warnings.warn(
+                f"{description}: interrupted; the model is as it was after epoch {len(run.rows)} of {asked}, "
+                "and can be used and saved",
+                stacklevel=2,
+            )
+        except FloatingPointError:
+            run.back_to_last_epoch()
+            raise
+        finally:
+            bar.close()
+    columns = ["epoch", "elbo", "validation_elbo", "seconds", "learning_rate"]
+    if validation is None:
+        columns.remove("validation_elbo")
+    history = pd.DataFrame(run.rows, columns=columns).astype({"epoch": int})
+    history.attrs.update(interrupted=interrupted, captured=run.captured is not None)
+    return history
+
+
+class _Run:
+    """A training run between two epochs: all that the next one depends on."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        guide: Callable[..., Any],
+        elbo: ELBO,
+        batch: Batch,
+        training: Training,
+        validation: Batch | None,
+        modules: Sequence[nn.Module],
+    ) -> None:
+        self.model, self.guide, self.elbo, self.training = model, guide, elbo, training
+        self.batch, self.validation = batch, validation
+        self.device = _device_of(model)
+        self.modules = [m for m in (model, guide, *modules) if isinstance(m, nn.Module)]
+        self.batch_size = min(training.batch_size, len(batch))
+        self.steps_per_epoch = -(-len(batch) // self.batch_size)
+        self.watched = "elbo" if validation is None else "validation_elbo"
+        dense, sparse = self._parameters(modules)
+        self.parameters = dense + sparse
+        num_steps = training.num_epochs * self.steps_per_epoch
+        self.optimizers, self.schedules = make_optimizers(training, dense, sparse, num_steps)
+        self.capture = training.capture is True or (training.capture == "auto" and num_steps >= _WORTH_CAPTURING)
+        self.captured: CapturedStep | None = None
+        # Reading a number off a GPU waits for it, so there the loss is looked at once an epoch, and the optimiser is
+        # told on the device not to move once a loss was bad.
+        self.reads_late = self.device.type == "cuda" and all(isinstance(o, torch.optim.Adam) for o in self.optimizers)
+        self.failed, self.healthy_steps = torch.zeros(2, device=self.device)
+        for optimizer in self.optimizers if self.reads_late else []:
+            optimizer.found_inf = self.failed  # type: ignore[attr-defined] # as torch.amp.GradScaler sets it
+        self.rows: list[dict[str, float]] = []
+        owned = {id(p) for m in self.modules for p in m.parameters()}
+        self.loose = [p for p in self.parameters if id(p) not in owned]  # of pyro.param statements
+        self.last = [v.clone() for v in self._values()]
+        self.best = [] if validation is None else [v.clone() for v in self.last]
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done, or patience is at its end."""
+        done = len(self.rows)
+        patience = self.training.patience
+        return done >= self.training.num_epochs or (patience is not None and done - self._best_epoch() >= patience)
+
+    def epoch(self) -> None:
+        """Visit every row once."""
+        num_rows, start = len(self.batch), time.perf_counter()
+        total = torch.zeros((), device=self.device)
+        self.healthy_steps.zero_()
+        whole = self.steps_per_epoch == 1  # the order is of no matter then, and rows in their own are read faster
+        rows = (torch.arange if whole else torch.randperm)(num_rows, device=self.device)
+        order = rows.split(self.batch_size)
+        for step, index in enumerate(order):
+            total += self._step(index) * len(index)
+            if not self.reads_late or step + 1 == len(order):
+                self._check(order, step)
+        row: dict[str, float] = {"epoch": len(self.rows) + 1, "elbo": -float(total) / num_rows}
+        if self.validation is not None:
+            row["validation_elbo"] = self._validate(self.validation)
+        before = self.rows[-1]["seconds"] if self.rows else 0.0
+        row["seconds"] = before + time.perf_counter() - start
+        row["learning_rate"] = self.optimizers[0].param_groups[0]["lr"]
+        self.rows.append(row)
+        _copy(self._values(), self.last)
+        if self._best_epoch() == len(self.rows):
+            _copy(self.last, self.best)
+
+    def _step(self, index: Tensor) -> Tensor:
+        loss, norm, *gradients = self._gradients(index)
+        for parameter, gradient in zip(self.parameters, gradients):
+            parameter.grad = gradient
+        torch.maximum(self.failed, (~torch.isfinite(loss + norm)).to(self.failed), out=self.failed)
+        self.healthy_steps += 1 - self.failed
+        if self.reads_late or not self.failed:
+            for optimizer, schedule in zip(self.optimizers, self.schedules):
+                optimizer.step()
+                schedule.step()
+        return loss
+
+    def _gradients(self, index: Tensor) -> Sequence[Any]:
+        """Loss per row, norm of its gradient, and the gradient of each parameter, clipped."""
+        if self.capture and len(index) == self.batch_size:
+            if self.captured is None:
+                self._try_to_capture(index)
+            if self.captured is not None:
+                return self.captured(index)
+        return self._eager_gradients(index)
+
+    def _eager_gradients(self, index: Tensor) -> Sequence[Any]:
+        loss = self.elbo.differentiable_loss(self.model, self.guide, self.batch[index]) / len(self.batch)
+        gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+        with torch.no_grad():
+            return [loss.detach(), *clip_gradients(self.parameters, gradients, self.training.clip_norm)]
+
+    def _try_to_capture(self, index: Tensor) -> None:
+        try:
+            whole = self.steps_per_epoch == 1
+            self.captured = CapturedStep(self._eager_gradients, index, self.parameters, same_rows=whole)
+        except CannotCapture:
+            if self.training.capture is True:
+                raise
+            self.capture = False
+
+    def _check(self, order: Sequence[Tensor], step: int) -> None:
+        """Stop if a step's loss was not finite; parameters are then as they were before that step."""
+        if not self.failed:
+            return
+        bad, done = int(self.healthy_steps), len(self.rows)
+        find = getattr(self.elbo, "find_bad_site", lambda *_: None)
+        site = find(self.model, self.guide, self.batch[order[bad]])
+        where = f"first at site {site!r}" if site else "in the gradient, or for some draws only"
+        raise FloatingPointError(
+            f"the loss or its gradient is not finite at epoch {done + 1}, step {bad + 1} of {self.steps_per_epoch} "
+            f"({where}); model and guide are back at epoch {done}. Lower learning_rate "
+            f"({self.training.learning_rate}) or check the priors"
+        )
+
+    @torch.no_grad()
+    def _validate(self, validation: Batch) -> float:
+        total = 0.0
+        with seeded(0, self.device):
+            for index in torch.arange(len(validation), device=self.device).split(self.batch_size):
+                total += float(self.elbo.differentiable_loss(self.model, self.guide, validation[index])) * len(index)
+        return -total / len(validation) / len(self.batch)
+
+    def _best_epoch(self) -> int:
+        values = [row[self.watched] for row in self.rows]
+        return 1 + values.index(max(values)) if values else 0
+
+    def back_to_last_epoch(self) -> None:
+        """Undo the steps of an epoch that did not finish."""
+        _copy(self.last, self._values())
+
+    def keep_best(self) -> None:
+        """Of all epochs, leave the one that validates best."""
+        _copy(self.best, self._values())
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next epoch depends on."""
+        return {
+            "of": self._identity(),
+            "rows": self.rows,
+            "last": self.last,
+            "best": self.best,
+            "optimizers": [o.state_dict() for o in self.optimizers],
+            "schedules": [_plain(s.state_dict()) for s in self.schedules],
+            "generators": generator_state(self.device),
+        }
+
+    def restore(self, state: dict[str, Any], path: str | Path) -> None:
+        """Go back to where `state` was taken."""
+        found, expected = state.get("of"), self._identity()
+        if found != expected:
+            raise ValueError(
+                f"checkpoint: {path} is of another run ({found}), this one is {expected}; give the same settings to "
+                "go on with it, or delete it to start afresh"
+            )
+        self.rows = list(state["rows"])
+        for saved, own in ((state["last"], self.last), (state["best"], self.best), (state["last"], self._values())):
+            _copy(saved, own)
+        for optimizer, values in zip(self.optimizers, state["optimizers"]):
+            optimizer.load_state_dict(values)
+        for schedule, values in zip(self.schedules, state["schedules"]):
+            schedule.load_state_dict(values)
+        restore_generators(state["generators"], self.device)
+
+    def _values(self) -> list[Tensor]:
+        """All that training changes, not copied."""
+        return [v.detach() for m in self.modules for v in m.state_dict().values()] + [p.detach() for p in self.loose]
+
+    def _identity(self) -> str:
+        shapes = [tuple(p.shape) for p in self.parameters]
+        held_out = 0 if self.validation is None else len(self.validation)
+        return f"{self.training}, {len(self.batch)} rows, {held_out} held out, parameters {shapes}"
+
+    def _parameters(self, modules: Sequence[nn.Module]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """Every parameter that a step touches, of modules and of ``pyro.param`` statements: dense ones, sparse ones."""
+        few = self.batch[torch.arange(min(2, len(self.batch)), device=self.device)]
+        with poutine.trace(param_only=True) as capture:
+            loss = self.elbo.differentiable_loss(self.model, self.guide, few)
+        found = {id(p): p for p in (site["value"].unconstrained() for site in capture.trace.nodes.values())}
+        found.update({id(p): p for module in modules for p in module.parameters()})
+        parameters = [p for p in found.values() if p.requires_grad]
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        sparse = [g is not None and g.is_sparse for g in gradients]
+        return [p for p, s in zip(parameters, sparse) if not s], [p for p, s in zip(parameters, sparse) if s]
+
+
+@contextmanager
+def _own_parameters() -> Iterator[None]:
+    """An empty parameter store inside, so that training neither reads nor leaves anything in the global one."""
+    with pyro.get_param_store().scope():
+        yield
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    return next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))
+
+
+def _copy(source: list[Tensor], target: list[Tensor]) -> None:
+    """In place, so that a table of a million rows is held twice at most."""
+    for old, new in zip(target, source):
+        old.copy_(new)
+
+
+def _plain(state: dict[str, Any]) -> dict[str, Any]:
+    """A schedule's numbers, without the functions that torch keeps among them."""
+    return {k: v for k, v in state.items() if isinstance(v, (int, float, str, bool, list, dict, type(None)))}

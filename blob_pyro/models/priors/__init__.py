@@ -1,0 +1,1 @@
+"""Priors: of the bandit model and its terms, and of the organic model's items."""

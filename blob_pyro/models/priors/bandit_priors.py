@@ -1,0 +1,135 @@
+"""The bandit model's priors, as one replaceable object."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Union
+
+import pyro.distributions as dist
+from pyro.distributions import TorchDistribution
+from torch.distributions import Distribution
+
+from blob_pyro.models.priors.vector import VectorPrior
+
+if TYPE_CHECKING:
+    from blob_pyro.models.bandit import BanditModel
+    from blob_pyro.models.priors.terms import LogitTerm
+
+__all__ = ["BanditPriors", "Learned", "Prior", "Scale"]
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A positive number that training chooses, by maximising the ELBO over it (empirical Bayes).
+
+    Args:
+        start: where it starts.
+    """
+
+    start: float
+
+    def __post_init__(self) -> None:
+        if not self.start > 0:
+            raise ValueError(f"Learned: must start positive, got {self.start}")
+
+
+Prior = Union[  # noqa: UP007 - the model is a name here, and a string has no |
+    float, TorchDistribution, Callable[["BanditModel"], TorchDistribution]
+]
+"""A number holds the parameter fixed; a callable is given the model and returns the distribution."""
+
+Scale = float | Learned
+
+
+@dataclass(frozen=True)
+class BanditPriors:
+    """Priors of Sakhi et al. (2020, section 3.2), and what one may put in their place.
+
+    Every parameter's prior is a distribution, a number that holds the parameter fixed, or a callable that is given
+    the `BanditModel` and returns a distribution: it may look at ``model.item_embedding``, ``model.item_intercept`` and
+    ``model.kappa_scale``.
+
+    Args:
+        w_a: strength of the action-history distance, before the softplus.
+        w_b: strength of the learned deviation, before the softplus.
+        w_c: base click logit.
+        kappa_scale: standard deviation, in logits, of an item's own click rate around the base: a positive number,
+            `Learned`, or a distribution over positive numbers. The paper fixes it at 0.01, which all but switches
+            kappa off; learning it from the log is the one change to the paper's priors that pays most.
+        kappa: of the items' own click logits, event ``P``. Default: independent ``N(0, kappa_scale^2)``. See
+            `StudentTKappa`; ``kappa=0.0`` leaves them out.
+        zeta: of the whitened deviation, event ``K x K``. Default ``MN(0, I, I)``; ``zeta=0.0`` leaves it out.
+        normalize_embeddings: divide each column of Psi by its norm and multiply omega by it. Affinities
+            ``Psi_a omega`` stay what they are, and so does what ``w_a`` means. ``L`` becomes that of a matrix with a
+            diagonal of ``1/P``, so the deviation no longer grows with the units of the organic dimensions, and its
+            size falls with the catalogue: with it, a larger ``w_b`` is the same prior. The published code normalises
+            Psi in place and leaves omega: its affinities change too.
+        terms: what else adds to the logit, each with parameters of its own: `KappaOnPopularity`, `ItemDeviations`,
+            `ItemCategories`, `ItemFeatures`, `HorseshoeKappa`, `UserCovariates`, or yours: see `LogitTerm`.
+        sites: priors by site name, in place of all that the other fields say: what `blob_pyro.BLOB.update` fills.
+        vector: one Gaussian over all sites together, in place of all that the other fields say of them: what
+            `blob_pyro.BLOB.update` fills where the posterior correlates sites. Guides "low_rank", "full" and "laplace"
+            take it.
+
+    Raises:
+        ValueError: naming the field, for a prior over something else than the field is.
+
+    Example:
+        >>> BanditPriors.paper().kappa_scale
+        0.01
+        >>> BanditPriors(w_c=dist.Normal(-3.0, 1.0)).w_c
+        Normal(loc: -3.0, scale: 1.0)
+        >>> by_popularity = BanditPriors(kappa=lambda m: dist.Normal(0.1 * m.item_intercept, 0.2).to_event(1))
+    """
+
+    w_a: Prior = field(default_factory=lambda: dist.Normal(-1.0, 1.0))
+    w_b: Prior = field(default_factory=lambda: dist.Normal(-6.0, 1.0))
+    w_c: Prior = field(default_factory=lambda: dist.Normal(-4.5, 10.0))
+    kappa_scale: Scale | TorchDistribution = field(default_factory=lambda: Learned(0.1))
+    kappa: Prior | None = None
+    zeta: Prior | None = None
+    normalize_embeddings: bool = False
+    terms: tuple[LogitTerm, ...] = ()
+    sites: Mapping[str, TorchDistribution] = field(default_factory=dict)
+    vector: VectorPrior | None = None
+
+    @property
+    def replaced(self) -> set[str]:
+        """Sites whose prior is in `sites` or `vector`, whatever the other fields say."""
+        return {*self.sites, *(() if self.vector is None else self.vector.shapes)}
+
+    def __post_init__(self) -> None:
+        for name in ("w_a", "w_b", "w_c"):
+            _check_prior(name, getattr(self, name), event_dim=0)
+        for name, event_dim in (("kappa", 1), ("zeta", 2)):
+            if getattr(self, name) is not None:
+                _check_prior(name, getattr(self, name), event_dim)
+        if self.vector is not None and self.sites:
+            raise ValueError("vector: holds all sites together, so `sites` must be empty; give one of the two")
+        scale: Any = self.kappa_scale
+        if not isinstance(scale, (Learned, Distribution)) and not scale > 0:
+            raise ValueError(
+                f"kappa_scale: must be positive, Learned(start) or a distribution, got {scale}; kappa=0.0 leaves "
+                "the items' own click rates out"
+            )
+
+    @classmethod
+    def paper(cls) -> BanditPriors:
+        """The published setting (section 4.2.1)."""
+        return cls(kappa_scale=0.01)
+
+
+def _check_prior(name: str, prior: Any, event_dim: int) -> None:
+    if isinstance(prior, (int, float)):
+        return
+    if isinstance(prior, Distribution):
+        if tuple(prior.batch_shape) == () and len(prior.event_shape) == event_dim:
+            return
+        wanted = ("one number", "a vector of num_items: use .to_event(1)", "a K x K matrix: use .to_event(2)")
+        raise ValueError(
+            f"{name}: expected a distribution over {wanted[event_dim]}; got batch shape {tuple(prior.batch_shape)} and "
+            f"event shape {tuple(prior.event_shape)} of {prior!r}"
+        )
+    if not callable(prior):
+        raise ValueError(f"{name}: expected a distribution, a number or a callable of the model, got {prior!r}")

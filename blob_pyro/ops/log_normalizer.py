@@ -1,0 +1,68 @@
+"""The log-normaliser of a softmax over a catalogue, a few rows at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from blob_pyro.ops import row_chunks
+
+__all__ = ["log_normalizer"]
+
+
+def log_normalizer(interest: Tensor, item_embedding: Tensor, item_intercept: Tensor) -> Tensor:
+    r""":math:`\log \sum_p \exp(\Psi_p \omega + \rho_p)` of each row, without the rows times the catalogue in memory.
+
+    What `blob_pyro.ops.row_chunks.in_row_chunks` does for any function, done by hand for this one: all chunks
+    share one buffer, forth and back. Left to the allocator, small results among large buffers fragment the heap, and
+    the matrix that is never formed is paid for all the same.
+
+    Args:
+        interest: omega, ``N x K``.
+        item_embedding: Psi, ``P x K``.
+        item_intercept: rho, ``P``.
+
+    Returns:
+        ``N``.
+
+    Example:
+        >>> log_normalizer(torch.zeros(1, 2), torch.ones(4, 2), torch.zeros(4)).exp()
+        tensor([4.])
+    """
+    rows = max(1, row_chunks.MAX_ELEMENTS // max(len(item_intercept), 1))
+    return _LogNormalizer.apply(interest, item_embedding, item_intercept, rows)
+
+
+class _LogNormalizer(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, interest: Tensor, psi: Tensor, rho: Tensor, rows: int) -> Tensor:
+        result = interest.new_empty(len(interest))
+        buffer = interest.new_empty(min(rows, len(interest)), len(rho))
+        for part, out in zip(interest.split(rows), result.split(rows)):
+            logits = torch.addmm(rho, part, psi.mT, out=buffer[: len(part)])
+            torch.logsumexp(logits, -1, out=out)
+        whole = len(interest) <= rows
+        ctx.save_for_backward(interest, psi, rho, result, *([buffer] if whole else []))
+        ctx.rows = rows
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        interest, psi, rho, result, *buffers = ctx.saved_tensors
+        buffer = interest.new_empty(min(ctx.rows, len(interest)), len(rho))
+        to_interest, to_psi, to_rho = torch.empty_like(interest), torch.zeros_like(psi), torch.zeros_like(rho)
+        parts = (t.split(ctx.rows) for t in (interest, result, gradient, to_interest))
+        for part, normalizer, upstream, out in zip(*parts):
+            if buffers:
+                probs = torch.sub(buffers[0], normalizer.unsqueeze(-1), out=buffer)
+            else:
+                probs = torch.addmm(rho, part, psi.mT, out=buffer[: len(part)]).sub_(normalizer.unsqueeze(-1))
+            probs.exp_().mul_(upstream.unsqueeze(-1))
+            torch.mm(probs, psi, out=out)
+            to_psi.addmm_(probs.mT, part)
+            to_rho.add_(probs.sum(0))
+        return to_interest, to_psi, to_rho, None

@@ -1,0 +1,14 @@
+"""Names for Pyro modules that no other module of the process has."""
+
+from __future__ import annotations
+
+from itertools import count
+
+__all__ = ["unique_name"]
+
+_numbers = count()
+
+
+def unique_name(prefix: str) -> str:
+    """A prefix with a number that is given out once: modules of one name share parameters in Pyro's global store."""
+    return f"{prefix}_{next(_numbers)}"

@@ -1,0 +1,47 @@
+"""Session popularity, RecoGym's logging policy: mostly what the user viewed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pyro.distributions import TorchDistribution
+
+from blob_pyro.data import Histories, Vocabulary
+from blob_pyro.policies.base import Policy, categorical
+
+__all__ = ["SessionPopularity"]
+
+
+class SessionPopularity(Policy):
+    """Mostly what the user viewed, in proportion to how often; sometimes something else.
+
+    With probability ``1 - epsilon`` an item of the history, in proportion to its views; with probability
+    ``epsilon`` an item that is *not* in the history, uniformly. This is RecoGym's ``OrganicUserEventCounterAgent``
+    with ``exploit_explore``, the logging policy of Sakhi et al. (2020, section 4.2.1). After an empty history every
+    item is equally likely; where everything has been viewed there is nothing to explore.
+
+    Args:
+        items: the catalogue, or its size.
+        epsilon: probability of exploring, in [0, 1].
+
+    Example:
+        >>> SessionPopularity(4, epsilon=0.4).action_distribution([[0, 2, 2]]).probs
+        tensor([[0.2000, 0.2000, 0.4000, 0.2000]])
+    """
+
+    def __init__(self, items: Vocabulary | int, epsilon: float = 0.3) -> None:
+        super().__init__(items)
+        if not 0 <= epsilon <= 1:
+            raise ValueError(f"epsilon: a probability in [0, 1] is expected, got {epsilon}")
+        self.epsilon = epsilon
+
+    def action_distribution(self, histories: Histories | Any) -> TorchDistribution:
+        """See `Policy.action_distribution`."""
+        counts = self.histories(histories).counts(torch.float64)
+        viewed = counts.sum(-1, keepdim=True)
+        unseen = (counts == 0).to(counts.dtype)
+        fresh = unseen.sum(-1, keepdim=True)
+        explore = torch.where(viewed == 0, 1.0, torch.where(fresh == 0, 0.0, self.epsilon))
+        probs = (1 - explore) * counts / viewed.clamp(min=1) + explore * unseen / fresh.clamp(min=1)
+        return categorical(probs.to(torch.get_default_dtype()))

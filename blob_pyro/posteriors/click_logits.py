@@ -1,0 +1,310 @@
+"""What a fitted bandit model knows: the distribution of every item's click logit, in each context."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import pyro.distributions as dist
+import torch
+from pyro.distributions import TorchDistribution
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Size, Tensor
+from torch.distributions import constraints
+from torch.nn.functional import softplus
+
+from blob_pyro.distributions import MatrixNormal
+from blob_pyro.distributions.multivariate import MultivariatePart, factors
+from blob_pyro.infer.local_reparameterization.projections import project_right
+from blob_pyro.models.sites import KAPPA, W_A, W_B, W_C, ZETA
+
+__all__ = ["ClickLogits", "has_closed_form"]
+
+_WEIGHT_NODES = 32  # of Gauss-Hermite quadrature, for w_a and as many for w_b: moments
+_MIXTURE_NODES, _LOGIT_NODES = 8, 12  # the same for whole laws, where every node costs an N x P matrix
+_BISECTIONS = 40
+
+
+class ClickLogits(TorchDistribution):
+    r"""Posterior of the logits :math:`\lambda_p = \beta_p \omega + \kappa_p` of all items, for each of ``N`` contexts.
+
+    Given the weights ``w_a`` and ``w_b`` the logits are jointly Gaussian, of low rank plus diagonal: every item
+    shares zeta, and has a kappa of its own. Over the weights they are a mixture. Contexts are independent here, one
+    draw of the parameters for each; draws that share parameters across contexts are `blob_pyro.BLOB.sample`'s.
+
+    Args:
+        posterior: distributions of the sites `W_A`, `W_B`, `W_C` (normal), `KAPPA` (independent normal, ``P``) and
+            `ZETA` (any family with a `blob_pyro.infer.local_reparameterization.projections.project_right`), by name.
+            Each may be a ``Delta`` instead, or all may be parts of one Gaussian vector: see `MultivariatePart`.
+        item_embedding: Psi, ``P x K``.
+        whitening: ``L``, ``K x K``, with ``L L' = Psi' Psi / P``.
+        interest: omega, ``N x K``.
+
+    Raises:
+        ValueError: for a site that is not of these families, naming it.
+    """
+
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}  # the guide has checked them
+    support = constraints.real_vector
+    has_rsample = True
+
+    def __init__(
+        self, posterior: dict[str, TorchDistribution], item_embedding: Tensor, whitening: Tensor, interest: Tensor
+    ) -> None:
+        self._arguments = (posterior, item_embedding, whitening, interest)
+        self.item_embedding = item_embedding
+        self.num_shared = _num_shared(posterior)
+        self.weights = [_vector(posterior, name, self.num_shared) for name in (W_A, W_B, W_C)]
+        self.kappa = _vector(posterior, KAPPA, self.num_shared)
+        self.kappa_loc, self.kappa_scale = self.kappa.loc, self.kappa.scale
+        self.affinity = interest @ item_embedding.mT  # N x P
+        whitened = interest @ whitening
+        zeta = posterior[ZETA]
+        self._whitened = whitened
+        self._zeta_factor = none = whitened.new_zeros(self.num_shared, *zeta.event_shape)
+        if isinstance(zeta, MultivariatePart):
+            loc, self._zeta_factor, scale = zeta.factors
+            zeta = dist.Normal(loc, none.new_zeros(loc.shape) if scale is None else scale, validate_args=False)
+            zeta = zeta.to_event(2)
+        law = project_right(zeta, whitened)
+        if law is None:
+            raise ValueError(
+                f"site {ZETA!r}: no Gaussian law of zeta L'omega is known for {zeta!r}; register one with "
+                "blob_pyro.infer.local_reparameterization.projections.project_right, or use blob.sample"
+            )
+        self.deviation_loc, self.deviation_factor = law  # N x K, N x K x K: before Psi
+        super().__init__(interest.shape[:1], item_embedding.shape[:1], validate_args=False)
+
+    @cached_property
+    def deviation_shared(self) -> Tensor:
+        """Loadings of the deviation, before Psi, on the numbers of a Gaussian vector: ``N x K x R``."""
+        return torch.einsum("rij,nj->nir", self._zeta_factor, self._whitened)
+
+    @property
+    def num_factors(self) -> int:
+        """Standard-normal numbers that all items share: for ``w_a``, for ``w_b``, ``K`` for zeta, those of a vector."""
+        return 2 + self.item_embedding.shape[1] + self.num_shared
+
+    def expand(self, batch_shape: Size, _instance: TorchDistributionMixin | None = None) -> ClickLogits:
+        """Repeat a single context: see `pyro.distributions.TorchDistribution.expand`."""
+        posterior, item_embedding, whitening, interest = self._arguments
+        (size,) = torch.Size(batch_shape)
+        return ClickLogits(posterior, item_embedding, whitening, interest.expand(size, -1))
+
+    def __getitem__(self, index: Tensor | slice) -> ClickLogits:
+        """Some of the contexts."""
+        posterior, item_embedding, whitening, interest = self._arguments
+        return ClickLogits(posterior, item_embedding, whitening, interest[index])
+
+    def given_shared(self, factors: Tensor) -> Tensor:
+        """Mean of each logit given what all items share; independent across items around it.
+
+        ``w_c`` is left out: it moves all items alike.
+
+        Args:
+            factors: standard-normal numbers, ``... x num_factors``, broadcast against the ``N`` contexts: pass
+                ``... x 1 x num_factors`` for the same draws in every context.
+
+        Returns:
+            ``... x N x P``.
+        """
+        own, shared = factors[..., : self.num_factors - self.num_shared], factors[..., -self.num_shared :]
+        shared = shared if self.num_shared else factors[..., :0]
+        w_a, w_b = (w.loc + w.scale * own[..., i] + shared @ w.factor for i, w in enumerate(self.weights[:2]))
+        noise = self.deviation_factor @ own[..., 2:].unsqueeze(-1) + self.deviation_shared @ shared.unsqueeze(-1)
+        deviation = (self.deviation_loc + noise.squeeze(-1)) @ self.item_embedding.mT
+        kappa = self.kappa_loc + shared @ self.kappa.factor
+        return softplus(w_a).unsqueeze(-1) * self.affinity + softplus(w_b).unsqueeze(-1) * deviation + kappa
+
+    def rsample(self, sample_shape: Size | tuple[int, ...] = Size()) -> Tensor:  # noqa: B008 - torch's own default
+        """Reparameterised draws of the logits, ``sample_shape x N x P``; fresh parameters for every context."""
+        shape = torch.Size(sample_shape) + self.batch_shape
+        noise = self.affinity.new_empty(*shape, self.num_factors).normal_()
+        own = self.affinity.new_empty(*shape, *self.event_shape).normal_()
+        base = self.weights[2]
+        shared = noise[..., self.num_factors - self.num_shared :]
+        w_c = base.loc + base.scale * torch.randn_like(noise[..., 0]) + shared @ base.factor
+        return self.given_shared(noise) + self.kappa_scale * own + w_c.unsqueeze(-1)
+
+    @property
+    def mean(self) -> Tensor:
+        """``N x P``, exact up to Gauss-Hermite quadrature of softplus."""
+        terms = self._terms
+        features, weights = self._weight_features(_WEIGHT_NODES)
+        return terms @ (weights @ features).to(terms.dtype)
+
+    @property
+    def variance(self) -> Tensor:
+        """``N x P``, exact up to Gauss-Hermite quadrature of softplus."""
+        terms, spread = self._terms, self._spread
+        features, weights = self._weight_features(_WEIGHT_NODES)
+        centered = features - weights @ features
+        covariance = (centered.mT * weights @ centered).to(terms.dtype)
+        strength = features[:, 1]
+        moments = ((weights @ strength.square()).to(terms.dtype), (weights @ strength).to(terms.dtype))
+        return (terms @ covariance * terms).sum(-1) + spread.at(*moments)
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """Of each item's logit by itself, at ``value`` (broadcast against ``N x P``)."""
+        return self._mixture(lambda loc, scale: torch.special.ndtr((value - loc) / scale))
+
+    def icdf(self, probability: float) -> Tensor:
+        """The quantile of each item's logit by itself, ``N x P``: by bisection of `cdf`."""
+        if not 0 < probability < 1:
+            raise ValueError(f"probability: must lie between 0 and 1, got {probability}")
+        reach = self.variance.sqrt() * (
+            2 + max(probability / (1 - probability), (1 - probability) / probability) ** 0.5
+        )
+        low, high = self.mean - reach, self.mean + reach  # Cantelli's inequality
+        for _ in range(_BISECTIONS):
+            middle = (low + high) / 2
+            above = self.cdf(middle) > probability
+            low, high = torch.where(above, low, middle), torch.where(above, middle, high)
+        return (low + high) / 2
+
+    def click_probability(self) -> Tensor:
+        """Averaged over the posterior, ``E sigmoid(logit)``, ``N x P``."""
+        nodes, weights = _hermite(_LOGIT_NODES, self.affinity)
+
+        def average(loc: Tensor, scale: Tensor) -> Tensor:
+            return torch.stack([w * torch.sigmoid(loc + scale * x) for x, w in zip(nodes, weights)]).sum(0)
+
+        return self._mixture(average)
+
+    def _mixture(self, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Average over the weights of ``function`` of each logit's location and scale given them."""
+        terms, spread = self._terms, self._spread
+        features, weights = self._weight_features(_MIXTURE_NODES)
+        total = torch.zeros_like(self.affinity)
+        for row, weight in zip(features.to(terms.dtype), weights.to(terms.dtype)):
+            total = total + weight * function(terms @ row, spread.at(row[1].square(), row[1]).clamp(min=1e-24).sqrt())
+        return total
+
+    def _weight_features(self, num_nodes: int) -> tuple[Tensor, Tensor]:
+        """``(A, B, B u, B v, 1, u, v)`` with ``A = sp(w_a), B = sp(w_b)``, at nodes ``u, v`` of the two weights."""
+        nodes, weights = _hermite(num_nodes, self.affinity.to(torch.float64))
+        u, v = (grid.flatten() for grid in torch.meshgrid(nodes, nodes, indexing="ij"))
+        a, b = (w.loc.to(torch.float64) for w in self.weights[:2])
+        tril = self._weight_tril.to(torch.float64)
+        strength_a, strength_b = softplus(a + tril[0, 0] * u), softplus(b + tril[1, 0] * u + tril[1, 1] * v)
+        features = [strength_a, strength_b, strength_b * u, strength_b * v, torch.ones_like(u), u, v]
+        return torch.stack(features, -1), torch.outer(weights, weights).flatten()
+
+    @property
+    def _weight_tril(self) -> Tensor:
+        """Cholesky factor of the covariance of ``w_a`` and ``w_b``; zero where there is no doubt."""
+        loading = torch.stack([w.factor for w in self.weights[:2]])
+        own = torch.stack([w.scale for w in self.weights[:2]]).square()
+        (aa, ab), (_, bb) = loading @ loading.mT + own.diag()
+        first = aa.sqrt()
+        below = torch.where(aa > 0, ab / first.clamp(min=1e-30), 0.0)
+        return torch.stack([first, 0 * first, below, (bb - below.square()).clamp(min=0).sqrt()]).view(2, 2)
+
+    @cached_property
+    def _standard(self) -> Tensor:
+        """Loadings of the standardised weights on the numbers of a Gaussian vector, ``R x 2``."""
+        tril, (a, b, _) = self._weight_tril, self.weights
+        inverse = torch.where(tril.diagonal() > 0, 1 / tril.diagonal().clamp(min=1e-30), 0.0)
+        first = inverse[0] * a.factor
+        return torch.stack([first, inverse[1] * (b.factor - tril[1, 0] * first)], -1)
+
+    @cached_property
+    def _common(self) -> Tensor:
+        """Loadings of ``w_c + kappa`` on the numbers of a Gaussian vector, ``R x P``."""
+        return self.weights[2].factor.unsqueeze(-1) + self.kappa.factor
+
+    @cached_property
+    def _terms(self) -> Tensor:
+        """Each logit's location given the weights, as a linear form of `_weight_features`, ``N x P x 7``."""
+        psi = self.item_embedding
+        deviation = self.deviation_loc @ psi.mT
+        along = torch.einsum("rij,rs->sij", self._zeta_factor, self._standard)  # of zeta, on each weight
+        deviation_along = [self._whitened @ (psi @ zeta).mT for zeta in along]
+        base = self.kappa_loc + self.weights[2].loc
+        terms = [self.affinity, deviation, *deviation_along, base, *(self._common.mT @ self._standard).unbind(-1)]
+        return torch.stack([term.expand_as(deviation) for term in terms], -1)
+
+    @cached_property
+    def _spread(self) -> _Spread:
+        """Each logit's variance given the weights, ``N x P`` by parts."""
+        psi, common = self.item_embedding, self._common
+        deviation_along, base_along = self._terms[..., 2:4], self._terms[..., 5:7]
+        loadings = torch.cat([self.deviation_factor, self.deviation_shared], -1)
+        of_deviation = (psi @ (loadings @ loadings.mT) * psi).sum(-1) - deviation_along.square().sum(-1)
+        together = ((self.deviation_shared @ common).mT * psi).sum(-1) - (deviation_along * base_along).sum(-1)
+        of_base = common.square().sum(0) + self.kappa_scale.square() + self.weights[2].scale.square()
+        return _Spread(of_deviation, together, of_base - base_along.square().sum(-1))
+
+
+def has_closed_form(posterior: dict[str, TorchDistribution]) -> bool:
+    """Whether `ClickLogits` takes this posterior."""
+    return all(
+        isinstance(d, (dist.Normal, dist.Delta, MatrixNormal))
+        or (isinstance(d, dist.Independent) and isinstance(d.base_dist, dist.Normal))
+        for d in posterior.values()
+    )
+
+
+class _Spread(NamedTuple):
+    """Variance given the weights: of the deviation, its covariance with the rest, of the rest; ``N x P`` each."""
+
+    of_deviation: Tensor
+    together: Tensor
+    of_base: Tensor
+
+    def at(self, squared_strength: Tensor, strength: Tensor) -> Tensor:
+        return squared_strength * self.of_deviation + 2 * strength * self.together + self.of_base
+
+
+class _Vector(NamedTuple):
+    """A scalar or vector site: ``loc + scale e + z' factor``, factor ``R x shape``."""
+
+    loc: Tensor
+    scale: Tensor
+    factor: Tensor
+
+
+def _num_shared(posterior: dict[str, TorchDistribution]) -> int:
+    joints = {id(d.joint): d.joint for d in posterior.values() if isinstance(d, MultivariatePart)}
+    if len(joints) > 1:
+        raise ValueError("posterior: its sites are parts of several Gaussian vectors; click_logits takes one")
+    return factors(next(iter(joints.values()))).factor.shape[-1] if joints else 0
+
+
+def _vector(posterior: dict[str, TorchDistribution], name: str, num_shared: int) -> _Vector:
+    site = posterior[name]
+    if isinstance(site, MultivariatePart):
+        loc, factor, scale = site.factors
+        if scale is None and name == KAPPA:
+            return _with_own_noise(loc, factor)
+        return _Vector(loc, torch.zeros_like(loc) if scale is None else scale, factor)
+    if isinstance(site, dist.Delta):
+        loc, scale = site.v, torch.zeros_like(site.v)
+    else:
+        base = getattr(site, "base_dist", site) if name == KAPPA else site
+        if not isinstance(base, dist.Normal):
+            wanted = "an independent normal" if name == KAPPA else "a normal"
+            raise ValueError(f"site {name!r}: click_logits needs {wanted} posterior, got {site!r}; use blob.sample")
+        loc, scale = base.loc, base.scale
+    return _Vector(loc, scale, loc.new_zeros(num_shared, *loc.shape))
+
+
+def _with_own_noise(loc: Tensor, factor: Tensor) -> _Vector:
+    """A vector at the end of a Cholesky factor, with as much of its covariance as possible given to its own noise.
+
+    The law is the same; but given the shared numbers each entry is left some doubt, as propensities need.
+    """
+    last = factor[-len(loc) :].mT
+    covariance = (last @ last.mT).double()
+    least = 0.999 * torch.linalg.eigvalsh(covariance)[0].clamp(min=0)
+    eye = torch.eye(len(loc), dtype=covariance.dtype, device=loc.device)
+    rest = torch.linalg.cholesky(covariance - least * eye).to(loc.dtype)
+    return _Vector(loc, least.sqrt().to(loc.dtype).expand_as(loc), torch.cat([factor[: -len(loc)], rest.mT]))
+
+
+def _hermite(num_nodes: int, tensor: Tensor) -> tuple[Tensor, Tensor]:
+    """Nodes and weights of the standard normal."""
+    nodes, weights = (torch.from_numpy(a).to(tensor) for a in np.polynomial.hermite_e.hermegauss(num_nodes))
+    return nodes, weights / weights.sum()

@@ -1,0 +1,1 @@
+"""The numerical methods behind the distributions over argmax; private."""

@@ -1,0 +1,237 @@
+"""Which way to compute P(argmax) of jointly normal scores, and each way with its error.
+
+Every way takes flat batches (B rows), returns probabilities and absolute errors (both B x A), and is differentiable.
+
+=============  =====================================  =====================================================
+way            when it is chosen                      error
+=============  =====================================  =====================================================
+independent    no correlation                         rounding
+exact          at most 3 actions                      rounding
+envelope       no noise of their own, and A <= 512    0 for one factor, else standard error of replicates
+quadrature     at most 2 factors, noise not small     from a rule with half the nodes
+orthants       at most 24 actions                     standard error of replicates
+conditional    everything else                        standard error of replicates
+=============  =====================================  =====================================================
+
+The last one is Rao-Blackwellised quasi-Monte Carlo. Where the noise of the single scores is small against what they
+share it is hardly better than counting winners; its error estimate says so.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from blob_pyro.propensity.argmax_conditionally_normal import mix_conditional_probs
+from blob_pyro.propensity.kernels.envelope import argmax_probs_by_envelope
+from blob_pyro.propensity.kernels.few_actions import argmax_probs_of_three, argmax_probs_of_two
+from blob_pyro.propensity.kernels.normal import QUICK, argmax_normal_log_probs
+from blob_pyro.propensity.kernels.orthant import argmax_probs_by_orthants
+from blob_pyro.propensity.kernels.qmc import mean_and_error, normal_replicates
+
+FEW_ACTIONS = 24
+_ENVELOPE_ACTIONS = 512
+# Chosen up to this size of the grid, and possible up to the larger one.
+_QUADRATURE_NODES = 1024
+_LARGEST_GRID = 2**16
+# The inner accuracy of averages over shared normals, see QUICK.
+_INNER_ERROR = 1e-8
+# Relative to the mean variance; shared directions of its size are noise.
+_JITTER = 1e-10
+_IDLE = 3e-5
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Randomised quasi-Monte Carlo: `num_replicates` scramblings of `num_points` points."""
+
+    num_points: int
+    num_replicates: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class JointlyNormal:
+    """Scores loc + factor z + sqrt(diagonal) e with independent standard normals z and e.
+
+    Attributes:
+        loc: B x A.
+        factor: B x A x K.
+        diagonal: B x A, variances.
+        matrix: B x A x A, the covariance, where the factor was derived from it.
+    """
+
+    loc: Tensor
+    factor: Tensor
+    diagonal: Tensor
+    matrix: Tensor | None = None
+
+    @classmethod
+    def from_covariance(cls, loc: Tensor, covariance: Tensor) -> "JointlyNormal":
+        """Give each score as much noise of its own as the covariance allows, and factorise the rest.
+
+        The noise is a fraction c of each variance, c a little below the smallest eigenvalue of the correlations.
+        """
+        variance = covariance.diagonal(dim1=-2, dim2=-1)
+        deviation = variance.detach().clamp_min(1e-300).sqrt()
+        correlation = covariance.detach() / (deviation[..., :, None] * deviation[..., None, :])
+        smallest = torch.linalg.eigvalsh(correlation)[..., :1]
+        share = torch.where(smallest < 1e-6, 0.0, 0.99 * smallest)
+        diagonal = share * variance
+        # A singular matrix has eigenvalues that rounding (of the caller's dtype) made negative.
+        jitter = (_JITTER - 2 * smallest.clamp_max(0)) * variance.detach()
+        jitter = jitter.maximum(_JITTER * variance.detach().mean(-1, keepdim=True)).clamp_min(1e-300)
+        factor = torch.linalg.cholesky(covariance + torch.diag_embed(jitter - diagonal))
+        return cls(loc, factor, diagonal, covariance)
+
+    @property
+    def covariance(self) -> Tensor:
+        """B x A x A."""
+        if self.matrix is not None:
+            return self.matrix
+        return self.factor @ self.factor.mT + torch.diag_embed(self.diagonal)
+
+    def rotated(self) -> "JointlyNormal":
+        """The same differences with the strongest shared direction first and idle directions dropped.
+
+        What all scores share does not matter: the factor is centred. The rotation is no function of the
+        parameters (any orthogonal one is right), so that its derivative never enters.
+        """
+        factor = self.factor - self.factor.mean(-2, keepdim=True)
+        _, strength, directions = torch.linalg.svd(factor.detach(), full_matrices=False)
+        kept = max(1, int((strength > _IDLE * strength.amax().clamp_min(1e-300)).any(0).sum()))
+        return JointlyNormal(self.loc, factor @ directions.mT[..., :kept], self.diagonal)
+
+
+def _independent(scores: JointlyNormal, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    probs = argmax_normal_log_probs(scores.loc, scores.diagonal.sqrt()).exp()
+    return probs, torch.full_like(probs, 4 * torch.finfo(torch.float64).eps)
+
+
+def _exact(scores: JointlyNormal, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    num_actions = scores.loc.shape[-1]
+    if num_actions > 3:
+        raise ValueError(f'method="exact" is for up to 3 actions, not {num_actions}. Leave the choice to the default.')
+    if num_actions == 1:
+        probs = torch.ones_like(scores.loc)
+    elif num_actions == 2:
+        probs = argmax_probs_of_two(scores.loc, scores.covariance)
+    else:
+        probs = argmax_probs_of_three(scores.loc, scores.covariance)
+    return probs, torch.full_like(probs, 4 * torch.finfo(torch.float64).eps)
+
+
+def _envelope(scores: JointlyNormal, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    rotated = scores.rotated()
+    return mean_and_error(
+        argmax_probs_by_envelope(
+            rotated.loc, rotated.factor, sampling.num_replicates, sampling.num_points, sampling.seed
+        )
+    )
+
+
+def _orthants(scores: JointlyNormal, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    return mean_and_error(
+        argmax_probs_by_orthants(
+            scores.loc, scores.covariance, sampling.num_replicates, sampling.num_points, sampling.seed
+        )
+    )
+
+
+def _steps(rotated: JointlyNormal) -> list[float]:
+    """The step of a trapezoidal rule in each shared direction.
+
+    As a function of z a conditional probability changes over w = sqrt(d_i + d_j) / |f_i - f_j|; the rule's error for a
+    Gaussian of that width is e^(-2 (pi w / step)^2).
+    """
+    noise = (2 * rotated.diagonal.detach().amin(-1)).sqrt()
+    factor = rotated.factor.detach()
+    reach = factor.amax(-2) - factor.amin(-2)
+    width = noise[:, None] / reach.clamp_min(1e-300)
+    return (0.9 * width / (1 + width.square()).sqrt().clamp_min(1e-300)).clamp_max(0.9).amin(0).tolist()
+
+
+def _nodes(step: float) -> Tensor:
+    half = math.ceil(6.6 / max(step, 1e-6) / 2) * 2
+    return torch.arange(-half, half + 1, dtype=torch.float64) * step
+
+
+def _quadrature(scores: JointlyNormal, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    rotated = scores.rotated()
+    steps = _steps(rotated)
+    axes = [_nodes(step) for step in steps]
+    if (num_nodes := math.prod(len(axis) for axis in axes)) > _LARGEST_GRID:
+        raise ValueError(
+            f'method="quadrature" would need a grid of {num_nodes:.2g} points for {len(axes)} factors. '
+            "Leave the choice to the default."
+        )
+    grid = torch.cartesian_prod(*axes).reshape(-1, len(axes)).to(scores.loc)
+    index = torch.cartesian_prod(*(torch.arange(len(axis)) for axis in axes)).reshape(-1, len(axes)).to(grid.device)
+    log_density = -0.5 * grid.square().sum(-1)
+    fine = torch.softmax(log_density, dim=0)
+    coarse = torch.softmax(torch.where((index % 2 == 0).all(-1), log_density, -math.inf), dim=0)
+    probs, half = mix_conditional_probs(_location(rotated), rotated.diagonal.sqrt(), grid, torch.stack([fine, coarse]))
+    # Halving the step squares the error twice; squaring it once is a safe claim.
+    return probs, (probs - half).detach().square() + _INNER_ERROR
+
+
+def _conditional(scores: JointlyNormal, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    rotated = scores.rotated()
+    dim = rotated.factor.shape[-1]
+    draws = normal_replicates(sampling.num_replicates, sampling.num_points, dim, sampling.seed, scores.loc.device)
+    weights = torch.eye(sampling.num_replicates, dtype=torch.float64, device=draws.device).repeat_interleave(
+        sampling.num_points, dim=-1
+    )
+    probs, error = mean_and_error(
+        mix_conditional_probs(
+            _location(rotated), rotated.diagonal.sqrt(), draws.flatten(0, 1), weights / sampling.num_points, QUICK
+        )
+    )
+    return probs, error + _INNER_ERROR
+
+
+def _location(scores: JointlyNormal) -> Callable[[Tensor], Tensor]:
+    return lambda z: scores.loc[:, None, :] + z @ scores.factor.mT
+
+
+METHODS: dict[str, Callable[[JointlyNormal, Sampling], tuple[Tensor, Tensor]]] = {
+    "independent": _independent,
+    "exact": _exact,
+    "envelope": _envelope,
+    "quadrature": _quadrature,
+    "orthants": _orthants,
+    "conditional": _conditional,
+}
+
+
+def choose_method(scores: JointlyNormal) -> str:
+    """The way of this module's table that suits these scores."""
+    num_actions = scores.loc.shape[-1]
+    if not bool(scores.factor.any()):
+        return "independent"
+    if num_actions <= 3:
+        return "exact"
+    rotated = scores.rotated()
+    rank = rotated.factor.shape[-1]
+    noiseless = not bool(scores.diagonal.any())
+    if noiseless and num_actions <= _ENVELOPE_ACTIONS and (rank <= 3 or num_actions > FEW_ACTIONS):
+        return "envelope"
+    if rank <= 2:
+        nodes = math.prod(2 * 6.6 / max(step, 1e-6) for step in _steps(rotated))
+        if nodes <= _QUADRATURE_NODES:
+            return "quadrature"
+    own_share = scores.diagonal / (scores.diagonal + rotated.factor.square().sum(-1)).clamp_min(1e-300)
+    if num_actions <= FEW_ACTIONS and bool((own_share.detach().amin(-1) < 0.5).any()):
+        return "orthants"
+    return "conditional"
+
+
+def default_points(method: str, num_actions: int) -> int:
+    """Points per replicate that keep a vector near a tenth of a second on one core (two tenths at 20 orthants)."""
+    if method == "orthants":
+        return max(2048, min(16384, 2 ** int(math.log2(2**19 / num_actions**2))))
+    if method == "envelope":
+        return max(16, min(1024, 2 ** int(math.log2(2**22 / num_actions**2))))
+    return max(8, min(128, 2 ** int(math.log2(2**14 / num_actions))))

@@ -1,0 +1,273 @@
+"""`BLOB`: the organic and the bandit model together, fitted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from blob_pyro.data import EventLog
+from blob_pyro.guides import DrawsGuide, TrainingDefaults, make_guide
+from blob_pyro.infer import Training, fit_guide
+from blob_pyro.models import BanditBatch, BanditModel, BanditPriors
+from blob_pyro.ops.device import default_device
+from blob_pyro.ops.seeds import seeded
+from blob_pyro.posteriors.next_priors import next_priors
+from blob_pyro.recommenders.blo import BLO
+from blob_pyro.recommenders.click_model import ClickModel
+from blob_pyro.serialization import folder
+from blob_pyro.serialization.priors import from_json, to_json
+
+__all__ = ["BLOB"]
+
+
+class BLOB(ClickModel):
+    """Bayesian latent organic bandit model: a posterior over every item's click logit.
+
+    Sakhi et al. (2020), section 3.2. The organic model says what a user is interested in; the bandit log says which
+    recommendations are clicked. ``model`` and ``guide`` are plain Pyro callables over ``batch(log)``: SVI,
+    Predictive and NUTS work on them.
+
+    Args:
+        blo: a fitted `BLO`; kept as it is.
+        guide: how the posterior is approximated: "normal" (the paper's NQ, default), "matrix_normal" (MNQ),
+            "matrix_normal_full", "low_rank", "full", "laplace" (mode and full curvature; see
+            `blob_pyro.infer.laplace.fit` for where the mode misleads), "delta" (MAP), "nuts" (exact draws, for small
+            logs); a class that is constructed from the bandit
+            model, as Pyro's AutoGuides are; a module; or a function of the batch. See `blob_pyro.guides.bandit`.
+        priors: see `BanditPriors`.
+        omega: "mean" takes the user's interest at its posterior mean, as the paper; "sample" draws it anew for every
+            event, and propagates what the organic model does not know.
+        jitter: see `BanditModel`.
+
+    Raises:
+        ValueError: if ``blo`` is not fitted, for an unknown guide name, a guide whose sites are not the model's, a
+            prior of the wrong shape, or embeddings of deficient rank.
+    """
+
+    def __init__(
+        self,
+        blo: BLO,
+        guide: str | Callable[..., Any] = "normal",
+        priors: BanditPriors | None = None,
+        *,
+        omega: Literal["mean", "sample"] = "mean",
+        jitter: float = 0.0,
+    ) -> None:
+        if not blo.fitted:
+            raise ValueError("blo: is not fitted; call blo.fit(log) first")
+        if omega not in ("mean", "sample"):
+            raise ValueError(f"omega: expected 'mean' or 'sample', got {omega!r}")
+        self.blo, self.omega = blo, omega
+        self.guide_name = guide if isinstance(guide, str) else None
+        self._recipe = guide
+        self.fits: list[dict[str, Any]] = []
+        self._build(priors, jitter)
+
+    def _build(self, priors: BanditPriors | None, jitter: float) -> None:
+        self.model = BanditModel(self.blo.model.item_embedding, priors, self.blo.model.item_intercept, jitter)
+        self.guide = make_guide(self._recipe, self.model)
+        self._start = {name: _copy(module) for name, module in self._modules().items()}
+
+    @property
+    def fitted(self) -> bool:
+        """Whether there has been a fit; ``fits`` has the settings of it and of every update since."""
+        return bool(self.fits)
+
+    def to(self, device: torch.device | str) -> BLOB:
+        """Move all parameters, the organic model's too, in place."""
+        self.blo.to(device)
+        for module in self._modules().values():
+            module.to(device)
+        return self
+
+    def fit(
+        self,
+        log: EventLog,
+        *,
+        seed: int = 0,
+        num_epochs: int | None = None,
+        batch_size: int | None = None,
+        learning_rate: float | None = None,
+        covariates: Tensor | None = None,
+        checkpoint: str | Path | None = None,
+        device: torch.device | str | None = None,
+        progress: bool = True,
+    ) -> pd.DataFrame:
+        """Fit the guide to the bandit events of a log, from a fresh start; the organic model stays as it is.
+
+        Args:
+            log: a log with bandit events over the organic model's catalogue.
+            seed: of the order of events and of the noise; the same seed gives the same fit.
+            num_epochs: passes over the events; default as the guide's `TrainingDefaults` say.
+            batch_size: events per step; default likewise.
+            learning_rate: peak of Adam's one-cycle schedule; default likewise.
+            covariates: see `batch`.
+            checkpoint: a file, written after every epoch of SVI: if it is there, the fit goes on from it, to the same
+                floats as if it had never stopped.
+            device: where to train; default CUDA where there is one.
+            progress: whether to show a progress bar.
+
+        Returns:
+            One row per epoch: ``epoch``, ``elbo`` (nats per event), ``seconds``, ``learning_rate``.
+
+        Raises:
+            ValueError: as `batch`, and if all rewards are equal.
+            FloatingPointError: if the loss is not finite, naming the site and the step; the last good state is kept.
+
+        Warns:
+            UserWarning: of items that were never shown: nothing but the prior and zeta speaks for or against them.
+        """
+        self.to(default_device(device))
+        batch = self.batch(log, covariates)
+        log.require_contrast()
+        for name, module in self._modules().items():
+            module.load_state_dict(self._start[name])
+        self.fits = []
+        settings = {"call": "fit", "seed": seed}
+        return self._fit(batch, settings, num_epochs, batch_size, learning_rate, checkpoint, progress)
+
+    def update(
+        self,
+        log: EventLog,
+        *,
+        forgetting: float = 1.0,
+        seed: int = 0,
+        num_epochs: int | None = None,
+        batch_size: int | None = None,
+        learning_rate: float | None = None,
+        covariates: Tensor | None = None,
+        progress: bool = True,
+    ) -> pd.DataFrame:
+        """Learn from *new* events: the posterior becomes the prior.
+
+        What the guide correlates stays correlated: after "low_rank", "full" and "laplace" the prior is one Gaussian
+        over all sites, `BanditPriors.vector`. Learned scales stay where they are. A guide given as an instance goes on
+        from where it is; others start anew.
+
+        Args:
+            log: events that the model has not seen, over the same catalogue.
+            forgetting: in (0, 1]: what is known counts as this fraction of its observations, so that old events fade
+                (a power prior; Ibrahim & Chen 2000). 1 forgets nothing.
+            seed: see `fit`.
+            num_epochs: see `fit`.
+            batch_size: see `fit`.
+            learning_rate: see `fit`.
+            covariates: see `batch`.
+            progress: see `fit`.
+
+        Returns:
+            As `fit`.
+
+        Raises:
+            ValueError: as `batch`; if the model is not fitted; for a posterior that is not Gaussian.
+        """
+        if not self.fitted:
+            raise ValueError("update: the model is not fitted; call fit(log) first")
+        batch = self.batch(log, covariates)
+        device, before = self.device, (self.model, self.guide, self._start)
+        self._build(next_priors(self.model, self.posterior(), forgetting), self.model.jitter)
+        self.to(device)
+        settings = {"call": "update", "seed": seed, "forgetting": forgetting}
+        history = self._fit(batch, settings, num_epochs, batch_size, learning_rate, None, progress)
+        if not len(history):
+            self.model, self.guide, self._start = before
+        return history
+
+    def _fit(
+        self,
+        batch: BanditBatch,
+        settings: dict[str, Any],
+        num_epochs: int | None,
+        batch_size: int | None,
+        learning_rate: float | None,
+        checkpoint: str | Path | None,
+        progress: bool,
+    ) -> pd.DataFrame:
+        usual = getattr(self.guide, "training_defaults", TrainingDefaults())
+        batch_size = min(usual.batch_size if batch_size is None else batch_size, len(batch))
+        training = Training(
+            usual.epochs(len(batch), batch_size) if num_epochs is None else num_epochs,
+            batch_size,
+            usual.learning_rate if learning_rate is None else learning_rate,
+            capture=usual.capture,
+        )
+        with seeded(settings["seed"], self.device):
+            history = fit_guide(self.guide, self.model, batch, training, progress=progress, checkpoint=checkpoint)
+        if len(history):  # not interrupted at once
+            self.fits = [*self.fits, training.record(**settings, num_rows=len(batch))]
+        return history
+
+    def save(self, path: str | Path) -> None:
+        """Write both models to a folder: ``config.json`` and ``state.safetensors``, no pickle; all or nothing.
+
+        Priors that are functions, and terms of your own, are not written: pass them to `load` again.
+
+        Raises:
+            ValueError: if item ids are not strings or integers, which JSON could not give back.
+        """
+        try:
+            priors = to_json(self.model.priors)
+        except ValueError:
+            priors = None
+        config = {
+            "class": "BLOB",
+            "guide": self.guide_name,
+            "num_draws": self.guide.num_draws if isinstance(self.guide, DrawsGuide) else None,
+            "omega": self.omega,
+            "jitter": self.model.jitter,
+            "priors": priors,
+            "fits": self.fits,
+            "blo": self.blo._config(),
+        }
+        folder.save(path, config, self._all_modules())
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        guide: Callable[..., Any] | None = None,
+        encoder: nn.Module | None = None,
+        device: torch.device | str | None = None,
+        priors: BanditPriors | None = None,
+    ) -> BLOB:
+        """Read a model from a folder, in a new process, without data.
+
+        Args:
+            path: what `save` wrote.
+            guide: your own guide (its class, or a fresh instance), if the model was saved with one.
+            encoder: your own encoder, freshly constructed, if the organic model was saved with one.
+            device: where to put it; default CUDA where there is one.
+            priors: your own priors, if the model was saved with some that JSON cannot hold.
+
+        Raises:
+            ValueError: if the folder does not hold a BLOB that this version can read, saying why.
+        """
+        config, state = folder.load(path, "BLOB")
+        if guide is None and config["guide"] is None:
+            raise ValueError("guide: this model was saved with a guide of your own; pass its class, guide=...")
+        if priors is None and config["priors"] is None:
+            raise ValueError("priors: this model was saved with functions as priors or terms; pass them, priors=...")
+        blo = BLO._from_config(config["blo"], encoder)
+        folder.restore({"organic_model": blo.model, "organic_guide": blo.guide}, state, path)
+        priors = from_json(config["priors"]) if priors is None else priors
+        blob = cls(blo, guide or config["guide"], priors, omega=config["omega"], jitter=config["jitter"])
+        if isinstance(blob.guide, DrawsGuide):
+            blob.guide = DrawsGuide(blob.model, config["num_draws"])
+        folder.restore(blob._all_modules(), state, path)
+        blob.fits = config["fits"]
+        return blob.to(default_device(device))
+
+    def _modules(self) -> dict[str, nn.Module]:
+        return {"model": self.model, "guide": self.guide}
+
+    def _all_modules(self) -> dict[str, nn.Module]:
+        return {**self._modules(), "organic_model": self.blo.model, "organic_guide": self.blo.guide}
+
+
+def _copy(module: nn.Module) -> dict[str, Tensor]:
+    return {key: value.detach().clone() for key, value in module.state_dict().items()}

@@ -1,0 +1,1 @@
+"""Models on disk: the folder, and what is in its JSON."""
