@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -27,6 +27,8 @@ class Histories:
         starts: position of each history's first view, ``N``, int64.
         lengths: views in each history, ``N``, int64.
         num_items: size ``P`` of the catalogue.
+        lengths_on_host: ``lengths`` on the CPU, where Python can look at them without waiting for a device; read off
+            it when they are first needed, if not given. `to`, and picking by an index on the CPU, pass them on.
 
     Example:
         >>> h = Histories.from_sequences([[2, 0, 2], [], [1]], num_items=3)
@@ -42,6 +44,25 @@ class Histories:
     starts: Tensor
     lengths: Tensor
     num_items: int
+    _lengths_on_host: Tensor | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def lengths_on_host(self) -> Tensor:
+        """See the attributes of the class."""
+        if self._lengths_on_host is None:
+            object.__setattr__(self, "_lengths_on_host", self.lengths.cpu())
+        assert self._lengths_on_host is not None
+        return self._lengths_on_host
+
+    @property
+    def num_views(self) -> int:
+        """Views in all histories."""
+        return int(self.lengths_on_host.sum())
+
+    @property
+    def longest(self) -> int:
+        """Views in the longest history; 0 if there are none."""
+        return int(self.lengths_on_host.max()) if len(self) else 0
 
     @classmethod
     def from_ragged(cls, items: Tensor, lengths: Tensor, num_items: int) -> Histories:
@@ -83,8 +104,11 @@ class Histories:
 
     def __getitem__(self, index: Tensor | slice | Sequence[int]) -> Histories:
         if not isinstance(index, slice):
-            index = torch.as_tensor(index, device=self.starts.device)
-        return Histories(self.items, self.starts[index], self.lengths[index], self.num_items)
+            index = torch.as_tensor(index)
+        on_host = isinstance(index, slice) or index.device.type == "cpu"
+        lengths = self.lengths_on_host[index] if on_host else None
+        at = index if isinstance(index, slice) else index.to(self.device)
+        return Histories(self.items, self.starts[at], self.lengths[at], self.num_items, lengths)
 
     @property
     def device(self) -> torch.device:
@@ -93,7 +117,8 @@ class Histories:
 
     def to(self, device: torch.device | str | None) -> Histories:
         """The same histories on another device."""
-        return Histories(self.items.to(device), self.starts.to(device), self.lengths.to(device), self.num_items)
+        items, starts, lengths = (t.to(device) for t in (self.items, self.starts, self.lengths))
+        return Histories(items, starts, lengths, self.num_items, self.lengths_on_host)
 
     def flatten(self) -> tuple[Tensor, Tensor]:
         """Views of all histories one after another.
@@ -101,7 +126,8 @@ class Histories:
         Returns:
             ``items`` (``lengths.sum()``) and ``row`` of the same shape: the history that each view belongs to.
         """
-        row = torch.arange(len(self), device=self.device).repeat_interleave(self.lengths)
+        row = torch.arange(len(self), device=self.device)
+        row = row.repeat_interleave(self.lengths, output_size=self.num_views)
         first = self.lengths.cumsum(0) - self.lengths
         within = torch.arange(row.shape[0], device=self.device) - first[row]
         return self.items[self.starts[row] + within], row
@@ -109,10 +135,9 @@ class Histories:
     def padded(self) -> Tensor:
         """Histories as a rectangle: ``N x max(lengths)`` item numbers, -1 after the last view of each."""
         items, row = self.flatten()
-        width = int(self.lengths.max()) if len(self) else 0
         first = self.lengths.cumsum(0) - self.lengths
         within = torch.arange(row.shape[0], device=self.device) - first[row]
-        padded = torch.full((len(self), width), -1, dtype=torch.int64, device=self.device)
+        padded = torch.full((len(self), self.longest), -1, dtype=torch.int64, device=self.device)
         padded[row, within] = items
         return padded
 
@@ -120,7 +145,8 @@ class Histories:
         """View counts, ``N x num_items``."""
         items, row = self.flatten()
         cell = row * self.num_items + items
-        return torch.bincount(cell, minlength=len(self) * self.num_items).view(len(self), self.num_items).to(dtype)
+        counts = torch.zeros(len(self) * self.num_items, dtype=torch.int64, device=self.device)
+        return counts.scatter_add_(0, cell, torch.ones_like(cell)).view(len(self), self.num_items).to(dtype)
 
     def sum_rows(self, weight: Tensor) -> Tensor:
         """Sum over each history's views of one row of ``weight``.
@@ -140,7 +166,7 @@ class Histories:
     def to_sequences(self) -> list[list[int]]:
         """Plain lists of item numbers."""
         items, _ = self.flatten()
-        return [part.tolist() for part in items.split(self.lengths.tolist())]
+        return [part.tolist() for part in items.cpu().split(self.lengths_on_host.tolist())]
 
 
 def as_histories(histories: Histories | Tensor | np.ndarray | Sequence, items: Vocabulary) -> Histories:

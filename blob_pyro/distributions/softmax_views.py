@@ -10,6 +10,7 @@ from torch.distributions import Categorical, constraints
 from torch.nn.functional import embedding, embedding_bag
 
 from blob_pyro.ops.log_normalizer import log_normalizer
+from blob_pyro.ops.selection import pick
 
 __all__ = ["SoftmaxViews"]
 
@@ -30,6 +31,8 @@ class SoftmaxViews(TorchDistribution):
         lengths: views per session, ``batch_shape``, int64: how long a sampled session is. The length is given, not
             modelled: it has no density.
         width: length of a value; default the largest of ``lengths``.
+        num_views: how many views a value to be scored holds in all sessions together. If it is not given, it is
+            counted on the device, and read.
         sparse: whether Psi and rho get sparse gradients from `linear` and `rows`. With a bound that looks at a few
             items only, a step then costs nothing for the others.
 
@@ -49,6 +52,7 @@ class SoftmaxViews(TorchDistribution):
         item_intercept: Tensor,
         lengths: Tensor,
         width: int | None = None,
+        num_views: int | None = None,
         sparse: bool = False,
         validate_args: bool | None = None,
     ) -> None:
@@ -56,6 +60,7 @@ class SoftmaxViews(TorchDistribution):
         self.item_embedding = item_embedding
         self.item_intercept = item_intercept
         self.lengths = lengths
+        self.num_views = num_views
         self.sparse = sparse
         batch_shape = torch.broadcast_shapes(interest.shape[:-1], lengths.shape)
         width = (int(lengths.max()) if lengths.numel() else 0) if width is None else width
@@ -80,6 +85,7 @@ class SoftmaxViews(TorchDistribution):
             self.item_intercept,
             self.lengths.expand(shape),
             width=self.event_shape[0],
+            num_views=self.num_views if shape == self.batch_shape else None,
             sparse=self.sparse,
             validate_args=False,
         )
@@ -105,17 +111,26 @@ class SoftmaxViews(TorchDistribution):
             value: views, ``batch_shape x width``.
             interest: omega, ``batch_shape x K``.
         """
-        viewed = value >= 0
-        items, count = value[viewed], viewed.sum(-1)
+        items, count = self.viewed(value), (value >= 0).sum(-1)
         if items.numel() == 0:  # embedding_bag refuses an empty input with a gradient
             return (interest * 0).sum(-1) * count
         count = count.reshape(-1)
         first = count.cumsum(0) - count
         embedding_sum = embedding_bag(items, self.item_embedding, first, mode="sum", sparse=self.sparse)
-        session = torch.arange(len(count), device=count.device).repeat_interleave(count)
+        session = self.session_of_view(value)
         intercept_sum = embedding_sum.new_zeros(len(count)).index_add(0, session, self._intercepts(items))
         shape = value.shape[:-1]
         return (embedding_sum.view(*shape, -1) * interest).sum(-1) + intercept_sum.view(shape)
+
+    def viewed(self, value: Tensor) -> Tensor:
+        """The item numbers in a value, one session after another."""
+        viewed = value >= 0
+        return pick(value, viewed, int(viewed.sum()) if self.num_views is None else self.num_views)
+
+    def session_of_view(self, value: Tensor) -> Tensor:
+        """Which session each of the `viewed` items belongs to."""
+        count = (value >= 0).sum(-1).flatten()
+        return torch.arange(len(count), device=count.device).repeat_interleave(count, output_size=self.num_views)
 
     def rows(self, items: Tensor) -> tuple[Tensor, Tensor]:
         """Psi and rho of some items: ``S x K`` and ``S`` for ``S`` item numbers."""

@@ -32,6 +32,7 @@ from torch.nn.functional import embedding, embedding_bag, softplus
 
 from blob_pyro.data import Histories
 from blob_pyro.ops.precision import scale_tril_from_precision
+from blob_pyro.ops.selection import distinct
 
 __all__ = ["ENCODERS", "Covariance", "DeepEncoder", "LinearEncoder", "PrecisionEncoder"]
 
@@ -213,7 +214,8 @@ class PrecisionEncoder(_Encoder):
         total, precision = sums[:, : self.embedding_dim] + self.bias, 1 + sums[:, self.embedding_dim :]
         if self.covariance == "full":
             outer = views.sum(self.direction, function=_outer_product).view(-1, self.embedding_dim, self.embedding_dim)
-            scale_tril = scale_tril_from_precision(precision.diag_embed() + outer)
+            # Whoever makes a distribution of it checks, or looks at the loss, as training does.
+            scale_tril = scale_tril_from_precision(precision.diag_embed() + outer, check=False)
             return (scale_tril @ (scale_tril.mT @ total.unsqueeze(-1))).squeeze(-1), scale_tril
         length = histories.lengths.unsqueeze(-1)
         return total / (1 + length * softplus(self.shrinkage)), precision.rsqrt()
@@ -244,8 +246,8 @@ class _Views:
         if function is None:
             return embedding_bag(items, tables[0], self.first, mode="sum", sparse=sparse)
         if sparse or tables[0].shape[0] > items.shape[0]:  # each distinct row once, and no other
-            distinct, items = torch.unique(items, return_inverse=True)
-            tables = tuple(embedding(distinct, table, sparse=sparse) for table in tables)
+            own, items, _ = distinct(items, tables[0].shape[0])
+            tables = tuple(embedding(own, table, sparse=sparse) for table in tables)
         return embedding_bag(items, function(*tables), self.first, mode="sum")
 
 

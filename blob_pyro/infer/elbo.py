@@ -9,7 +9,7 @@ from typing import Any
 
 import pyro
 import torch
-from pyro.distributions import TorchDistribution
+from pyro.distributions import Delta, TorchDistribution
 from pyro.distributions.util import scale_and_mask
 from pyro.infer import TraceMeanField_ELBO
 from pyro.infer.util import check_fully_reparametrized, is_validation_enabled
@@ -122,7 +122,7 @@ class RecordDistributions(Messenger):
     def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
         name, law = msg["name"], msg["fn"]
         before = self._values.get(f"{name}_unconstrained")
-        if before is not None and torch.equal(before, msg["value"]):
+        if before is not None and isinstance(law, Delta) and law.v is before:
             law = self.posterior[f"{name}_unconstrained"]
         self.posterior[name] = law
         self._values[name] = msg["value"]

@@ -54,6 +54,7 @@ class BanditBatch:
         return self.action.shape[0]
 
     def __getitem__(self, index: Tensor) -> BanditBatch:
+        index = index.to(self.action.device)
         reward = None if self.reward is None else self.reward[index]
         return replace(self, context=self.context[index], action=self.action[index], reward=reward)
 
@@ -316,12 +317,13 @@ class BanditModel(PyroModule):
                 )
 
 
-def whitening(psi: Tensor, jitter: float = 0.0) -> Tensor:
+def whitening(psi: Tensor, jitter: float = 0.0, *, check: bool = True) -> Tensor:
     """``L``, lower triangular with ``L L' = Psi' Psi / P``; differentiable.
 
     Args:
         psi: ``P x K``.
         jitter: added to the diagonal, in units of its mean entry.
+        check: whether to raise. Without the check, which waits for the device, ``L`` is NaN where there is none.
 
     Raises:
         ValueError: if there is no such factor.
@@ -333,7 +335,10 @@ def whitening(psi: Tensor, jitter: float = 0.0) -> Tensor:
         gram = gram + jitter * gram.diagonal().mean() * torch.eye(embedding_dim, dtype=gram.dtype, device=gram.device)
     factor, info = torch.linalg.cholesky_ex(gram)
     pivots = factor.diagonal()
-    if int(info) or not torch.isfinite(factor).all() or pivots.min() <= 1e-7 * pivots.max():  # float64 saw rounding
+    singular = (info != 0) | ~torch.isfinite(factor).all() | (pivots.min() <= 1e-7 * pivots.max())  # rounding decides
+    if not check:
+        return torch.where(singular, torch.nan, factor).to(psi.dtype)
+    if singular:
         raise ValueError(
             f"item_embedding: its {embedding_dim} columns are linearly dependent (P={num_items}), so Psi'Psi/P has no "
             "Cholesky factor; use an embedding_dim of at most num_items and fit the organic model first, or pass "

@@ -22,11 +22,18 @@ class JointBatch:
         sessions: what users view.
         events: what they click; its ``interest`` is not used.
         contexts: the views before each distinct context of the events.
+        context: row of ``contexts`` for each event, on the CPU: only the host can find the distinct ones without
+            waiting for a device. Read off ``events`` if not given.
     """
 
     sessions: OrganicBatch
     events: BanditBatch
     contexts: Histories
+    context: Tensor = None  # type: ignore[assignment] # never None once constructed
+
+    def __post_init__(self) -> None:
+        if self.context is None:
+            object.__setattr__(self, "context", self.events.context.cpu())
 
     def __len__(self) -> int:
         return len(self.events)
@@ -35,7 +42,8 @@ class JointBatch:
         num_sessions = len(self.sessions)
         share = max(1, round(num_sessions * len(index) / len(self)))
         picked = torch.randperm(num_sessions, device=index.device)[:share]
-        return replace(self, sessions=self.sessions[picked], events=self.events[index])
+        context = self.context[index.cpu()]
+        return replace(self, sessions=self.sessions[picked], events=self.events[index], context=context)
 
 
 class JointModel(nn.Module):
@@ -61,9 +69,9 @@ class JointModel(nn.Module):
 
     @property
     def items(self) -> Items:
-        """The organic story's items, with the graph."""
+        """The organic story's items, with the graph; a whitening that does not exist is NaN, and so is the loss."""
         psi = self.organic.item_embedding
-        return Items(psi, whitening(psi, self.bandit.jitter))
+        return Items(psi, whitening(psi, self.bandit.jitter, check=False))
 
     def forward(self, batch: JointBatch) -> tuple[Tensor, Tensor]:
         """Run both stories; views and clicks are observed.
@@ -72,9 +80,10 @@ class JointModel(nn.Module):
             Views and clicks.
         """
         views = self.organic(batch.sessions)
-        seen, context = torch.unique(batch.events.context, return_inverse=True)
+        seen, context = torch.unique(batch.context, return_inverse=True)
         interest, _ = self.encoder(batch.contexts[seen])
-        events = replace(batch.events, interest=interest, context=context, covariates=_rows(batch.events, seen))
+        context, covariates = context.to(interest.device), _rows(batch.events, seen.to(interest.device))
+        events = replace(batch.events, interest=interest, context=context, covariates=covariates)
         return views, self.bandit(events, self.items)
 
     def settle(self) -> None:

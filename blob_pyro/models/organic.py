@@ -88,8 +88,11 @@ class OrganicModel(PyroModule):
         standard = dist.Normal(psi.new_zeros(()), 1.0).expand([self.embedding_dim]).to_event(1)
         with batch.plate():
             omega = pyro.sample(INTEREST, standard)
-            views = SoftmaxViews(omega, psi, rho, sessions.lengths, sparse=self.sparse)
-            return pyro.sample(VIEWS, views, obs=sessions.padded())
+            value = sessions.padded()
+            views = SoftmaxViews(
+                omega, psi, rho, sessions.lengths, value.shape[-1], sessions.num_views, sparse=self.sparse
+            )
+            return pyro.sample(VIEWS, views, obs=value)
 
     def _items(self, site: str, parameter: Tensor, prior: dist.Normal | None) -> Tensor:
         """A parameter, a parameter that is scored by its prior, or a draw."""

@@ -24,6 +24,7 @@ from blob_pyro.infer.elbo import Posterior
 from blob_pyro.models.sites import INTEREST
 from blob_pyro.ops.log_normalizer import log_normalizer
 from blob_pyro.ops.row_chunks import in_row_chunks
+from blob_pyro.ops.selection import distinct, is_among
 
 __all__ = ["BOUNDS", "Bouchard", "Bound", "LogConcave", "OneVsEach", "Reparameterized"]
 
@@ -131,10 +132,11 @@ class _SumOverItems(Bound):
         if self.num_negatives is None:
             return views.item_embedding, views.item_intercept, None
         # Shared by all sessions of the batch, so that they meet in one matrix product.
-        viewed, drawn = torch.unique(value[value >= 0]), _draw_items(views, self.num_negatives)
+        viewed, drawn = views.viewed(value), _draw_items(views, self.num_negatives)
+        viewed, _, times = distinct(viewed, views.num_items)
         psi, rho = views.rows(torch.cat([viewed, drawn]))
-        others = (views.num_items / self.num_negatives) * ~torch.isin(drawn, viewed)
-        return psi, rho, torch.cat([rho.new_ones(len(viewed)), others.to(rho)])
+        others = (views.num_items / self.num_negatives) * ~is_among(drawn, viewed)
+        return psi, rho, torch.cat([(times > 0).to(rho), others.to(rho)])
 
     def _given_offset(self, views: SoftmaxViews, q: TorchDistribution, value: Tensor) -> Tensor | None:
         """The offset where it must not come from the items that it is used with; None to find the optimum there."""
@@ -214,10 +216,9 @@ class OneVsEach(Bound):
     def expected_log_prob(self, views: SoftmaxViews, q: TorchDistribution, value: Tensor) -> Tensor:
         """See `Bound.expected_log_prob`."""
         draws = _draws(views, q, self.num_samples)
-        viewed = value >= 0
-        session = torch.arange(len(value), device=value.device).repeat_interleave(viewed.sum(-1))
         # What was viewed twice counts twice, but is computed once.
-        pair, times = torch.unique(session * views.num_items + value[viewed], return_counts=True)
+        pair = views.session_of_view(value) * views.num_items + views.viewed(value)
+        pair, _, times = distinct(pair, len(pair))
         session, item = pair.div(views.num_items, rounding_mode="floor"), pair % views.num_items
         if self.num_negatives is None:
             others = torch.arange(views.num_items, device=value.device)
@@ -267,6 +268,7 @@ class _BoundedViews(SoftmaxViews):
             views.item_intercept,
             views.lengths,
             width=views.event_shape[0],
+            num_views=views.num_views,
             sparse=views.sparse,
             validate_args=False,
         )

@@ -56,6 +56,7 @@ class CapturedStep:
         self.module = _record(function, rows)
         fold_constants(self.module, changing, rows if same_rows else None)
         _require_same(function, self.module.forward, rows)
+        self._rows, self._same_rows = rows, same_rows
         self._replay: Step = self.module.forward
         if rows.is_cuda:
             _drop_checks(self.module)
@@ -64,7 +65,7 @@ class CapturedStep:
     @torch.no_grad()
     def __call__(self, rows: Tensor) -> Sequence[Any]:
         """The function's results; on CUDA the same tensors at each call, overwritten."""
-        return self._replay(rows)
+        return self._replay(self._rows if self._same_rows else rows.to(self._rows.device))
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import pandas as pd
 import pyro
@@ -141,12 +141,14 @@ class _Run:
         self.optimizers, self.schedules = make_optimizers(training, dense, sparse, num_steps)
         self.capture = training.capture is True or (training.capture == "auto" and num_steps >= _WORTH_CAPTURING)
         self.captured: CapturedStep | None = None
-        # Reading a number off a GPU waits for it, so there the loss is looked at once an epoch, and the optimiser is
-        # told on the device not to move once a loss was bad.
-        self.reads_late = self.device.type == "cuda" and all(isinstance(o, torch.optim.Adam) for o in self.optimizers)
+        # Reading a number off a device waits for it, so there the loss is looked at once an epoch, and the optimiser
+        # is told on the device not to move once a loss was bad.
+        self.reads_late = self.device.type != "cpu"
         self.failed, self.healthy_steps = torch.zeros(2, device=self.device)
-        for optimizer in self.optimizers if self.reads_late else []:
+        adam = [o for o in self.optimizers if isinstance(o, torch.optim.Adam)]
+        for optimizer in adam if self.reads_late else []:
             optimizer.found_inf = self.failed  # type: ignore[attr-defined] # as torch.amp.GradScaler sets it
+        self.drops_gradients = self.reads_late and len(adam) < len(self.optimizers)  # the others then stand still
         self.rows: list[dict[str, float]] = []
         owned = {id(p) for m in self.modules for p in m.parameters()}
         self.loose = [p for p in self.parameters if id(p) not in owned]  # of pyro.param statements
@@ -161,20 +163,27 @@ class _Run:
         return done >= self.training.num_epochs or (patience is not None and done - self._best_epoch() >= patience)
 
     def epoch(self) -> None:
-        """Visit every row once."""
+        """Visit every row once. Values are read off the device once, at the end: losses, and whether all were finite.
+
+        The order is drawn on the host, which has to know what it sends to the device: how many views, for example.
+        """
         num_rows, start = len(self.batch), time.perf_counter()
         total = torch.zeros((), device=self.device)
         self.healthy_steps.zero_()
-        whole = self.steps_per_epoch == 1  # the order is of no matter then, and rows in their own are read faster
-        rows = (torch.arange if whole else torch.randperm)(num_rows, device=self.device)
+        # Rows in their own order are read faster, and it is of no matter where a step takes all of them.
+        rows = torch.arange(num_rows) if self.steps_per_epoch == 1 else torch.randperm(num_rows)
         order = rows.split(self.batch_size)
-        for step, index in enumerate(order):
+        for index in order:
             total += self._step(index) * len(index)
-            if not self.reads_late or step + 1 == len(order):
-                self._check(order, step)
-        row: dict[str, float] = {"epoch": len(self.rows) + 1, "elbo": -float(total) / num_rows}
+            if not self.reads_late and self.failed:
+                self._fail(order)
+        held_out = total if self.validation is None else self._validate(self.validation)
+        failed, loss, held_out_loss = torch.stack([self.failed, total, held_out]).tolist()
+        if failed:
+            self._fail(order)
+        row: dict[str, float] = {"epoch": len(self.rows) + 1, "elbo": -loss / num_rows}
         if self.validation is not None:
-            row["validation_elbo"] = self._validate(self.validation)
+            row["validation_elbo"] = -held_out_loss / len(self.validation) / num_rows
         before = self.rows[-1]["seconds"] if self.rows else 0.0
         row["seconds"] = before + time.perf_counter() - start
         row["learning_rate"] = self.optimizers[0].param_groups[0]["lr"]
@@ -185,15 +194,23 @@ class _Run:
 
     def _step(self, index: Tensor) -> Tensor:
         loss, norm, *gradients = self._gradients(index)
-        for parameter, gradient in zip(self.parameters, gradients):
-            parameter.grad = gradient
         torch.maximum(self.failed, (~torch.isfinite(loss + norm)).to(self.failed), out=self.failed)
+        for parameter, gradient in zip(self.parameters, gradients):
+            drop = self.drops_gradients and gradient is not None
+            parameter.grad = self._unless_failed(gradient) if drop else gradient
         self.healthy_steps += 1 - self.failed
         if self.reads_late or not self.failed:
             for optimizer, schedule in zip(self.optimizers, self.schedules):
                 optimizer.step()
                 schedule.step()
         return loss
+
+    def _unless_failed(self, gradient: Tensor) -> Tensor:
+        """The gradient, or zero once a loss was bad."""
+        if gradient.is_sparse:
+            values = self._unless_failed(gradient.values())
+            return torch.sparse_coo_tensor(gradient.indices(), values, gradient.shape, is_coalesced=True)
+        return gradient.masked_fill_(self.failed.bool(), 0.0)
 
     def _gradients(self, index: Tensor) -> Sequence[Any]:
         """Loss per row, norm of its gradient, and the gradient of each parameter, clipped."""
@@ -213,16 +230,15 @@ class _Run:
     def _try_to_capture(self, index: Tensor) -> None:
         try:
             whole = self.steps_per_epoch == 1
-            self.captured = CapturedStep(self._eager_gradients, index, self.parameters, same_rows=whole)
+            rows = index.to(self.device)
+            self.captured = CapturedStep(self._eager_gradients, rows, self.parameters, same_rows=whole)
         except CannotCapture:
             if self.training.capture is True:
                 raise
             self.capture = False
 
-    def _check(self, order: Sequence[Tensor], step: int) -> None:
-        """Stop if a step's loss was not finite; parameters are then as they were before that step."""
-        if not self.failed:
-            return
+    def _fail(self, order: Sequence[Tensor]) -> NoReturn:
+        """Stop because a step's loss was not finite; parameters are as they were before that step."""
         bad, done = int(self.healthy_steps), len(self.rows)
         find = getattr(self.elbo, "find_bad_site", lambda *_: None)
         site = find(self.model, self.guide, self.batch[order[bad]])
@@ -234,12 +250,13 @@ class _Run:
         )
 
     @torch.no_grad()
-    def _validate(self, validation: Batch) -> float:
-        total = 0.0
+    def _validate(self, validation: Batch) -> Tensor:
+        """The loss summed over the rows held out."""
+        total = torch.zeros((), device=self.device)
         with seeded(0, self.device):
-            for index in torch.arange(len(validation), device=self.device).split(self.batch_size):
-                total += float(self.elbo.differentiable_loss(self.model, self.guide, validation[index])) * len(index)
-        return -total / len(validation) / len(self.batch)
+            for index in torch.arange(len(validation)).split(self.batch_size):
+                total += self.elbo.differentiable_loss(self.model, self.guide, validation[index]) * len(index)
+        return total
 
     def _best_epoch(self) -> int:
         values = [row[self.watched] for row in self.rows]
@@ -293,7 +310,7 @@ class _Run:
 
     def _parameters(self, modules: Sequence[nn.Module]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         """Every parameter that a step touches, of modules and of ``pyro.param`` statements: dense ones, sparse ones."""
-        few = self.batch[torch.arange(min(2, len(self.batch)), device=self.device)]
+        few = self.batch[torch.arange(min(2, len(self.batch)))]
         with poutine.trace(param_only=True) as capture:
             loss = self.elbo.differentiable_loss(self.model, self.guide, few)
         found = {id(p): p for p in (site["value"].unconstrained() for site in capture.trace.nodes.values())}
