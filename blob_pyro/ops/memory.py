@@ -34,11 +34,11 @@ def require_memory(num_bytes: int, what: str, remedy: str, device: torch.device 
         >>> require_memory(10**18, "probs of 1e9 contexts x 1e9 items", "ask for log_prob of what was played")
         Traceback (most recent call last):
         ...
-        MemoryError: probs of 1e9 contexts x 1e9 items would take 1,000,000,000,000,000,000 bytes (931,322,574.6 GiB), ...
+        MemoryError: probs of 1e9 contexts x 1e9 items would take 1,000,000,000,000,000,000 bytes (931,322,574.6 GiB)...
     """
     available = available_memory(device)
     if available is not None and num_bytes > available:
         raise MemoryError(
-            f"{what} would take {num_bytes:,} bytes ({num_bytes / 2**30:,.1f} GiB), and {available / 2**30:,.1f} GiB are "
-            f"available on {device}; {remedy}"
+            f"{what} would take {num_bytes:,} bytes ({num_bytes / 2**30:,.1f} GiB), and {available / 2**30:,.1f} GiB "
+            f"are available on {device}; {remedy}"
         )
