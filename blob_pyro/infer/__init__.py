@@ -2,6 +2,7 @@
 
 from blob_pyro.infer.bounds.bounds import BOUNDS, Bouchard, Bound, LogConcave, OneVsEach, Reparameterized
 from blob_pyro.infer.elbo import GuidedELBO
+from blob_pyro.infer.elbo_estimate import ELBOEstimate, HasNoELBO, estimate_elbo
 from blob_pyro.infer.em import EMState, ExpectationMaximization, expectation_maximization
 from blob_pyro.infer.fit import fit_guide
 from blob_pyro.infer.local_reparameterization import LocalReparameterization
@@ -18,15 +19,18 @@ __all__ = [
     "Bound",
     "CannotCapture",
     "CapturedStep",
+    "ELBOEstimate",
     "EMState",
     "ExpectationMaximization",
     "GuidedELBO",
+    "HasNoELBO",
     "LocalReparameterization",
     "LogConcave",
     "OneVsEach",
     "Reparameterized",
     "RowwiseAdam",
     "Training",
+    "estimate_elbo",
     "expectation_maximization",
     "fit_guide",
     "online_expectation_maximization",

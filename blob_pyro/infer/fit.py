@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 from torch import nn
 
+from blob_pyro.guides.certainty import certain_sites
 from blob_pyro.guides.draws import DrawsGuide
 from blob_pyro.guides.multivariate import MOST_NUMBERS, FullGuide, LaplaceGuide, LowRankGuide
 from blob_pyro.infer.elbo import GuidedELBO
@@ -18,6 +19,7 @@ from blob_pyro.infer.local_reparameterization.handler import LocalReparameteriza
 from blob_pyro.infer.nuts import fit_nuts
 from blob_pyro.infer.training.loop import train
 from blob_pyro.infer.training.settings import Training
+from blob_pyro.infer.training.trace import ELBO, LOG_JOINT
 from blob_pyro.models import BanditBatch, BanditModel
 
 __all__ = ["fit_guide"]
@@ -44,13 +46,16 @@ def fit_guide(
         checkpoint: a file to go on from after an interruption: see `blob_pyro.infer.train`.
 
     Returns:
-        A row per epoch (or step): ``epoch``, ``elbo``, ``seconds``, ``learning_rate``.
+        A training trace: see `blob_pyro.infer.training.trace` for the columns of each guide.
 
     Raises:
         FloatingPointError: if the loss is not finite, naming site and step; the last good state is kept.
     """
     elbo = GuidedELBO(LocalReparameterization)
-    return train(model, guide, elbo, batch, training, progress=progress, checkpoint=checkpoint, description="BLOB")
+    trace = train(model, guide, elbo, batch, training, progress=progress, checkpoint=checkpoint, description="BLOB")
+    if certain_sites(guide, model):  # the ELBO of a point mass, less its entropy, which is minus infinity
+        trace = trace.rename(columns={ELBO: LOG_JOINT})
+    return trace
 
 
 @fit_guide.register(FullGuide)

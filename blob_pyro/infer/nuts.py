@@ -9,10 +9,12 @@ import pandas as pd
 import pyro
 import torch
 from pyro.infer import MCMC, NUTS
+from torch import Tensor
 
 from blob_pyro.guides.draws import DrawsGuide
 from blob_pyro.guides.multivariate import LaplaceGuide
 from blob_pyro.infer.laplace.fit import fit_laplace
+from blob_pyro.infer.training.trace import DRAW, LOG_JOINT, SECONDS, STEP_SIZE
 from blob_pyro.models import BanditBatch, BanditModel
 
 __all__ = ["fit_nuts"]
@@ -34,8 +36,9 @@ def fit_nuts(
         progress: whether to show a progress bar.
 
     Returns:
-        One row: ``epoch`` (draws), ``elbo`` (NaN: there is no bound here), ``seconds``, ``learning_rate`` (step size).
-        ``attrs`` holds ``divergences`` (a count) and ``r_hat`` (the largest split R-hat over all numbers).
+        One row per draw: ``draw``, ``log_joint`` (log density of clicks and parameters, nats per event), ``seconds``,
+        ``step_size``: see `blob_pyro.infer.training.trace`. ``attrs`` holds ``divergences`` (a count) and ``r_hat``
+        (the largest split R-hat over all numbers).
 
     Warns:
         UserWarning: of divergences, and of a split R-hat above 1.05.
@@ -46,7 +49,17 @@ def fit_nuts(
     with pyro.get_param_store().scope():
         initial = {name: part.v for name, part in mode.parts(mode.loc, mode.joint()).items()}
         kernel = NUTS(model, init_strategy=pyro.infer.autoguide.init_to_value(values=initial))
-        mcmc = MCMC(kernel, num_samples=guide.num_draws, warmup_steps=warmup_steps, disable_progbar=not progress)
+        rows: list[dict[str, float]] = []
+
+        def note(kernel: NUTS, draw: dict[str, Tensor], stage: str, number: int) -> None:
+            if "warmup" not in stage.lower():
+                log_joint = -float(kernel.potential_fn(draw)) / batch.num_events
+                seconds = time.perf_counter() - start
+                rows.append({DRAW: len(rows) + 1, LOG_JOINT: log_joint, SECONDS: seconds, STEP_SIZE: kernel.step_size})
+
+        mcmc = MCMC(
+            kernel, num_samples=guide.num_draws, warmup_steps=warmup_steps, disable_progbar=not progress, hook_fn=note
+        )
         with torch.enable_grad():
             mcmc.run(batch)
     guide.fill(mcmc.get_samples())
@@ -59,7 +72,6 @@ def fit_nuts(
             "say more",
             stacklevel=2,
         )
-    row = {"epoch": guide.num_draws, "elbo": float("nan"), "seconds": time.perf_counter() - start}
-    history = pd.DataFrame([{**row, "learning_rate": kernel.step_size}])
+    history = pd.DataFrame(rows)
     history.attrs.update(interrupted=False, divergences=divergences, r_hat=r_hat)
     return history

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from blob_pyro.data import EventLog
 from blob_pyro.guides import DrawsGuide, TrainingDefaults, make_guide
-from blob_pyro.infer import Training, fit_guide
+from blob_pyro.infer import ELBOEstimate, Training, estimate_elbo, fit_guide
 from blob_pyro.models import BanditBatch, BanditModel, BanditPriors
 from blob_pyro.ops.device import default_device
 from blob_pyro.ops.seeds import seeded
@@ -113,7 +113,10 @@ class BLOB(ClickModel):
             progress: whether to show a progress bar.
 
         Returns:
-            One row per epoch: ``epoch``, ``elbo`` (nats per event), ``seconds``, ``learning_rate``.
+            The training trace, whose columns hold what their names say, whatever the guide: with SVI a row per epoch,
+            ``epoch``, ``elbo`` (nats per event, while the parameters move), ``seconds``, ``learning_rate``; "laplace",
+            "delta" and "nuts" report a ``log_joint``, which is no ELBO. All in `blob_pyro.infer.training.trace`. What
+            guides can be compared by is `elbo`.
 
         Raises:
             ValueError: as `batch`, and if all rewards are equal.
@@ -130,6 +133,32 @@ class BLOB(ClickModel):
         self.fits = []
         settings = {"call": "fit", "seed": seed}
         return self._fit(batch, settings, num_epochs, batch_size, learning_rate, checkpoint, progress)
+
+    def elbo(
+        self, log: EventLog, *, num_draws: int = 100, seed: int = 0, covariates: Tensor | None = None
+    ) -> ELBOEstimate:
+        """Estimate the evidence lower bound of the fitted guide on a log: the same quantity for every guide.
+
+        ``(E_q log p(clicks | theta) - KL(q || prior)) / N``, with the noise of the estimate measured: what guides of
+        one model can be compared by, on the log that they were fitted to. See `blob_pyro.infer.estimate_elbo`.
+
+        Args:
+            log: with bandit events over the model's catalogue; the one that it was fitted to.
+            num_draws: independent evaluations of the bound, 2 at least.
+            seed: of the draws.
+            covariates: see `batch`.
+
+        Returns:
+            ``value`` and ``standard_error``, both in nats per event.
+
+        Raises:
+            ValueError: as `batch`; if the model is not fitted; for guides that have no ELBO (`HasNoELBO`): "delta" and
+                other point masses, whose entropy is minus infinity, and "nuts" and other sets of draws.
+        """
+        if not self.fitted:
+            raise ValueError("elbo: the model is not fitted; call fit(log) first")
+        batch = self.batch(log, covariates)
+        return estimate_elbo(self.model, self.guide, batch, num_draws=num_draws, seed=seed)
 
     def update(
         self,

@@ -45,6 +45,7 @@ from blob_pyro.guides.multivariate import LaplaceGuide
 from blob_pyro.infer.laplace.arrowhead_precision import ArrowheadPrecision
 from blob_pyro.infer.laplace.linearization import LaplaceRefuses
 from blob_pyro.infer.laplace.log_posterior import LogPosterior
+from blob_pyro.infer.training.trace import DAMPING, LOG_JOINT, SECONDS, STEP
 from blob_pyro.models import BanditBatch, BanditModel
 from blob_pyro.models.sites import W_B
 
@@ -80,8 +81,8 @@ def fit_laplace(
         progress: whether to show a progress bar.
 
     Returns:
-        One row per step: ``epoch`` (the step), ``elbo`` (log joint density at the point, nats per event; it rises while
-        ``w_b`` is held), ``seconds``, ``learning_rate`` (the damping). ``attrs["exact_curvature"]`` tells whether the
+        One row per step: ``step``, ``log_joint`` (log density of clicks and parameters at the point, nats per event; it
+        rises while ``w_b`` is held), ``seconds``, ``damping``. ``attrs["exact_curvature"]`` tells whether the
         exact curvature was positive definite; if not, the Gauss-Newton one is used. ``attrs["log_evidence"]`` is
         Laplace's approximation of the log probability of the clicks (given ``w_b``, where it was sought: jointly with
         the density of ``w_b`` there).
@@ -116,7 +117,7 @@ def fit_laplace(
         parameter = getattr(model, f"{name}_unconstrained")
         parameter.data.copy_(posterior.scale(name).log())
     history = pd.DataFrame(search.rows)
-    history["elbo"] /= batch.num_events
+    history[LOG_JOINT] /= batch.num_events
     history.attrs.update(interrupted=False, exact_curvature=exact, log_evidence=search.log_evidence)
     return history
 
@@ -174,7 +175,7 @@ class _Search:
         else:  # nowhere lower: this is the mode to the last digit
             damping = 1e-3
         seconds = time.perf_counter() - self._began
-        row = {"epoch": len(self.rows) + 1, "elbo": -before, "seconds": seconds, "learning_rate": damping}
+        row = {STEP: len(self.rows) + 1, LOG_JOINT: -before, SECONDS: seconds, DAMPING: damping}
         self.rows.append(row)
         self.bar.update()
         return max(damping / 10, 1e-12), gain

@@ -1,0 +1,39 @@
+"""Guides that are not a density: point masses, and sets of draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+
+from blob_pyro.models import BanditModel
+from blob_pyro.ops.seeds import seeded
+
+__all__ = ["certain_sites", "is_a_set_of_draws"]
+
+_DRAWS = 4  # of a continuous site: two may round to the same number, four do not
+
+
+def certain_sites(guide: Callable[..., Any], model: BanditModel) -> list[str]:
+    """The model's sites of which the guide always draws the same value, in some number at least: it has no doubt there.
+
+    Args:
+        guide: see `blob_pyro.guides.bandit`.
+        model: whose sites it covers.
+    """
+    with seeded(0, model.item_embedding.device), torch.no_grad(), pyro.get_param_store().scope():
+        traces = [poutine.trace(guide).get_trace(None) for _ in range(_DRAWS)]
+        names = list(model.site_priors())
+    draws = {name: torch.stack([trace.nodes[name]["value"] for trace in traces]) for name in names}
+    return [name for name, values in draws.items() if (values == values[0]).all(0).any()]
+
+
+def is_a_set_of_draws(guide: Callable[..., Any], model: BanditModel) -> bool:
+    """Whether a guide draws from finitely many values, as what is left by MCMC does: it has no density then."""
+    with seeded(0, model.item_embedding.device), torch.no_grad(), pyro.get_param_store().scope():
+        trace = poutine.trace(guide).get_trace(None)
+    laws = (site["fn"] for site in trace.nodes.values() if site["type"] == "sample")
+    return any(getattr(law.support, "is_discrete", False) for law in laws)
