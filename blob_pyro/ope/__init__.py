@@ -1,0 +1,34 @@
+"""Off-policy evaluation: from the log of one policy to the value of another, with intervals that say when they hold."""
+
+from blob_pyro.ope.delta import delta_beta_ips, delta_ips, delta_snips
+from blob_pyro.ope.doubly_robust import direct_method, doubly_robust, dr_shrinkage, self_normalized_dr, switch_dr
+from blob_pyro.ope.estimate import Estimate
+from blob_pyro.ope.importance import beta_ips, ips, snips
+from blob_pyro.ope.intervals import Interval
+from blob_pyro.ope.marginalized import marginalized_ips
+from blob_pyro.ope.reliability import MissingSupportWarning, OffPolicyWarning, UnreliableIntervalWarning
+from blob_pyro.ope.replay import replay
+from blob_pyro.ope.slates import cascade_dr, reward_interaction_ips
+
+__all__ = [
+    "Estimate",
+    "Interval",
+    "MissingSupportWarning",
+    "OffPolicyWarning",
+    "UnreliableIntervalWarning",
+    "beta_ips",
+    "cascade_dr",
+    "delta_beta_ips",
+    "delta_ips",
+    "delta_snips",
+    "direct_method",
+    "doubly_robust",
+    "dr_shrinkage",
+    "ips",
+    "marginalized_ips",
+    "replay",
+    "reward_interaction_ips",
+    "self_normalized_dr",
+    "snips",
+    "switch_dr",
+]
