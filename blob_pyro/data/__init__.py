@@ -2,6 +2,7 @@
 
 from blob_pyro.data.event_log import EventLog
 from blob_pyro.data.histories import Histories, as_histories
+from blob_pyro.data.log_warnings import LogWarning
 from blob_pyro.data.vocabulary import Vocabulary
 
-__all__ = ["EventLog", "Histories", "Vocabulary", "as_histories"]
+__all__ = ["EventLog", "Histories", "LogWarning", "Vocabulary", "as_histories"]

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from blob_pyro.data import readers
+from blob_pyro.data.clock import NUMBER
 from blob_pyro.data.histories import Histories
+from blob_pyro.data.log_warnings import warn_of_ranges, warn_of_unseen_views
 from blob_pyro.data.vocabulary import Vocabulary
 
 __all__ = ["EventLog"]
@@ -27,6 +29,10 @@ class EventLog:
     time, stably: rows of one user at equal times keep their order in the table given. Where views and impressions
     come as two tables, an impression precedes a view of the same user at the same time, because the view may be its
     consequence.
+
+    Times of any unit, zone and library are one clock inside. Timestamps are int64 nanoseconds since 1970, exactly, from
+    1677-09-21 to 2262-04-11; those with a zone are instants (UTC). Numbers stay numbers, int64 or float64. A log that
+    is legal and probably not what was meant is said with figures, as a `LogWarning`: see `from_tables`.
 
     Attributes:
         items: the catalogue: item ids and their numbers.
@@ -57,6 +63,9 @@ class EventLog:
     contexts: Histories
     sessions: Histories
     """All the views of each user who has any: what the organic model is fitted to."""
+    clock: str = NUMBER
+    """What ``time`` and ``view_time`` are: ``"number"``, or nanoseconds since 1970 that were read as ``"date"``,
+    ``"timestamp"`` (without a zone) or ``"timestamp[UTC]"`` (with any zone)."""
 
     @classmethod
     def from_tables(
@@ -64,11 +73,14 @@ class EventLog:
         views: Any = None,
         impressions: Any = None,
         *,
-        columns: Mapping[str, str | None] | None = None,
+        columns: Mapping[str, Hashable | None] | None = None,
         num_items: int | None = None,
         items: Iterable[Hashable] | None = None,
     ) -> EventLog:
-        """From two tables that speak Arrow: pandas, polars, pyarrow, or a dict of arrays.
+        """From two tables that speak Arrow: pandas, polars (lazy or not), pyarrow, or a dict of arrays.
+
+        An id is an integer, text, bytes or any hashable object (`uuid.UUID`, a tuple), of one type in both tables; a
+        float column of whole numbers holds integers, categories are what they stand for, and booleans are no ids.
 
         Args:
             views: organic views: ``user``, ``time``, ``item``. Optional.
@@ -80,9 +92,17 @@ class EventLog:
             items: the catalogue's ids, if it holds more than the log shows. Default: the ids in the log, sorted.
 
         Raises:
-            ValueError: naming the column, the first offending row and the remedy, for a missing column, a missing
-                user, time, item, action or reward, a reward other than 0 and 1, a propensity outside (0, 1], an
-                item outside the catalogue, or a log without rows.
+            ValueError: naming the table, the column, the first offending row and the remedy: for a missing column; a
+                missing user, time, item, action or reward; a reward other than 0 and 1; a propensity outside (0, 1];
+                an item outside the catalogue; ids of several types; times on two clocks (a date or a number against
+                a timestamp, a zone against none) or outside 1677-09-21 to 2262-04-11; a log without rows.
+            TypeError: for what is no table, no column, or no catalogue.
+
+        Warns:
+            LogWarning: if every view precedes, or follows, every impression (two views and two impressions or more),
+                as where one table has seconds and the other milliseconds; if more than 95 % of the impressions of
+                users with views have an empty history (ten or more of them); if no impression belongs to a user with
+                a view (ten or more of each).
 
         Example:
             >>> log = EventLog.from_tables(
@@ -94,7 +114,8 @@ class EventLog:
             >>> log.contexts.to_sequences()  # what ann had viewed at times 3 and 5
             [[1], [1, 0]]
         """
-        return cls._assemble(readers.from_tables(views, impressions, columns or {}, num_items, items))
+        rows = readers.from_tables(views, impressions, {} if columns is None else columns, num_items, items)
+        return cls._assemble(rows)._from_two_clocks()
 
     @classmethod
     def read_parquet(
@@ -102,13 +123,14 @@ class EventLog:
         views: str | Path | None = None,
         impressions: str | Path | None = None,
         *,
-        columns: Mapping[str, str | None] | None = None,
+        columns: Mapping[str, Hashable | None] | None = None,
         num_items: int | None = None,
         items: Iterable[Hashable] | None = None,
     ) -> EventLog:
         """From Parquet files (or folders of them); only the columns needed are read. See `from_tables`."""
-        tables = readers.read_parquet(views, impressions, columns or {})
-        return cls._assemble(readers.from_tables(*tables, columns or {}, num_items, items))
+        names = {} if columns is None else columns
+        tables = readers.read_parquet(views, impressions, names)
+        return cls._assemble(readers.from_tables(*tables, names, num_items, items))._from_two_clocks()
 
     @classmethod
     def from_recogym(cls, frame: Any, num_items: int, *, drop_final_rows: bool = True) -> EventLog:
@@ -123,6 +145,9 @@ class EventLog:
 
         Raises:
             ValueError: as `from_tables`, and for a ``z`` that is neither kind.
+
+        Warns:
+            LogWarning: of empty histories, as `from_tables`.
         """
         return cls._assemble(readers.from_recogym(frame, num_items, drop_final_rows))
 
@@ -139,8 +164,7 @@ class EventLog:
         Raises:
             ValueError: if a file or a column is missing, or a value is out of range: see `from_tables`.
         """
-        impressions, items = readers.read_open_bandit(Path(folder))
-        return cls.from_tables(impressions=impressions, items=items)
+        return cls._assemble(readers.read_open_bandit(Path(folder)))
 
     @classmethod
     def from_arrays(
@@ -155,18 +179,45 @@ class EventLog:
         reward: Tensor,
         propensity: Tensor | None = None,
     ) -> EventLog:
-        """From tensors: item numbers, integer user ids and times; checked and ordered like any other log."""
-        views = {"view_user": view_user, "view_time": view_time, "view_item": view_item}
-        impressions = {"user": user, "time": time, "action": action, "reward": reward}
-        if propensity is not None:
-            impressions["propensity"] = propensity
-        arrays = {name: tensor.cpu().numpy() for name, tensor in (views | impressions).items()}
-        return cls._assemble(readers.from_arrays(num_items, **arrays))
+        """From tensors on one clock: item numbers, integer user ids and times; checked and ordered like any other log.
+
+        Args:
+            num_items: size of the catalogue.
+            view_user: one entry per view, like the next two; ``V``.
+            view_time: integers or floats.
+            view_item: item numbers.
+            user: one entry per impression, like all that follow; ``N``.
+            time: on the same clock as ``view_time``.
+            action: item numbers.
+            reward: 0 and 1, of any type.
+            propensity: with which ``action`` was played, or None.
+
+        Raises:
+            ValueError: naming the argument and the position: for a value out of range, tensors of different lengths,
+                fractions where integers are needed, or a tensor that requires a gradient.
+            TypeError: for what is no tensor.
+
+        Warns:
+            LogWarning: of empty histories, as `from_tables`.
+        """
+        return cls._assemble(
+            readers.from_arrays(
+                num_items,
+                view_user=view_user,
+                view_time=view_time,
+                view_item=view_item,
+                user=user,
+                time=time,
+                action=action,
+                reward=reward,
+                propensity=propensity,
+            )
+        )
 
     @classmethod
     def _assemble(cls, rows: readers.Rows) -> EventLog:
         """Order the rows and find what each impression's user had viewed before it: no loop over users or rows."""
-        order = _stable_order(rows.user, rows.time)
+        order = _stable_order(rows.user, rows.time, rows.tick)
         user, is_view = rows.user[order], rows.is_view[order]
         count = np.int32 if len(order) < 2**31 else np.int64
         views_so_far = np.cumsum(is_view, dtype=count)  # after each row, over all users
@@ -189,6 +240,7 @@ class EventLog:
         views_per_user = np.bincount(view_user, minlength=len(rows.users))
         viewers = np.flatnonzero(views_per_user)
         num_items = len(rows.items)
+        warn_of_unseen_views(views_per_user, impression_user, lengths, stacklevel=3)
 
         def pick(column: np.ndarray | None) -> Tensor | None:
             return None if column is None else _tensor(column[impression])
@@ -210,7 +262,13 @@ class EventLog:
             context=_tensor(np.cumsum(new) - 1),
             contexts=Histories(view_item, _tensor(starts[new]), _tensor(lengths[new].astype(np.int64)), num_items),
             sessions=Histories.from_ragged(view_item, _tensor(views_per_user[viewers]), num_items),
+            clock=rows.clock,
         )
+
+    def _from_two_clocks(self) -> EventLog:
+        """The same log, after a warning where the two tables' times look like those of two clocks."""
+        warn_of_ranges(self.view_time.numpy(), self.time.numpy(), self.clock, stacklevel=3)
+        return self
 
     @property
     def num_items(self) -> int:
@@ -272,10 +330,15 @@ def _tensor(values: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(values))
 
 
-def _stable_order(user: np.ndarray, time: np.ndarray) -> np.ndarray:
-    """Row order by user, then time, then row: one sort on a combined key where the times are integers."""
+def _stable_order(user: np.ndarray, time: np.ndarray, tick: int) -> np.ndarray:
+    """Row order by user, then time, then row: one sort on a combined key where the times are integers.
+
+    ``tick`` divides every time, so that seconds, kept as nanoseconds, still fit the key.
+    """
     if time.dtype.kind in "iu" and time.size:
         low, high = int(time.min()), int(time.max())
-        if (int(user.max()) + 1) * (high - low + 1) < 2**63:
-            return np.argsort(user * (high - low + 1) + (time.astype(np.int64) - low), kind="stable")
+        span = (high - low) // tick + 1
+        if (int(user.max()) + 1) * span < 2**63 and high - low < 2**63:
+            since = time - low
+            return np.argsort(user * span + (since if tick == 1 else since // tick), kind="stable")
     return np.lexsort((time, user))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from blob_pyro.data.history_input import from_count_matrix, from_sequences, is_count_matrix
 from blob_pyro.data.vocabulary import Vocabulary
 
 __all__ = ["Histories", "as_histories"]
@@ -71,33 +72,24 @@ class Histories:
 
     @classmethod
     def from_sequences(cls, sequences: Sequence[Sequence[int]], num_items: int) -> Histories:
-        """Histories of item *numbers*, one sequence each."""
-        lengths = torch.tensor([len(s) for s in sequences], dtype=torch.int64)
-        flat = np.fromiter((i for s in sequences for i in s), dtype=np.int64, count=int(lengths.sum()))
-        items = torch.from_numpy(flat)
-        if items.numel() and not 0 <= int(items.min()) <= int(items.max()) < num_items:
-            raise ValueError(f"histories: item numbers must lie in 0..{num_items - 1} (num_items={num_items})")
-        return cls.from_ragged(items, lengths, num_items)
+        """Histories of item *numbers*, one sequence each.
+
+        Raises:
+            ValueError: for a number outside ``0 .. num_items - 1``, naming history and position.
+        """
+        return cls.from_ragged(*from_sequences(sequences, Vocabulary.numbered(num_items)), num_items)
 
     @classmethod
     def from_counts(cls, counts: Tensor) -> Histories:
         """Histories from an ``N x P`` matrix of view counts; the order of views is not known and is by item.
 
+        Args:
+            counts: whole numbers of any type, dense or sparse; booleans say viewed once, or not.
+
         Raises:
-            ValueError: for a negative or fractional count, naming its row and column.
+            ValueError: for a count that is negative, not whole or above 2**31 - 1, naming its row and column.
         """
-        if counts.ndim != 2:
-            raise ValueError(f"histories: a count matrix has two dimensions (N x num_items), got {tuple(counts.shape)}")
-        bad = (counts < 0) | (counts != counts.round()) | ~torch.isfinite(counts.to(torch.float64))
-        if bad.any():
-            row, column = (int(i) for i in bad.nonzero()[0])
-            raise ValueError(
-                f"histories: counts must be whole and not negative, got {counts[row, column].item()} "
-                f"at row {row}, column {column}"
-            )
-        row_item = counts.nonzero()
-        items = row_item[:, 1].repeat_interleave(counts[counts != 0].to(torch.int64))
-        return cls.from_ragged(items, counts.sum(-1).to(torch.int64), counts.shape[1])
+        return cls.from_ragged(*from_count_matrix(counts))
 
     def __len__(self) -> int:
         return self.starts.shape[0]
@@ -169,16 +161,19 @@ class Histories:
         return [part.tolist() for part in items.cpu().split(self.lengths_on_host.tolist())]
 
 
-def as_histories(histories: Histories | Tensor | np.ndarray | Sequence, items: Vocabulary) -> Histories:
+def as_histories(histories: Any, items: Vocabulary) -> Histories:
     """Whatever a user holds, as `Histories`.
 
     Args:
-        histories: `Histories` (for example ``log.contexts`` or ``log.sessions``), a list of item-*id* sequences,
-            or an ``N x num_items`` matrix of view counts (tensor or array).
+        histories: `Histories` (for example ``log.contexts`` or ``log.sessions``); sequences of item *ids*, as a list
+            or tuple of lists, tuples, arrays, tensors or Series, a pandas Series or object array of these, a polars
+            Series or an Arrow array of lists; or an ``N x num_items`` matrix of view counts: a tensor or array of
+            whole numbers or booleans, or a sparse one of SciPy or torch.
         items: the catalogue that ids are looked up in.
 
     Raises:
-        ValueError: for an unknown id (with its position), or a catalogue of another size.
+        ValueError: for an unknown or missing id, or one of another type (naming the history and the position), a
+            catalogue of another size, or a count that is none (naming row and column).
         TypeError: for anything else.
     """
     num_items = len(items)
@@ -186,23 +181,6 @@ def as_histories(histories: Histories | Tensor | np.ndarray | Sequence, items: V
         if histories.num_items != num_items:
             raise ValueError(f"histories: come from a catalogue of {histories.num_items} items, expected {num_items}")
         return histories
-    if isinstance(histories, (Tensor, np.ndarray)):
-        counts = torch.as_tensor(histories)
-        if counts.ndim != 2 or counts.shape[1] != num_items:
-            raise ValueError(
-                f"histories: a count matrix must be N x {num_items} (num_items), got {tuple(counts.shape)}; "
-                "pass sequences of item ids as a list of lists"
-            )
-        return Histories.from_counts(counts)
-    if isinstance(histories, (str, bytes)) or not isinstance(histories, Sequence):
-        raise TypeError(
-            f"histories: expected Histories, a list of id sequences or a count matrix, got {type(histories)}"
-        )
-    for n, sequence in enumerate(histories):
-        if isinstance(sequence, (str, bytes)) or not isinstance(sequence, (Sequence, np.ndarray, Tensor)):
-            raise TypeError(
-                f"histories[{n}]: expected a sequence of item ids, got {sequence!r}; wrap one history in a list"
-            )
-    lengths = torch.tensor([len(s) for s in histories], dtype=torch.int64)
-    flat = [i.item() if isinstance(i, (Tensor, np.generic)) else i for s in histories for i in s]
-    return Histories.from_ragged(torch.from_numpy(items.encode(flat, "histories").copy()), lengths, num_items)
+    if is_count_matrix(histories):
+        return Histories.from_ragged(*from_count_matrix(histories, num_items))
+    return Histories.from_ragged(*from_sequences(histories, items), num_items)

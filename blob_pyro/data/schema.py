@@ -1,131 +1,116 @@
-"""The one log schema, and the checks that every reader shares.
+"""The one log schema, and the checks of its values that every reader shares.
 
 A log has two kinds of row. A *view* is organic: user, time, item. An *impression* (a bandit event) is user, time,
 action, reward and, where the logging policy is known, its propensity; optionally the position on a page and the
-policy that logged it. An error names the column, the first offending row (counted from 0 in the table as given)
-and the remedy.
+policy that logged it. An error names the table, the column, the first offending row (counted from 0 in the table as
+given) and the remedy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-__all__ = ["IMPRESSION_COLUMNS", "OPTIONAL_IMPRESSION_COLUMNS", "VIEW_COLUMNS"]
+from blob_pyro.data.columns import Column
+from blob_pyro.data.frames import read_frame
+
+__all__ = ["column_names", "integers", "propensities", "read_table", "rewards"]
 
 VIEW_COLUMNS = ("user", "time", "item")
 IMPRESSION_COLUMNS = ("user", "time", "action", "reward")
 OPTIONAL_IMPRESSION_COLUMNS = ("propensity", "position", "policy")
+_ROLES = {
+    "views": (VIEW_COLUMNS, ()),
+    "impressions": (IMPRESSION_COLUMNS, OPTIONAL_IMPRESSION_COLUMNS),
+}
 
 
-def read_columns(frame: Any, names: Sequence[str], table: str, optional: Sequence[str] = ()) -> pa.Table:
-    """The named columns of any Arrow-speaking frame (pandas, polars, pyarrow, a dict of arrays) as an Arrow table.
+def column_names(
+    table: str, columns: Mapping[str, Hashable | None]
+) -> tuple[dict[str, Hashable], dict[str, Hashable], list[str]]:
+    """The user's names of a table's required and optional columns, and the optional ones that the user asked for.
+
+    Args:
+        table: ``"views"`` or ``"impressions"``.
+        columns: the user's names by the schema's, as `EventLog.from_tables` takes them.
 
     Raises:
-        ValueError: naming the columns that are missing.
-        TypeError: if ``frame`` does not speak Arrow.
+        TypeError: if ``columns`` is no mapping of names to names.
+        ValueError: for a key that the schema does not know, or a required column that is left out.
     """
-    if isinstance(frame, Mapping):
-        present = list(frame)
-    elif hasattr(frame, "column_names"):
-        present = list(frame.column_names)
-    elif hasattr(frame, "columns"):
-        present = list(frame.columns)
-    else:
-        raise TypeError(f"{table}: expected a pandas, polars or Arrow table, or a dict of arrays, got {type(frame)}")
-    missing = [name for name in names if name not in present]
-    if missing:
-        raise ValueError(
-            f"{table}: missing column{'s' * (len(missing) > 1)} {', '.join(map(repr, missing))}; "
-            f"the table has {', '.join(map(repr, present))}. Map other names with columns={{...}}"
-        )
-    wanted = [*names, *(name for name in optional if name in present)]
-    if isinstance(frame, Mapping):
-        return pa.table({name: frame[name] for name in wanted})
-    if isinstance(frame, pa.Table):
-        return frame.select(wanted)
-    if hasattr(frame, "select") and hasattr(frame, "to_arrow"):  # polars, whose strings come as views
-        return frame.select(wanted).to_arrow()
-    return pa.table({name: pa.chunked_array([pa.array(frame[name], from_pandas=True)]) for name in wanted})
+    if not isinstance(columns, Mapping):
+        raise TypeError(f"columns: expected a mapping such as {{'item': 'sku'}}, got {columns!r}")
+    known = {role for required, optional in _ROLES.values() for role in (*required, *optional)}
+    known |= {f"{t}.{role}" for t, (required, optional) in _ROLES.items() for role in (*required, *optional)}
+    for key, name in columns.items():
+        if key not in known:
+            raise ValueError(f"columns: unknown key {key!r}; the schema's names are {', '.join(sorted(known))}")
+        if name is not None and not isinstance(name, Hashable):
+            raise TypeError(f"columns: the name of {key!r} must be a column's name or None, got {name!r}")
+    required, optional = _ROLES[table]
+    names = {role: columns.get(f"{table}.{role}", columns.get(role, role)) for role in (*required, *optional)}
+    for role in required:
+        if names[role] is None:
+            raise ValueError(f"columns: {role!r} cannot be left out of {table}")
+    asked = [role for role in optional if names[role] is not None and (role in columns or f"{table}.{role}" in columns)]
+    wanted = {role: name for role, name in names.items() if name is not None}
+    return {r: wanted[r] for r in required}, {r: wanted[r] for r in optional if r in wanted}, asked
 
 
-def fail(table: str, column: str, bad: np.ndarray, values: Any, problem: str, remedy: str) -> None:
-    """Raise for the first true entry of ``bad``, if there is one."""
-    if bad.any():
-        row = int(bad.argmax())
-        value = values[row].as_py() if isinstance(values, (pa.ChunkedArray, pa.Array)) else values[row].item()
-        count = int(bad.sum())
-        more = f" ({count} such rows)" if count > 1 else ""
-        raise ValueError(f"{table}: column {column!r}, row {row}: {problem}, got {value!r}{more}. {remedy}")
+def read_table(
+    frame: Any, table: str, columns: Mapping[str, Hashable | None], label: str | None = None
+) -> dict[str, Column]:
+    """The columns of a table by the schema's names; those of an absent table are empty.
+
+    Args:
+        frame: the table, or None.
+        table: ``"views"`` or ``"impressions"``.
+        columns: the user's names by the schema's.
+        label: what to call the table in an error message, if not ``table``.
+    """
+    required, optional, asked = column_names(table, columns)
+    if frame is None:
+        return {role: Column(pa.chunked_array([], pa.null()), f"{table}: column {role!r}") for role in required}
+    required |= {role: optional.pop(role) for role in asked}
+    return read_frame(frame, label or table, required, optional)
 
 
-def is_missing(column: pa.ChunkedArray) -> np.ndarray:
-    """Nulls and NaNs."""
-    return pc.is_null(column, nan_is_null=True).to_numpy()
+def rewards(column: Column, rows: np.ndarray | None = None) -> np.ndarray:
+    """Rewards as float32 zeros and ones; ``rows`` says which must be, where it is given."""
+    remedy = "Binarise it (clicked or not) before building the log"
+    values = column.floats("a reward is 0 or 1", remedy, booleans=True)
+    where = np.ones(len(column), dtype=bool) if rows is None else rows
+    missing = "An impression without a known outcome cannot be learned from: drop it"
+    column.fail(np.isnan(values) & where, "a value is missing", missing)
+    column.fail((values != 0) & (values != 1) & where, "a reward is 0 or 1", remedy)
+    return values.astype(np.float32)
 
 
-def require(column: pa.ChunkedArray, table: str, name: str, remedy: str) -> None:
-    """Refuse nulls and NaNs."""
-    if column.null_count or pa.types.is_floating(column.type):
-        fail(table, name, is_missing(column), column, "a value is missing", remedy)
-
-
-def times(column: pa.ChunkedArray, table: str, name: str) -> np.ndarray:
-    """Times as int64 or float64; timestamps as ticks of their own unit."""
-    require(
-        column,
-        table,
-        name,
-        "Drop the row or give it a time: the order of events decides what a policy had seen",
-    )
-    if pa.types.is_temporal(column.type):
-        width = column.type.bit_width
-        column = pc.cast(column, pa.int64()) if width == 64 else pc.cast(pc.cast(column, pa.int32()), pa.int64())
-    elif not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
-        raise ValueError(
-            f"{table}: column {name!r} has type {column.type}; times are numbers or timestamps. Parse it first"
-        )
-    values = column.to_numpy()
-    if values.dtype.kind == "f":
-        fail(
-            table,
-            name,
-            ~np.isfinite(values),
-            values,
-            "a time must be finite",
-            "Drop the row or mend its time",
-        )
+def propensities(column: Column, rows: np.ndarray | None = None, remedy: str = "") -> np.ndarray:
+    """Propensities as float64 in (0, 1]; ``rows`` says which must be, where it is given."""
+    what = "a propensity is a probability in (0, 1]"
+    values = column.floats(what, "Log the policy's own probability of the action")
+    where = np.ones(len(column), dtype=bool) if rows is None else rows
+    missing = remedy or "Fill it, or leave the column out with columns={'propensity': None}"
+    column.fail(np.isnan(values) & where, "a value is missing", missing)
+    played = "The action was played, so its probability was not 0: log the policy's own probability of it"
+    column.fail(~((values > 0) & (values <= 1)) & where, what, played)
     return values
 
 
-def rewards(column: pa.ChunkedArray, table: str, name: str) -> np.ndarray:
-    """Rewards as float32 zeros and ones."""
-    require(column, table, name, "An impression without a known outcome cannot be learned from: drop it")
-    return check_rewards(pc.cast(column, pa.float32()).to_numpy(), table, name)
-
-
-def check_rewards(values: np.ndarray, table: str, name: str) -> np.ndarray:
-    """Refuse what is neither 0 nor 1."""
-    bad = (values != 0) & (values != 1)
-    fail(table, name, bad, values, "a reward is 0 or 1", "Binarise it (clicked or not) before building the log")
-    return values
-
-
-def propensities(column: pa.ChunkedArray, table: str, name: str) -> np.ndarray:
-    """Propensities as float64 in (0, 1]."""
-    require(column, table, name, "Fill it, or leave the column out with columns={'propensity': None}")
-    return check_propensities(pc.cast(column, pa.float64()).to_numpy(), table, name)
-
-
-def check_propensities(values: np.ndarray, table: str, name: str) -> np.ndarray:
-    """Refuse what is not a probability in (0, 1]."""
-    bad = ~((values > 0) & (values <= 1))
-    fail(
-        table, name, bad, values, "a propensity is a probability in (0, 1]",
-        "The action was played, so its probability was not 0: log the policy's own probability of it",
-    )  # fmt: skip
-    return values
+def integers(column: Column, what: str, rows: np.ndarray | None = None) -> np.ndarray:
+    """Whole numbers as int64; ``rows`` says which must be, where it is given, and the others are -1."""
+    remedy = "Cast the column to integers, or leave it out"
+    where = np.ones(len(column), dtype=bool) if rows is None else rows
+    arrow = column.arrow
+    if rows is None and arrow is not None and pa.types.is_integer(arrow.type) and arrow.type != pa.uint64():
+        column.require("Fill it, or leave the column out")
+        return pc.cast(arrow, pa.int64()).to_numpy()
+    values = column.floats(what, remedy)
+    column.fail(np.isnan(values) & where, "a value is missing", "Fill it, or drop the row")
+    column.fail(~((np.floor(values) == values) & (np.abs(values) <= 2**53)) & where, what, remedy)
+    return np.where(where, values, -1).astype(np.int64)

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+import contextlib
+from collections.abc import Hashable, Iterable, Sequence, Set
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from blob_pyro.data.columns import Column, as_values
+from blob_pyro.data.ids import Ids, describe_kinds, read_ids
+
 __all__ = ["Vocabulary"]
+
+_MAX_SIZE = 2**31 - 1
 
 
 class Vocabulary:
     """An ordered set of distinct ids; the id at position ``i`` has the number ``i``.
 
     Args:
-        ids: distinct hashable ids, in the order of their numbers.
+        ids: distinct ids in the order of their numbers: integers, text, or other hashable objects. A set has no
+            order; its ids are sorted.
 
     Raises:
-        ValueError: if an id occurs twice.
+        ValueError: if there is no id, one occurs twice, or one is missing, a boolean, a float that is not whole, or
+            cannot be hashed.
+        TypeError: if ``ids`` is not a collection of ids.
 
     Example:
         >>> items = Vocabulary(["apple", "pear", "plum"])
@@ -30,23 +39,56 @@ class Vocabulary:
         ['pear', 'pear']
     """
 
-    def __init__(self, ids: Iterable[Hashable]) -> None:
-        self.ids: Sequence[Hashable] = ids if isinstance(ids, range) else tuple(ids)
-        if len(self._numbers) != len(self.ids):
-            seen: set[Hashable] = set()
-            twice = next(i for i in self.ids if i in seen or seen.add(i))  # type: ignore[func-returns-value]
-            raise ValueError(f"ids: {twice!r} occurs more than once; ids must be distinct")
+    def __init__(self, ids: Iterable[Hashable], argument: str = "ids") -> None:
+        if isinstance(ids, range) and ids == range(len(ids)) and len(ids):
+            self.ids: Sequence[Hashable] = ids
+            return
+        read = read_ids(_in_a_row(ids, argument), "Leave it out", mixed=True)
+        if not len(read.row):
+            raise ValueError(f"{argument}: there are none; a catalogue has at least one id")
+        twice = np.flatnonzero(read.row != np.arange(len(read.row)))
+        if len(twice):
+            first = read.objects[read.row[twice[0]]]
+            raise ValueError(f"{argument}: {first!r} occurs more than once; ids must be distinct")
+        self.ids = tuple(read.objects)
 
     @classmethod
-    def numbered(cls, size: int) -> Vocabulary:
-        """The identity: ids that already are the integers ``0 .. size - 1``."""
-        return cls(range(size))
+    def numbered(cls, size: int, argument: str = "num_items") -> Vocabulary:
+        """The identity: ids that already are the integers ``0 .. size - 1``.
+
+        Raises:
+            TypeError: if ``size`` is not an integer.
+            ValueError: if ``size`` is below 1, or above 2**31 - 1.
+        """
+        if isinstance(size, (bool, np.bool_)) or not isinstance(size, (int, np.integer)):
+            raise TypeError(f"{argument}: must be an integer, got {size!r}")
+        if not 1 <= size <= _MAX_SIZE:
+            raise ValueError(f"{argument}: must lie between 1 and {_MAX_SIZE:,}, got {size}")
+        return cls(range(int(size)))
 
     @classmethod
-    def from_arrow(cls, *columns: pa.ChunkedArray) -> Vocabulary:
-        """All distinct non-null values of the columns, sorted, so that the order of rows does not matter."""
-        values = pc.unique(pa.chunked_array([chunk for column in columns for chunk in column.chunks]))
-        return cls(pc.take(values, pc.sort_indices(values)).to_pylist())
+    def of(cls, *columns: Ids) -> Vocabulary:
+        """All the ids of some columns, sorted where they can be, so that the order of rows does not matter.
+
+        Raises:
+            ValueError: naming the columns, if their ids are of different types.
+        """
+        some = [ids for ids in columns if ids.kinds]
+        if len({ids.kinds for ids in some}) > 1:
+            held = " and ".join(f"{ids.describe()} in {ids.column.where}" for ids in some)
+            raise ValueError(f"ids have different types: {held}. Cast them to one, integers or text")
+        self = cls.__new__(cls)
+        if (
+            len({getattr(ids.distinct, "type", list) for ids in some} | {list}) == 2
+        ):  # one Arrow type, or lists beside it
+            values = pc.unique(pa.chunked_array([ids.distinct for ids in some]))
+            self.ids = tuple(values.take(pc.sort_indices(values)).to_pylist())
+        else:
+            distinct = list(dict.fromkeys(id_ for ids in some for id_ in ids.objects))
+            with contextlib.suppress(TypeError):  # ids without an order keep that of first appearance
+                cast(list[Any], distinct).sort()
+            self.ids = tuple(distinct)
+        return self
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -72,11 +114,15 @@ class Vocabulary:
     def _numbers(self) -> dict[Hashable, int] | range:
         return self.ids if isinstance(self.ids, range) else {id_: n for n, id_ in enumerate(self.ids)}
 
-    def encode(self, ids: Sequence[Hashable], argument: str = "ids") -> np.ndarray:
+    @cached_property
+    def _kinds(self) -> frozenset[type]:
+        return frozenset({int}) if self.is_numbered else frozenset(map(type, self.ids))
+
+    def encode(self, ids: Any, argument: str = "ids") -> np.ndarray:
         """Numbers of ids.
 
         Args:
-            ids: known ids, any length.
+            ids: known ids, any length: a list, an array, a Series, a tensor.
             argument: what to call ``ids`` in an error message.
 
         Returns:
@@ -85,41 +131,81 @@ class Vocabulary:
         Raises:
             ValueError: naming the first id that is not in the vocabulary, and its position.
         """
-        if isinstance(self.ids, range):
-            return self._encode_numbered(ids, argument)
+        return self.look_up(_in_a_row(ids, argument))
+
+    def look_up(self, column: Column, problem: str = "", remedy: str = "") -> np.ndarray:
+        """Numbers of a column's ids, ``N`` int64.
+
+        Args:
+            column: of ids.
+            problem: what an id is that is not in the vocabulary, for an error message.
+            remedy: what to do about it.
+
+        Raises:
+            ValueError: naming the first row whose id is missing, of another type, or not in the vocabulary.
+        """
+        ids = read_ids(column, "Drop it, or give it an id", mixed=len(self._kinds) > 1)
+        known = self._describe()
+        strange = {kind for kind in ids.kinds if not issubclass(kind, tuple(self._kinds))}
+        if strange:
+            wrong = np.fromiter((type(id_) in strange for id_ in ids.objects), dtype=bool)
+            held = f"{column.where} holds {describe_kinds(frozenset(strange))}"
+            column.fail(wrong[ids.row], f"ids are {known}, and {held}", remedy or "Cast them")
+        numbers = self._numbers_of(ids)
+        unknown = numbers < 0
+        if unknown.any():
+            outside = f"an id is outside 0..{len(self) - 1} (num_items={len(self)})"
+            default = outside if self.is_numbered else "unknown id"
+            column.fail(unknown[ids.row], problem or default, remedy or f"Ids are {known}")
+        return numbers[ids.row]
+
+    def numbers_of(self, ids: Ids) -> np.ndarray:
+        """The number of each row's id, -1 where it is not in the vocabulary; ``N`` int64."""
+        return self._numbers_of(ids)[ids.row]
+
+    def _numbers_of(self, ids: Ids) -> np.ndarray:
+        """The number of each distinct id, -1 where it is not in the vocabulary."""
+        distinct = ids.distinct
+        if isinstance(distinct, pa.Array) and distinct.type != pa.uint64():
+            if isinstance(self.ids, range):
+                values = distinct.to_numpy(zero_copy_only=False)
+                return np.where((values >= 0) & (values < len(self)), values, -1)
+            if len(distinct) > 64 and len(self._kinds) == 1:
+                try:
+                    known = pa.array(self.ids, distinct.type)
+                    return pc.fill_null(pc.index_in(distinct, value_set=known), -1).to_numpy().astype(np.int64)
+                except (OverflowError, UnicodeEncodeError):  # the vocabulary holds larger integers
+                    pass
+        if isinstance(self._numbers, range):
+            integers = cast(list[int], ids.objects)
+            return np.array([n if 0 <= n < len(self) else -1 for n in integers], dtype=np.int64)
+        numbers = self._numbers
+        return np.fromiter((numbers.get(id_, -1) for id_ in ids.objects), dtype=np.int64, count=len(ids.objects))
+
+    def _describe(self) -> str:
+        if self.is_numbered:
+            return f"integers 0..{len(self) - 1}"
+        return f"{describe_kinds(self._kinds)}, {len(self)} of them, from {self.ids[0]!r} to {self.ids[-1]!r}"
+
+    def decode(self, numbers: Any) -> list[Hashable]:
+        """Ids of numbers, in the same order.
+
+        Raises:
+            ValueError: naming the first number outside ``0 .. n - 1``, such as the -1 that pads a history.
+        """
+        column = _in_a_row(numbers, "numbers")
+        return [self.ids[n] for n in Vocabulary.numbered(len(self)).look_up(column).tolist()]
+
+
+def _in_a_row(ids: Any, argument: str) -> Column:
+    """A collection of ids as a column whose rows are called ``argument[3]``."""
+    if isinstance(ids, Set):
         try:
-            numbers: Any = self._numbers
-            return np.fromiter((numbers[i] for i in ids), dtype=np.int64, count=len(ids))
-        except KeyError as error:
-            raise ValueError(
-                f"{argument}: unknown id {error.args[0]!r} at position {list(ids).index(error.args[0])}; "
-                f"this model knows {len(self)} ids, from {self.ids[0]!r} to {self.ids[-1]!r}"
-            ) from None
-
-    def _encode_numbered(self, ids: Sequence[Hashable], argument: str) -> np.ndarray:
-        values = np.asarray(ids)
-        if values.size == 0:
-            return np.zeros(0, dtype=np.int64)
-        if values.dtype.kind not in "iu":
-            raise ValueError(f"{argument}: ids are the integers 0 to {len(self) - 1}, got {values.dtype} values")
-        outside = (values < 0) | (values >= len(self))
-        if outside.any():
-            at = int(outside.argmax())
-            raise ValueError(
-                f"{argument}: id {values[at]} at position {at} is outside 0..{len(self) - 1} (num_items={len(self)})"
-            )
-        return values.astype(np.int64, copy=False)
-
-    def encode_arrow(self, column: pa.ChunkedArray) -> np.ndarray:
-        """Numbers of an Arrow column's values; -1 where a value is unknown or null."""
-        if isinstance(self.ids, range):
-            values = pc.cast(column, pa.int64()).to_numpy()
-            return np.where((values >= 0) & (values < len(self)), values, -1)
-        known = pa.array(self.ids)
-        if known.type != column.type:
-            column = pc.cast(column, known.type)
-        return pc.fill_null(pc.index_in(column, value_set=known, skip_nulls=True), -1).to_numpy().astype(np.int64)
-
-    def decode(self, numbers: Iterable[int]) -> list[Hashable]:
-        """Ids of numbers, in the same order."""
-        return [self.ids[int(n)] for n in numbers]
+            ids = sorted(ids)
+        except TypeError:
+            raise ValueError(f"{argument}: a set of these ids has no order; pass a list") from None
+    elif isinstance(ids, Iterable) and not isinstance(ids, Sequence) and not hasattr(ids, "__len__"):
+        ids = list(ids)
+    elif isinstance(ids, dict):
+        raise TypeError(f"{argument}: expected a list of ids, got a dict; pass list(...) of its keys")
+    return Column(as_values(ids, argument), argument, lambda row: f"{argument}[{row}]")

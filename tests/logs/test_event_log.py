@@ -269,7 +269,7 @@ BAD_FRAMES = {
     "view": (RECOGYM.assign(v=RECOGYM.v.where(RECOGYM.index != 5)), "'v', row 5: a value is missing"),
     "view outside": (
         RECOGYM.assign(v=RECOGYM.v.where(RECOGYM.index != 5, 3)),
-        "'v', row 5: .*0..2, got 3. Pass num_items=4",
+        "'v', row 5: .*0..2, got 3.0. Pass num_items=4",
     ),
     "action": (RECOGYM.assign(a=RECOGYM.a.where(RECOGYM.index != 4, 7)), "'a', row 4: .*0..2, got 7"),
     "click": (RECOGYM.assign(c=RECOGYM.c.where(RECOGYM.index != 3)), "'c', row 3: a value is missing"),

@@ -54,7 +54,7 @@ def test_ids_are_mapped_inside():
 
 
 BAD = {
-    "unknown id": ([["tea"], ["cup"]], ValueError, "histories: unknown id 'cup' at position 1"),
+    "unknown id": ([["tea"], ["cup"]], ValueError, r"histories\[1\]\[0\]: unknown id, got 'cup'"),
     "one history": (["tea"], TypeError, r"histories\[0\]: expected a sequence of item ids"),
     "text": ("tea", TypeError, "expected Histories, a list"),
     "wide counts": (np.ones((2, 4)), ValueError, r"must be N x 2 \(num_items\)"),
@@ -73,7 +73,7 @@ def test_bad_histories(value, error, message):
 def test_numbered_vocabulary_refuses_what_is_outside():
     items = Vocabulary.numbered(3)
     assert items.encode([2, 0]).tolist() == [2, 0]
-    with pytest.raises(ValueError, match=r"id 3 at position 1 is outside 0..2"):
+    with pytest.raises(ValueError, match=r"ids\[1\]: an id is outside 0..2 \(num_items=3\), got 3"):
         items.encode([0, 3])
     with pytest.raises(ValueError, match="ids are the integers 0 to 2"):
         items.encode(["a"])
