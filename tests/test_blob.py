@@ -233,10 +233,10 @@ def test_bad_input(blo, make, message):
 
 
 def test_ids_that_json_cannot_hold(tmp_path):
-    log = EventLog.from_tables(views={"user": [1, 1], "time": [0, 1], "item": [0.5, 1.5]})
+    log = EventLog.from_tables(views={"user": [1, 1], "time": [0, 1], "item": [(0, 5), (1, 5)]})
     blo = BLO(2, embedding_dim=1)
     blo.fit(log, num_epochs=1, progress=False, device="cpu")
-    with pytest.raises(ValueError, match=r"id 0.5 is a float; only strings and integers can be saved"):
+    with pytest.raises(ValueError, match=r"id \(0, 5\) is a tuple; only strings and integers can be saved"):
         blo.save(tmp_path / "model")
 
 

@@ -178,6 +178,8 @@ def _as_values(raw: Any, where: str) -> Values:
             raise ValueError(f"{where}: expected one dimension, got {type(raw).__name__}")
         if raw.dtype == object:
             return list(raw)
+        if isinstance(raw.dtype, pd.SparseDtype):
+            return _from_numpy(np.asarray(raw), where)
         converted = pa.array(raw, from_pandas=True)
         return converted if isinstance(converted, pa.ChunkedArray) else pa.chunked_array([converted])
     if str(getattr(raw, "dtype", "")) == "Object" and hasattr(raw, "to_list"):  # polars' Python objects

@@ -99,10 +99,10 @@ class EventLog:
             TypeError: for what is no table, no column, or no catalogue.
 
         Warns:
-            LogWarning: if every view precedes, or follows, every impression (two views and two impressions or more),
-                as where one table has seconds and the other milliseconds; if more than 95 % of the impressions of
-                users with views have an empty history (ten or more of them); if no impression belongs to a user with
-                a view (ten or more of each).
+            LogWarning: if every view precedes, or follows, every impression (of ten or more each; of two or more,
+                where the times are numbers and far apart, as seconds and milliseconds are); if more than 95 % of the
+                impressions of users with views have an empty history (of ten or more); if no impression belongs to a
+                user with a view (of ten or more each).
 
         Example:
             >>> log = EventLog.from_tables(

@@ -126,7 +126,10 @@ def from_sequences(histories: Any, items: Vocabulary) -> Ragged:
     parts = [_one(sequence, n) for n, sequence in enumerate(histories)]
     lengths = torch.tensor([len(part) for part in parts], dtype=torch.int64)
     ends = np.cumsum(lengths.numpy())
-    flat = Column([id_ for part in parts for id_ in part], "histories", lambda row: _place(row, ends))
+    ids = [id_ for part in parts for id_ in part]
+    if any(issubclass(kind, Tensor) for kind in set(map(type, ids))):
+        ids = [id_.item() if isinstance(id_, Tensor) and id_.ndim == 0 else id_ for id_ in ids]
+    flat = Column(ids, "histories", lambda row: _place(row, ends))
     return torch.from_numpy(items.look_up(flat).astype(np.int64)), lengths
 
 

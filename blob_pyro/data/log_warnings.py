@@ -6,14 +6,17 @@ import warnings
 
 import numpy as np
 
-from blob_pyro.data.clock import NUMBER
+from blob_pyro.data.clock import NUMBER, UTC
 
 __all__ = ["LogWarning", "warn_of_ranges", "warn_of_unseen_views"]
 
-MIN_ROWS = 2
-"""Views, and impressions, below which nothing is said of their ranges."""
-MIN_IMPRESSIONS = 10
-"""Impressions below which nothing is said of empty histories."""
+MIN_ROWS = 10
+"""Views, and impressions, below which an odd log may be a small one: nothing is said of its order."""
+MIN_ROWS_FAR_APART = 2
+"""The same, for numbers that are far apart, as those of two units are."""
+FAR_APART = 10
+"""Gap between the two ranges, in lengths of the longer one, that is far; it is also above `FAR_APART_NUMBERS`."""
+FAR_APART_NUMBERS = 1000
 MAX_EMPTY = 0.95
 """Share of empty histories, among impressions of users who have views, above which a log is odd."""
 
@@ -29,24 +32,25 @@ def warn_of_ranges(views: np.ndarray, impressions: np.ndarray, clock: str, stack
     """Warn where all views come before, or after, all impressions: two clocks, two units, or two periods.
 
     Args:
-        views: their times, of at least `MIN_ROWS` rows.
+        views: their times.
         impressions: likewise.
         clock: of both.
         stacklevel: frames between here and the user.
     """
-    if min(len(views), len(impressions)) < MIN_ROWS:
+    rows = min(len(views), len(impressions))
+    if rows < MIN_ROWS_FAR_APART:
         return
-    if views.max() < impressions.min():
-        relation = "precedes"
-    elif views.min() > impressions.max():
-        relation = "follows"
-    else:
+    first, last, start, end = (t.item() for t in (views.min(), views.max(), impressions.min(), impressions.max()))
+    gap = max(start - last, first - end)
+    far = clock == NUMBER and gap > max(FAR_APART * max(last - first, end - start), FAR_APART_NUMBERS)
+    if gap <= 0 or (rows < MIN_ROWS and not far):
         return
+    relation = "precedes" if last < start else "follows"
     hint = "The units may differ (seconds, milliseconds)" if clock == NUMBER else "The zones or periods may differ"
     warnings.warn(
-        f"log: every view {relation} every impression: views lie between {_show(views.min(), clock)} and "
-        f"{_show(views.max(), clock)}, impressions between {_show(impressions.min(), clock)} and "
-        f"{_show(impressions.max(), clock)}. {hint}; if this is meant, ignore the LogWarning",
+        f"log: every view {relation} every impression: views lie between {_show(first, clock)} and "
+        f"{_show(last, clock)}, impressions between {_show(start, clock)} and {_show(end, clock)}. "
+        f"{hint}; if this is meant, ignore the LogWarning",
         LogWarning,
         stacklevel=stacklevel + 1,
     )
@@ -64,12 +68,12 @@ def warn_of_unseen_views(
         stacklevel: frames between here and the user.
     """
     num_views = int(views_per_user.sum())
-    if not num_views or len(user) < MIN_IMPRESSIONS:
+    if not num_views or len(user) < MIN_ROWS:
         return
     views = views_per_user[user]
     viewers = int(np.count_nonzero(views))
     if not viewers:
-        if num_views >= MIN_IMPRESSIONS:
+        if num_views >= MIN_ROWS:
             warnings.warn(
                 f"log: none of the {len(user):,} impressions belongs to a user with a view, and there are "
                 f"{num_views:,} views of {int(np.count_nonzero(views_per_user)):,} users: every history is empty. "
@@ -79,7 +83,7 @@ def warn_of_unseen_views(
             )
         return
     empty = viewers - int(np.count_nonzero(views_before))
-    if viewers >= MIN_IMPRESSIONS and empty > MAX_EMPTY * viewers:
+    if viewers >= MIN_ROWS and empty > MAX_EMPTY * viewers:
         warnings.warn(
             f"log: {empty:,} of {viewers:,} impressions of users with views have an empty history: the views come "
             f"after them. The clocks of the two tables may differ; if this is meant, ignore the LogWarning",
@@ -88,7 +92,7 @@ def warn_of_unseen_views(
         )
 
 
-def _show(time: np.generic, clock: str) -> str:
+def _show(time: float, clock: str) -> str:
     if clock == NUMBER:
-        return f"{time.item():,}"
-    return f"{np.datetime64(int(time), 'ns')}{'Z' if clock.endswith('[UTC]') else ''}"
+        return f"{time:,}"
+    return f"{np.datetime64(int(time), 'ns')}{'Z' if clock == UTC else ''}"

@@ -78,9 +78,8 @@ class Vocabulary:
             held = " and ".join(f"{ids.describe()} in {ids.column.where}" for ids in some)
             raise ValueError(f"ids have different types: {held}. Cast them to one, integers or text")
         self = cls.__new__(cls)
-        if (
-            len({getattr(ids.distinct, "type", list) for ids in some} | {list}) == 2
-        ):  # one Arrow type, or lists beside it
+        arrow_types = {ids.arrow_type for ids in some}
+        if len(arrow_types) == 1 and None not in arrow_types:
             values = pc.unique(pa.chunked_array([ids.distinct for ids in some]))
             self.ids = tuple(values.take(pc.sort_indices(values)).to_pylist())
         else:

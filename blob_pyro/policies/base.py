@@ -26,8 +26,6 @@ class Policy(ABC):
 
     def __init__(self, items: Vocabulary | int) -> None:
         self.items = items if isinstance(items, Vocabulary) else Vocabulary.numbered(items)
-        if len(self.items) < 1:
-            raise ValueError("items: a policy needs at least one item to choose from")
 
     @property
     def num_items(self) -> int:

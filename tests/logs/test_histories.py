@@ -75,7 +75,7 @@ def test_numbered_vocabulary_refuses_what_is_outside():
     assert items.encode([2, 0]).tolist() == [2, 0]
     with pytest.raises(ValueError, match=r"ids\[1\]: an id is outside 0..2 \(num_items=3\), got 3"):
         items.encode([0, 3])
-    with pytest.raises(ValueError, match="ids are the integers 0 to 2"):
+    with pytest.raises(ValueError, match=r"ids\[0\]: ids are integers 0..2, and ids holds text"):
         items.encode(["a"])
 
 

@@ -62,8 +62,8 @@ def test_popularity(log):
         (lambda: SessionPopularity(4, epsilon=1.5), "epsilon: a probability"),
         (lambda: EpsilonGreedy(Scores(), epsilon=-0.1), "epsilon: a probability"),
         (lambda: Softmax(Scores(), temperature=0), "temperature: must be positive"),
-        (lambda: Uniform(0), "at least one item"),
-        (lambda: Uniform(4).action_distribution([[5]]), "id 5 at position 0 is outside 0..3"),
+        (lambda: Uniform(0), "num_items: must lie between 1 and .*, got 0"),
+        (lambda: Uniform(4).action_distribution([[5]]), r"histories\[0\]\[0\]: an id is outside 0..3 .*, got 5"),
     ],
 )
 def test_bad_input(make, message):
