@@ -1,23 +1,44 @@
 # make demo         the whole loop on a real RecoGym log: fit, posterior, policies, A/B test (writes demo-output/)
 # make test         lint, types, unit tests and doctests
+# make test-lowest  the unit tests on the lowest releases that pyproject.toml allows, on Python 3.11 (torch's is of several GB)
 # make notebooks    run every notebook from a clean kernel (writes notebooks/executed/)
 # make benchmarks   what is fast, against what
+# make lock         pin what pyproject.toml allows, with hashes; UPGRADE=--upgrade takes the newest releases
+#
+# With PYTHON=python3.13 any of them runs on that Python, in an environment of its own. Environments hold what .ci/*.txt
+# list, each file checked against its hash; nothing is resolved at install.
 PYTHON ?= python3.11
-VENV   := .venv
+TORCH  ?= 2.13.0
+SERIES := $(shell $(PYTHON) -c 'import sys; print("{}.{}".format(*sys.version_info))')
+VENV   := $(if $(filter 3.11,$(SERIES)),.venv,.venv-$(SERIES))
 BIN    := $(VENV)/bin
-PIN    := .ci/constraints.txt
 READY  := $(VENV)/.ready
+LOWEST := .venv-lowest
 
 .DEFAULT_GOAL := test
-.PHONY: demo test lint types unit test-slow test-cuda notebooks benchmarks lock clean
+.PHONY: demo test lint types unit test-slow test-cuda test-lowest notebooks benchmarks lock clean
+
+# $(call environment,PYTHON,FOLDER,NAME): a virtual environment of what .ci/NAME.txt lists, and of this package, editable.
+# torch comes without CUDA where pip finds such a build, else with CUDA's libraries.
+define environment
+	$(1) -m venv $(2)
+	$(2)/bin/python -m pip install $(PIP) --require-hashes --requirement .ci/build.txt
+	test ! -f .ci/$(3)-cpu.txt || $(2)/bin/python -m pip install $(PIP) --require-hashes --requirement .ci/$(3)-cpu.txt \
+	  || echo 'No torch for CPUs to be found: taking the one with CUDA.'
+	$(2)/bin/python -m pip install $(PIP) --require-hashes --requirement .ci/$(3).txt
+	! $(2)/bin/python -m pip show torch | grep --quiet '^Requires:.*nvidia' \
+	  || $(2)/bin/python -m pip install $(PIP) --require-hashes --requirement .ci/$(3)-cuda.txt
+	$(2)/bin/python -m pip install $(PIP) --editable .
+	touch $(2)/.ready
+endef
+PIP := --quiet --disable-pip-version-check --no-deps --no-build-isolation
 
 # Rebuilt only when the project's declaration or its pins change.
-$(READY): pyproject.toml $(PIN)
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(PIN) torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(PIN) --editable '.[dev,notebooks,recogym]'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps recogym==0.1.3.0
-	touch $@
+$(READY): pyproject.toml .ci/build.txt $(wildcard .ci/locked*.txt)
+	$(call environment,$(PYTHON),$(VENV),locked)
+
+$(LOWEST)/.ready: pyproject.toml .ci/build.txt $(wildcard .ci/lowest*.txt)
+	$(call environment,python3.11,$(LOWEST),lowest)
 
 demo: $(READY)
 	$(BIN)/blob-pyro demo --output demo-output
@@ -37,6 +58,9 @@ unit: $(READY)
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
 
+test-lowest: $(LOWEST)/.ready
+	$(LOWEST)/bin/python -m pytest --numprocesses 2
+
 test-cuda: $(READY)
 	$(BIN)/python -m pytest -m cuda
 
@@ -47,13 +71,10 @@ notebooks: $(READY)
 benchmarks: $(READY)
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
-# Take the newest releases that pyproject.toml allows, and pin what the tests then run on.
 lock:
-	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet torch==2.13.0
-	$(BIN)/python -m pip install --quiet --editable '.[dev,notebooks,recogym]'
-	{ echo "# What 'make' installs, pinned: Python 3.11 on Linux. Written by 'make lock'."; \
-	  $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//' ; } > $(PIN)
+	$(PYTHON) -m venv --clear .venv-lock
+	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check uv
+	PATH="$(CURDIR)/.venv-lock/bin:$$PATH" .ci/lock uv $(TORCH) $(UPGRADE)
 
 clean:
-	rm -rf $(VENV) demo-output notebooks/executed .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-* demo-output notebooks/executed .pytest_cache .mypy_cache .ruff_cache
