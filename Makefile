@@ -24,7 +24,7 @@ define environment
 	$(1) -m venv $(2)
 	$(2)/bin/python -m pip install $(PIP) --require-hashes --requirement .ci/build.txt
 	test ! -f .ci/$(3)-cpu.txt || $(2)/bin/python -m pip install $(PIP) --require-hashes --requirement .ci/$(3)-cpu.txt \
-	  || echo 'No torch for CPUs to be found: taking the one with CUDA.'
+	  || echo 'pip finds no such torch here: taking the one on PyPI.'
 	$(2)/bin/python -m pip install $(PIP) --require-hashes --requirement .ci/$(3).txt
 	! $(2)/bin/python -m pip show torch | grep --quiet '^Requires:.*nvidia' \
 	  || $(2)/bin/python -m pip install $(PIP) --require-hashes --requirement .ci/$(3)-cuda.txt

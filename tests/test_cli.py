@@ -1,7 +1,6 @@
 """The command line on a small problem: what it prints, and what it writes."""
 
 import pandas as pd
-import pytest
 import xarray as xr
 from click.testing import CliRunner
 
@@ -11,7 +10,6 @@ from blob_pyro.cli import main
 SMALL = ["--items", "12", "--flips", "4", "--users", "15", "--organic-users", "60", "--test-users", "20"]
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # gym's own
 def test_demo(tmp_path):
     output = tmp_path / "made" / "here"
     run = CliRunner().invoke(main, ["demo", *SMALL, "--embedding-dim", "3", "--output", str(output)])

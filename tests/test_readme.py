@@ -44,7 +44,6 @@ def smaller(code):
     return code
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # ArviZ's own
 def test_readme(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     matplotlib.use("Agg")
