@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Hashable, Sequence
+from types import ModuleType
 from typing import Any
 
 import xarray as xr
@@ -29,14 +30,19 @@ def to_inference_data(groups: dict[str, dict[str, Tensor]], item_ids: Sequence[H
     Returns:
         ``arviz.InferenceData`` under ArviZ 0.x, ``xarray.DataTree`` under 1.x. Both have ``to_netcdf``.
     """
-    with warnings.catch_warnings():  # 0.x announces 1.x
-        warnings.simplefilter("ignore", FutureWarning)
-        import arviz as az  # here, because it takes longer to import than all the rest together
-
+    az = import_arviz()
     datasets = {name: _dataset(draws, item_ids) for name, draws in groups.items()}
     if az.__version__.startswith("0."):
         return az.InferenceData(**datasets)
     return xr.DataTree.from_dict(datasets)
+
+
+def import_arviz() -> ModuleType:
+    """The installed ArviZ, imported when first needed: it takes longer to import than all the rest together."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # 0.x announces 1.x
+        import arviz
+    return arviz
 
 
 def _dataset(draws: dict[str, Tensor], item_ids: Sequence[Hashable]) -> xr.Dataset:
