@@ -26,7 +26,7 @@ define environment
 	test ! -f .ci/$(3)-cpu.txt || $(2)/bin/python -m pip install $(PIP) --require-hashes --requirement .ci/$(3)-cpu.txt \
 	  || echo 'pip finds no such torch here: taking the one on PyPI.'
 	$(2)/bin/python -m pip install $(PIP) --require-hashes --requirement .ci/$(3).txt
-	! $(2)/bin/python -m pip show torch | grep --quiet '^Requires:.*nvidia' \
+	! $(2)/bin/python -m pip show torch | grep '^Requires:.*nvidia' > /dev/null \
 	  || $(2)/bin/python -m pip install $(PIP) --require-hashes --requirement .ci/$(3)-cuda.txt
 	$(2)/bin/python -m pip install $(PIP) --editable .
 	touch $(2)/.ready
