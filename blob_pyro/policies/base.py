@@ -66,4 +66,5 @@ class Scorer(Protocol):
 
 def categorical(probs: Tensor) -> dist.Categorical:
     """A Categorical whose impossible actions have log-probability -inf, not the log of a rounding unit."""
-    return dist.Categorical(logits=probs.log())
+    # torch's own check cannot reshape what has no rows
+    return dist.Categorical(logits=probs.log(), validate_args=None if len(probs) else False)

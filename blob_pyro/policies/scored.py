@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from blob_pyro.data import Histories
 from blob_pyro.policies.base import Policy, Scorer, categorical
+from blob_pyro.policies.chunked import in_chunks
 
 __all__ = ["EpsilonGreedy", "Greedy", "Softmax"]
 
@@ -19,11 +21,30 @@ class _Scored(Policy):
         super().__init__(model.items)
         self.model = model
 
-    def best(self, histories: Histories | Any) -> Tensor:
-        """``N x P`` probabilities: the highest score takes all, ties share equally."""
-        scores = self.model.scores(self.histories(histories))
-        best = (scores == scores.amax(-1, keepdim=True)).to(scores.dtype)
-        return best / best.sum(-1, keepdim=True)
+    def action_distribution(self, histories: Histories | Any) -> TorchDistribution:
+        """See `Policy.action_distribution`."""
+        return in_chunks(self._actions, self.histories(histories), self.num_items)
+
+    def _actions(self, histories: Histories) -> TorchDistribution:
+        scores = self.model.scores(histories)
+        bad = scores.isnan() | (scores == float("inf"))
+        if bad.any():
+            context, item = (int(i) for i in bad.nonzero()[0])
+            raise ValueError(
+                f"scores: {type(self.model).__name__}.scores gave {scores[context, item].item()} for item number "
+                f"{item} after history {context}; a score is finite, or -inf for what must not be played"
+            )
+        return categorical(self._probs(scores))
+
+    @abstractmethod
+    def _probs(self, scores: Tensor) -> Tensor:
+        """``N x P`` probabilities from ``N x P`` scores."""
+
+
+def _best(scores: Tensor) -> Tensor:
+    """``N x P`` probabilities: the highest score takes all, ties share equally."""
+    best = (scores == scores.amax(-1, keepdim=True)).to(scores.dtype)
+    return best / best.sum(-1, keepdim=True)
 
 
 class Greedy(_Scored):
@@ -33,9 +54,8 @@ class Greedy(_Scored):
         model: `blob_pyro.BLO`, `blob_pyro.BLOB`, a baseline, or anything with ``items`` and ``scores(histories)``.
     """
 
-    def action_distribution(self, histories: Histories | Any) -> TorchDistribution:
-        """See `Policy.action_distribution`."""
-        return categorical(self.best(histories))
+    def _probs(self, scores: Tensor) -> Tensor:
+        return _best(scores)
 
 
 class EpsilonGreedy(_Scored):
@@ -52,9 +72,8 @@ class EpsilonGreedy(_Scored):
             raise ValueError(f"epsilon: a probability in [0, 1] is expected, got {epsilon}")
         self.epsilon = epsilon
 
-    def action_distribution(self, histories: Histories | Any) -> TorchDistribution:
-        """See `Policy.action_distribution`."""
-        return categorical((1 - self.epsilon) * self.best(histories) + self.epsilon / self.num_items)
+    def _probs(self, scores: Tensor) -> Tensor:
+        return (1 - self.epsilon) * _best(scores) + self.epsilon / self.num_items
 
 
 class Softmax(_Scored):
@@ -71,7 +90,5 @@ class Softmax(_Scored):
             raise ValueError(f"temperature: must be positive, got {temperature}")
         self.temperature = temperature
 
-    def action_distribution(self, histories: Histories | Any) -> TorchDistribution:
-        """See `Policy.action_distribution`."""
-        scores = self.model.scores(self.histories(histories)) / self.temperature
-        return categorical(torch.softmax(scores, -1))
+    def _probs(self, scores: Tensor) -> Tensor:
+        return torch.softmax(scores / self.temperature, -1)

@@ -9,6 +9,7 @@ from pyro.distributions import TorchDistribution
 
 from blob_pyro.data import Histories, Vocabulary
 from blob_pyro.policies.base import Policy, categorical
+from blob_pyro.policies.chunked import in_chunks
 
 __all__ = ["SessionPopularity"]
 
@@ -38,7 +39,10 @@ class SessionPopularity(Policy):
 
     def action_distribution(self, histories: Histories | Any) -> TorchDistribution:
         """See `Policy.action_distribution`."""
-        counts = self.histories(histories).counts(torch.float64)
+        return in_chunks(self._actions, self.histories(histories), self.num_items)
+
+    def _actions(self, histories: Histories) -> TorchDistribution:
+        counts = histories.counts(torch.float64)
         viewed = counts.sum(-1, keepdim=True)
         unseen = (counts == 0).to(counts.dtype)
         fresh = unseen.sum(-1, keepdim=True)

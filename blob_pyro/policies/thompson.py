@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 import torch
-from pyro.distributions import Categorical
+from pyro.distributions import Categorical, TorchDistribution
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Size, Tensor
 
 from blob_pyro.data import Histories, Vocabulary
+from blob_pyro.ops.row_chunks import MAX_ELEMENTS
 from blob_pyro.policies.base import Policy
+from blob_pyro.policies.chunked import in_chunks
 from blob_pyro.posteriors.click_logits import ClickLogits
 from blob_pyro.posteriors.drawn_click_logits import DrawnClickLogits
 from blob_pyro.propensity import ArgmaxConditionallyNormal
@@ -58,13 +60,12 @@ class ThompsonActions(ArgmaxConditionallyNormal):
         )
 
     def _given_shared(self, shared: Tensor) -> Tensor:
-        shared = shared.to(self.click_logits.affinity.dtype).unsqueeze(-2)  # the same draws in every context
+        shared = shared.to(self.click_logits.interest.dtype).unsqueeze(-2)  # the same draws in every context
         return self.click_logits.given_shared(shared).transpose(0, 1).to(torch.float64)
 
     def sample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
         """Play the best item of one posterior draw per context, ``sample_shape x N``."""
-        with torch.no_grad():
-            return self.click_logits.sample(torch.Size(sample_shape)).argmax(-1)
+        return self.click_logits.best(sample_shape)
 
 
 class DrawnThompsonActions(Categorical):
@@ -78,7 +79,7 @@ class DrawnThompsonActions(Categorical):
     """
 
     def __init__(self, click_logits: DrawnClickLogits) -> None:
-        best = click_logits.logits.argmax(-1)
+        best = click_logits.best()
         counts = torch.zeros(*click_logits.batch_shape, *click_logits.event_shape, dtype=torch.float64).to(best.device)
         counts.scatter_add_(-1, best.mT, torch.ones_like(best.mT, dtype=torch.float64))
         self.num_draws = len(best)
@@ -124,9 +125,12 @@ class ThompsonSampling(Policy):
         self.model = model
         self.num_points, self.num_replicates, self.seed = num_points, num_replicates, seed
 
-    def action_distribution(self, histories: Histories | Any) -> ThompsonActions | DrawnThompsonActions:
+    def action_distribution(self, histories: Histories | Any) -> TorchDistribution:
         """See `Policy.action_distribution`."""
-        logits = self.model.click_logits(self.histories(histories))
+        return in_chunks(self._actions, self.histories(histories), self.num_items, MAX_ELEMENTS)
+
+    def _actions(self, histories: Histories) -> ThompsonActions | DrawnThompsonActions:
+        logits = self.model.click_logits(histories)
         if isinstance(logits, DrawnClickLogits):
             return DrawnThompsonActions(logits)
         return ThompsonActions(logits, self.num_points, self.num_replicates, self.seed)

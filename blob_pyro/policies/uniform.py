@@ -9,6 +9,7 @@ from pyro.distributions import TorchDistribution
 
 from blob_pyro.data import Histories
 from blob_pyro.policies.base import Policy, categorical
+from blob_pyro.policies.chunked import in_chunks
 
 __all__ = ["Uniform"]
 
@@ -23,6 +24,8 @@ class Uniform(Policy):
 
     def action_distribution(self, histories: Histories | Any) -> TorchDistribution:
         """See `Policy.action_distribution`."""
-        history = self.histories(histories)
-        row = categorical(torch.full((self.num_items,), 1 / self.num_items, device=history.device))
-        return row.expand((len(history),))
+        return in_chunks(self._actions, self.histories(histories), self.num_items)
+
+    def _actions(self, histories: Histories) -> TorchDistribution:
+        row = categorical(torch.full((self.num_items,), 1 / self.num_items, device=histories.device))
+        return row.expand((len(histories),))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from functools import cached_property
 from typing import ClassVar, NamedTuple
 
@@ -19,12 +20,16 @@ from blob_pyro.distributions import MatrixNormal
 from blob_pyro.distributions.multivariate import MultivariatePart, factors
 from blob_pyro.infer.local_reparameterization.projections import project_right
 from blob_pyro.models.sites import KAPPA, W_A, W_B, W_C, ZETA
+from blob_pyro.ops.memory import require_memory
+from blob_pyro.ops.row_chunks import MAX_ELEMENTS
 
 __all__ = ["ClickLogits", "has_closed_form"]
 
 _WEIGHT_NODES = 32  # of Gauss-Hermite quadrature, for w_a and as many for w_b: moments
 _MIXTURE_NODES, _LOGIT_NODES = 8, 12  # the same for whole laws, where every node costs an N x P matrix
 _BISECTIONS = 40
+# Attributes that are cached, and belong to the contexts.
+_OF_CONTEXTS = ("_projection", "_spread", "_terms", "_whitened", "affinity", "deviation_shared")
 
 
 class ClickLogits(TorchDistribution):
@@ -33,6 +38,9 @@ class ClickLogits(TorchDistribution):
     Given the weights ``w_a`` and ``w_b`` the logits are jointly Gaussian, of low rank plus diagonal: every item
     shares zeta, and has a kappa of its own. Over the weights they are a mixture. Contexts are independent here, one
     draw of the parameters for each; draws that share parameters across contexts are `blob_pyro.BLOB.sample`'s.
+
+    The object itself holds ``N x K`` and ``P x K`` numbers; answers of ``N x P`` are computed a few contexts at a time,
+    and refused before they are allocated where they do not fit in memory.
 
     Args:
         posterior: distributions of the sites `W_A`, `W_B`, `W_C` (normal), `KAPPA` (independent normal, ``P``) and
@@ -44,6 +52,7 @@ class ClickLogits(TorchDistribution):
 
     Raises:
         ValueError: for a site that is not of these families, naming it.
+        MemoryError: by a method whose answer would not fit, naming its size.
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}  # the guide has checked them
@@ -53,29 +62,49 @@ class ClickLogits(TorchDistribution):
     def __init__(
         self, posterior: dict[str, TorchDistribution], item_embedding: Tensor, whitening: Tensor, interest: Tensor
     ) -> None:
-        self._arguments = (posterior, item_embedding, whitening, interest)
-        self.item_embedding = item_embedding
+        self.item_embedding, self.whitening, self.interest = item_embedding, whitening, interest
         self.num_shared = _num_shared(posterior)
         self.weights = [_vector(posterior, name, self.num_shared) for name in (W_A, W_B, W_C)]
         self.kappa = _vector(posterior, KAPPA, self.num_shared)
         self.kappa_loc, self.kappa_scale = self.kappa.loc, self.kappa.scale
-        self.affinity = interest @ item_embedding.mT  # N x P
-        whitened = interest @ whitening
         zeta = posterior[ZETA]
-        self._whitened = whitened
-        self._zeta_factor = none = whitened.new_zeros(self.num_shared, *zeta.event_shape)
+        self._zeta_factor = none = interest.new_zeros(self.num_shared, *zeta.event_shape)
         if isinstance(zeta, MultivariatePart):
             loc, self._zeta_factor, scale = zeta.factors
             zeta = dist.Normal(loc, none.new_zeros(loc.shape) if scale is None else scale, validate_args=False)
             zeta = zeta.to_event(2)
-        law = project_right(zeta, whitened)
-        if law is None:
+        self._zeta = zeta
+        if project_right(zeta, interest[:0] @ whitening) is None:
             raise ValueError(
                 f"site {ZETA!r}: no Gaussian law of zeta L'omega is known for {zeta!r}; register one with "
                 "blob_pyro.infer.local_reparameterization.projections.project_right, or use blob.sample"
             )
-        self.deviation_loc, self.deviation_factor = law  # N x K, N x K x K: before Psi
         super().__init__(interest.shape[:1], item_embedding.shape[:1], validate_args=False)
+
+    @cached_property
+    def affinity(self) -> Tensor:
+        """Inner products of items and interests, ``N x P``."""
+        return self.interest @ self.item_embedding.mT
+
+    @cached_property
+    def _whitened(self) -> Tensor:
+        return self.interest @ self.whitening
+
+    @cached_property
+    def _projection(self) -> tuple[Tensor, Tensor]:
+        projection = project_right(self._zeta, self._whitened)
+        assert projection is not None, "the constructor has asked"
+        return projection
+
+    @property
+    def deviation_loc(self) -> Tensor:
+        """Mean of the deviation before Psi, ``N x K``."""
+        return self._projection[0]
+
+    @property
+    def deviation_factor(self) -> Tensor:
+        """Factor of the deviation's covariance before Psi, ``N x K x K``."""
+        return self._projection[1]
 
     @cached_property
     def deviation_shared(self) -> Tensor:
@@ -89,14 +118,35 @@ class ClickLogits(TorchDistribution):
 
     def expand(self, batch_shape: Size, _instance: TorchDistributionMixin | None = None) -> ClickLogits:
         """Repeat a single context: see `pyro.distributions.TorchDistribution.expand`."""
-        posterior, item_embedding, whitening, interest = self._arguments
         (size,) = torch.Size(batch_shape)
-        return ClickLogits(posterior, item_embedding, whitening, interest.expand(size, -1))
+        return self._given(self.interest.expand(size, -1))
 
     def __getitem__(self, index: Tensor | slice) -> ClickLogits:
         """Some of the contexts."""
-        posterior, item_embedding, whitening, interest = self._arguments
-        return ClickLogits(posterior, item_embedding, whitening, interest[index])
+        return self._given(self.interest[index])
+
+    def _given(self, interest: Tensor) -> ClickLogits:
+        """The same posterior in other contexts."""
+        new = copy(self)
+        for name in _OF_CONTEXTS:
+            vars(new).pop(name, None)
+        new.interest, new._batch_shape = interest, interest.shape[:1]
+        return new
+
+    def _by_rows(self, function: Callable[[ClickLogits, slice], Tensor], num_draws: int = 1) -> Tensor:
+        """``function`` of a few contexts at a time, put together along the contexts, the last dimension but one."""
+        (num_contexts,), (num_items,) = self.batch_shape, self.event_shape
+        if num_draws * num_contexts * num_items <= MAX_ELEMENTS:
+            return function(self, slice(None))
+        require_memory(
+            2 * num_draws * num_contexts * num_items * self.interest.element_size(),
+            f"Click logits of {num_draws:,} x {num_contexts:,} contexts x {num_items:,} items",
+            "ask for fewer contexts at a time, logits[:1000], or let a policy choose: that takes no such matrix",
+            self.interest.device,
+        )
+        rows = max(1, MAX_ELEMENTS // (num_draws * num_items))
+        parts = [slice(i, i + rows) for i in range(0, num_contexts, rows)]
+        return torch.cat([function(self[part], part) for part in parts], -2)
 
     def given_shared(self, factors: Tensor) -> Tensor:
         """Mean of each logit given what all items share; independent across items around it.
@@ -120,58 +170,85 @@ class ClickLogits(TorchDistribution):
 
     def rsample(self, sample_shape: Size | tuple[int, ...] = Size()) -> Tensor:  # noqa: B008 - torch's own default
         """Reparameterised draws of the logits, ``sample_shape x N x P``; fresh parameters for every context."""
-        shape = torch.Size(sample_shape) + self.batch_shape
-        noise = self.affinity.new_empty(*shape, self.num_factors).normal_()
-        own = self.affinity.new_empty(*shape, *self.event_shape).normal_()
+        sample_shape = torch.Size(sample_shape)
+        return self._by_rows(lambda part, _: part._rsample(sample_shape), sample_shape.numel())
+
+    def _rsample(self, sample_shape: Size) -> Tensor:
+        shape = sample_shape + self.batch_shape
+        noise = self.interest.new_empty(*shape, self.num_factors).normal_()
+        own = self.interest.new_empty(*shape, *self.event_shape).normal_()
         base = self.weights[2]
         shared = noise[..., self.num_factors - self.num_shared :]
         w_c = base.loc + base.scale * torch.randn_like(noise[..., 0]) + shared @ base.factor
         return self.given_shared(noise) + self.kappa_scale * own + w_c.unsqueeze(-1)
 
+    def best(self, sample_shape: Size | tuple[int, ...] = Size()) -> Tensor:  # noqa: B008 - torch's own default
+        """The item with the highest logit in a draw, ``sample_shape x N`` int64; no draw is kept."""
+        shape, (num_contexts,), (num_items,) = torch.Size(sample_shape), self.batch_shape, self.event_shape
+        rows = max(1, min(num_contexts, MAX_ELEMENTS // num_items))
+        draws = max(1, min(shape.numel(), MAX_ELEMENTS // (rows * num_items)))
+        best = torch.empty(shape.numel(), num_contexts, dtype=torch.int64, device=self.interest.device)
+        with torch.no_grad():
+            for row in range(0, num_contexts, rows):
+                part = self[row : row + rows]
+                for draw in range(0, shape.numel(), draws):
+                    size = torch.Size((min(draws, shape.numel() - draw),))
+                    best[draw : draw + draws, row : row + rows] = part._rsample(size).argmax(-1)
+        return best.view(shape + self.batch_shape)
+
     @property
     def mean(self) -> Tensor:
         """``N x P``, exact up to Gauss-Hermite quadrature of softplus."""
-        terms = self._terms
         features, weights = self._weight_features(_WEIGHT_NODES)
-        return terms @ (weights @ features).to(terms.dtype)
+        mean = (weights @ features).to(self.interest.dtype)
+        return self._by_rows(lambda part, _: part._terms @ mean)
 
     @property
     def variance(self) -> Tensor:
         """``N x P``, exact up to Gauss-Hermite quadrature of softplus."""
-        terms, spread = self._terms, self._spread
         features, weights = self._weight_features(_WEIGHT_NODES)
-        centered = features - weights @ features
-        covariance = (centered.mT * weights @ centered).to(terms.dtype)
+        centered, dtype = features - weights @ features, self.interest.dtype
+        covariance = (centered.mT * weights @ centered).to(dtype)
         strength = features[:, 1]
-        moments = ((weights @ strength.square()).to(terms.dtype), (weights @ strength).to(terms.dtype))
-        return (terms @ covariance * terms).sum(-1) + spread.at(*moments)
+        moments = ((weights @ strength.square()).to(dtype), (weights @ strength).to(dtype))
+        return self._by_rows(
+            lambda part, _: (part._terms @ covariance * part._terms).sum(-1) + part._spread.at(*moments)
+        )
 
     def cdf(self, value: Tensor) -> Tensor:
         """Of each item's logit by itself, at ``value`` (broadcast against ``N x P``)."""
+        shape = torch.broadcast_shapes(value.shape, self.batch_shape + self.event_shape)
+        value = value.expand(shape)
+        return self._by_rows(lambda part, rows: part._cdf(value[..., rows, :]), shape[:-2].numel())
+
+    def _cdf(self, value: Tensor) -> Tensor:
         return self._mixture(lambda loc, scale: torch.special.ndtr((value - loc) / scale))
 
     def icdf(self, probability: float) -> Tensor:
         """The quantile of each item's logit by itself, ``N x P``: by bisection of `cdf`."""
         if not 0 < probability < 1:
             raise ValueError(f"probability: must lie between 0 and 1, got {probability}")
+        return self._by_rows(lambda part, _: part._icdf(probability))
+
+    def _icdf(self, probability: float) -> Tensor:
         reach = self.variance.sqrt() * (
             2 + max(probability / (1 - probability), (1 - probability) / probability) ** 0.5
         )
         low, high = self.mean - reach, self.mean + reach  # Cantelli's inequality
         for _ in range(_BISECTIONS):
             middle = (low + high) / 2
-            above = self.cdf(middle) > probability
+            above = self._cdf(middle) > probability
             low, high = torch.where(above, low, middle), torch.where(above, middle, high)
         return (low + high) / 2
 
     def click_probability(self) -> Tensor:
         """Averaged over the posterior, ``E sigmoid(logit)``, ``N x P``."""
-        nodes, weights = _hermite(_LOGIT_NODES, self.affinity)
+        nodes, weights = _hermite(_LOGIT_NODES, self.kappa_loc)
 
         def average(loc: Tensor, scale: Tensor) -> Tensor:
             return torch.stack([w * torch.sigmoid(loc + scale * x) for x, w in zip(nodes, weights)]).sum(0)
 
-        return self._mixture(average)
+        return self._by_rows(lambda part, _: part._mixture(average))
 
     def _mixture(self, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Average over the weights of ``function`` of each logit's location and scale given them."""
@@ -184,7 +261,7 @@ class ClickLogits(TorchDistribution):
 
     def _weight_features(self, num_nodes: int) -> tuple[Tensor, Tensor]:
         """``(A, B, B u, B v, 1, u, v)`` with ``A = sp(w_a), B = sp(w_b)``, at nodes ``u, v`` of the two weights."""
-        nodes, weights = _hermite(num_nodes, self.affinity.to(torch.float64))
+        nodes, weights = _hermite(num_nodes, self.kappa_loc.to(torch.float64))
         u, v = (grid.flatten() for grid in torch.meshgrid(nodes, nodes, indexing="ij"))
         a, b = (w.loc.to(torch.float64) for w in self.weights[:2])
         tril = self._weight_tril.to(torch.float64)

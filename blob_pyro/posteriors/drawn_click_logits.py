@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -10,6 +12,9 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Size, Tensor
 from torch.distributions import constraints
 
+from blob_pyro.ops.memory import require_memory
+from blob_pyro.ops.row_chunks import MAX_ELEMENTS
+
 __all__ = ["DrawnClickLogits", "linear_features"]
 
 
@@ -17,11 +22,15 @@ class DrawnClickLogits(TorchDistribution):
     """Click logits of all items for each of ``N`` contexts, under a fixed set of draws of the parameters.
 
     Every logit is a linear form of its context, so a draw of the parameters is a matrix. A sample picks one of the
-    draws for each context.
+    draws for each context. The object holds ``S x P x F`` and ``N x F`` numbers; answers are computed a few contexts at
+    a time, and refused before they are allocated where they do not fit in memory.
 
     Args:
         coefficients: ``S x P x F``: see `blob_pyro.models.BanditModel.coefficients`.
         features: ``N x F``, or ``S x N x F`` where the contexts are drawn too.
+
+    Raises:
+        MemoryError: by a method whose answer would not fit, naming its size.
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
@@ -30,8 +39,18 @@ class DrawnClickLogits(TorchDistribution):
 
     def __init__(self, coefficients: Tensor, features: Tensor) -> None:
         self.coefficients, self.features = coefficients, features
-        self.logits = features @ coefficients.mT  # S x N x P
         super().__init__(features.shape[-2:-1], coefficients.shape[1:2], validate_args=False)
+
+    @property
+    def num_draws(self) -> int:
+        """``S``."""
+        return len(self.coefficients)
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """Of every draw, ``S x N x P``."""
+        self._require(self.num_draws, "use `mean`, `variance`, `best`, or fewer contexts at a time, logits[:1000]")
+        return self.features @ self.coefficients.mT
 
     def expand(self, batch_shape: Size, _instance: TorchDistributionMixin | None = None) -> DrawnClickLogits:
         """Repeat a single context: see `pyro.distributions.TorchDistribution.expand`."""
@@ -45,33 +64,63 @@ class DrawnClickLogits(TorchDistribution):
 
     def sample(self, sample_shape: Size | tuple[int, ...] = Size()) -> Tensor:  # noqa: B008 - torch's own default
         """``sample_shape x N x P``; a draw of its own for every context."""
-        shape, device = torch.Size(sample_shape) + self.batch_shape, self.logits.device
-        draw = torch.randint(len(self.logits), shape, device=device)
-        return self.logits[draw, torch.arange(shape[-1], device=device)]
+        shape = torch.Size(sample_shape)
+        self._require(2 * shape.numel(), "draw for fewer contexts at a time, logits[:1000]")
+        draw = torch.randint(self.num_draws, shape + self.batch_shape, device=self.features.device)
+
+        def pick(part: DrawnClickLogits, rows: slice) -> Tensor:
+            return part.logits[draw[..., rows], torch.arange(part.batch_shape[0], device=draw.device)]
+
+        return self._by_rows(pick, -2)
 
     @property
     def mean(self) -> Tensor:
         """``N x P``."""
-        return self.logits.mean(0)
+        return self._answer(lambda logits: logits.mean(0))
 
     @property
     def variance(self) -> Tensor:
         """``N x P``."""
-        return self.logits.var(0)
+        return self._answer(lambda logits: logits.var(0))
 
     def cdf(self, value: Tensor) -> Tensor:
         """Of each item's logit by itself: the fraction of draws that are not above ``value``."""
-        return (self.logits <= value).to(self.logits.dtype).mean(0)
+        value = value.expand(torch.broadcast_shapes(value.shape, self.batch_shape + self.event_shape))
+        self._require(2, "ask for fewer contexts at a time, logits[:1000]")
+        return self._by_rows(lambda part, rows: (part.logits <= value[rows]).to(part.logits.dtype).mean(0), 0)
 
     def icdf(self, probability: float) -> Tensor:
         """The quantile of each item's logit by itself, ``N x P``."""
         if not 0 < probability < 1:
             raise ValueError(f"probability: must lie between 0 and 1, got {probability}")
-        return self.logits.quantile(probability, 0)
+        return self._answer(lambda logits: logits.quantile(probability, 0))
 
     def click_probability(self) -> Tensor:
         """Averaged over the posterior, ``E sigmoid(logit)``, ``N x P``."""
-        return self.logits.sigmoid().mean(0)
+        return self._answer(lambda logits: logits.sigmoid().mean(0))
+
+    def best(self) -> Tensor:
+        """The item with the highest logit in each draw, ``S x N`` int64."""
+        return self._by_rows(lambda part, _: part.logits.argmax(-1), -1)
+
+    def _answer(self, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """``N x P``, from the logits of a few contexts at a time."""
+        self._require(2, "ask for fewer contexts at a time, logits[:1000], or let a policy choose")
+        return self._by_rows(lambda part, _: function(part.logits), 0)
+
+    def _by_rows(self, function: Callable[[DrawnClickLogits, slice], Tensor], dim: int) -> Tensor:
+        (num_contexts,), (num_items,) = self.batch_shape, self.event_shape
+        rows = max(1, MAX_ELEMENTS // (self.num_draws * num_items))
+        if num_contexts <= rows:
+            return function(self, slice(None))
+        parts = [slice(i, i + rows) for i in range(0, num_contexts, rows)]
+        return torch.cat([function(self[part], part) for part in parts], dim)
+
+    def _require(self, times: int, remedy: str) -> None:
+        (num_contexts,), (num_items,) = self.batch_shape, self.event_shape
+        num_bytes = times * num_contexts * num_items * self.features.element_size()
+        what = f"Click logits of {times:,} x {num_contexts:,} contexts x {num_items:,} items"
+        require_memory(num_bytes, what, remedy, self.features.device)
 
 
 def linear_features(interest: Tensor, covariates: Tensor | None) -> Tensor:

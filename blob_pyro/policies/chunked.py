@@ -1,0 +1,111 @@
+"""Distributions over actions of more contexts than fit in memory times the catalogue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import ClassVar
+
+import torch
+from pyro.distributions import TorchDistribution
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Size, Tensor
+from torch.distributions import constraints
+
+from blob_pyro.data import Histories
+from blob_pyro.ops.memory import require_memory
+
+__all__ = ["PROBABILITIES_AT_ONCE", "ChunkedActions", "in_chunks"]
+
+PROBABILITIES_AT_ONCE = 1 << 24
+"""Probabilities of a policy that exist at once, contexts times items, unless ``probs`` is asked for: 64 to 128 MiB."""
+
+
+def in_chunks(
+    actions: Callable[[Histories], TorchDistribution],
+    histories: Histories,
+    num_items: int,
+    at_once: int | None = None,
+) -> TorchDistribution:
+    """``actions(histories)``, or a `ChunkedActions` where that would hold too many probabilities at once.
+
+    Args:
+        actions: from ``N`` histories to a distribution with ``batch_shape`` ``(N,)`` over items.
+        histories: of all contexts.
+        num_items: size ``P`` of the catalogue.
+        at_once: ``N x P`` of one call, at most; `PROBABILITIES_AT_ONCE` by default.
+    """
+    rows = max(1, (PROBABILITIES_AT_ONCE if at_once is None else at_once) // num_items)
+    return actions(histories) if len(histories) <= rows else ChunkedActions(actions, histories, num_items, rows)
+
+
+class ChunkedActions(TorchDistribution):
+    """A policy's distribution over actions, computed for a few contexts at a time whenever it is asked something.
+
+    `sample`, `log_prob`, `entropy` and `mode` never hold ``N x P`` numbers; `probs` is ``N x P`` and refused before it
+    is allocated where it does not fit in memory.
+
+    Args:
+        actions: see `in_chunks`.
+        histories: of all ``N`` contexts.
+        num_items: size ``P`` of the catalogue.
+        rows: contexts of one call.
+
+    Raises:
+        MemoryError: by `probs`, naming its size.
+    """
+
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+
+    def __init__(
+        self, actions: Callable[[Histories], TorchDistribution], histories: Histories, num_items: int, rows: int
+    ) -> None:
+        self.actions, self.histories, self.num_items, self.rows = actions, histories, num_items, rows
+        super().__init__((len(histories),), validate_args=False)
+
+    @constraints.dependent_property(is_discrete=True, event_dim=0)
+    def support(self) -> constraints.Constraint:
+        """The items' numbers."""
+        return constraints.integer_interval(0, self.num_items - 1)
+
+    def expand(self, batch_shape: Size, _instance: TorchDistributionMixin | None = None) -> ChunkedActions:
+        """The same distribution, for the batch shape that it has."""
+        if tuple(batch_shape) != tuple(self.batch_shape):
+            raise ValueError(f"batch_shape: expected {tuple(self.batch_shape)}, got {tuple(batch_shape)}")
+        return self
+
+    def sample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
+        """Items played, ``sample_shape x N`` int64."""
+        draws = torch.Size(sample_shape).numel()
+        # As many draws for one context as the chunk has contexts would be as many scores: fewer contexts at a time.
+        return torch.cat([d.sample(sample_shape) for d, _ in self._parts(max(1, self.rows // max(draws, 1)))], -1)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-propensity of the items ``value``, whose shape broadcasts with ``N``."""
+        value = value.expand(torch.broadcast_shapes(value.shape, self.batch_shape))
+        return torch.cat([d.log_prob(value[..., rows]) for d, rows in self._parts()], -1)
+
+    @property
+    def probs(self) -> Tensor:
+        """Probability of every item, ``N x P``."""
+        require_memory(
+            16 * len(self.histories) * self.num_items,  # double precision, and the parts beside the whole
+            f"probs of {len(self.histories):,} contexts x {self.num_items:,} items",
+            "ask for log_prob of what was played, or for fewer contexts at a time",
+            self.histories.device,
+        )
+        return torch.cat([d.probs for d, _ in self._parts()])
+
+    @property
+    def mode(self) -> Tensor:
+        """The likeliest item of each context, ``N`` int64."""
+        return torch.cat([d.mode for d, _ in self._parts()])
+
+    def entropy(self) -> Tensor:
+        """In nats, ``N``."""
+        return torch.cat([d.entropy() for d, _ in self._parts()])
+
+    def _parts(self, rows: int | None = None) -> Iterator[tuple[TorchDistribution, slice]]:
+        rows = self.rows if rows is None else rows
+        for start in range(0, len(self.histories), rows):
+            part = slice(start, start + rows)
+            yield self.actions(self.histories[part]), part
