@@ -151,9 +151,6 @@ def test_no_contexts_for_a_posterior(blob):
     assert logits.mean.shape == logits.variance.shape == logits.click_probability().shape == (0, 12)
     assert logits.best((3,)).shape == (3, 0)
     assert blob.scores([]).shape == (0, 12)
-    d = ThompsonSampling(blob).action_distribution([])
-    assert d.sample((2,)).shape == (2, 0)
-    assert d.probs.shape == (0, 12)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
