@@ -129,7 +129,7 @@ class ClickLogits(TorchDistribution):
         """The same posterior in other contexts."""
         new = copy(self)
         for name in _OF_CONTEXTS:
-            vars(new).pop(name, None)
+            new.__dict__.pop(name, None)
         new.interest, new._batch_shape = interest, interest.shape[:1]
         return new
 
