@@ -99,7 +99,7 @@ def one_clock(first: Column, second: Column) -> tuple[Times, Times]:
         whole, other = (a, first), (b, second)
         if whole[0].values.dtype == np.float64:
             whole, other = other, whole
-        inexact = np.abs(whole[0].values.astype(np.float64)) > 2**53
+        inexact = (whole[0].values > 2**53) | (whole[0].values < -(2**53))
         whole[1].fail(
             inexact, f"a time beyond 2**53 cannot be put in order with the float64 of {other[1].where}",
             "Cast both columns to integers",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from functools import cached_property
 from typing import Any
@@ -76,7 +76,7 @@ class Column:
                 value = value.cast(pa.int64()).as_py()
         if isinstance(value, np.generic):
             value = value.item()
-        return reprlib.repr(value)
+        return str(value) if isinstance(value, date) else reprlib.repr(value)
 
     def missing(self) -> np.ndarray:
         """Whether each value is None, NaN, NaT or null."""

@@ -114,8 +114,8 @@ class EventLog:
             >>> log.contexts.to_sequences()  # what ann had viewed at times 3 and 5
             [[1], [1, 0]]
         """
-        rows = readers.from_tables(views, impressions, {} if columns is None else columns, num_items, items)
-        return cls._assemble(rows)._from_two_clocks()
+        names = {} if columns is None else columns
+        return cls._assemble(readers.from_tables(views, impressions, names, num_items, items))
 
     @classmethod
     def read_parquet(
@@ -130,7 +130,7 @@ class EventLog:
         """From Parquet files (or folders of them); only the columns needed are read. See `from_tables`."""
         names = {} if columns is None else columns
         tables = readers.read_parquet(views, impressions, names)
-        return cls._assemble(readers.from_tables(*tables, names, num_items, items))._from_two_clocks()
+        return cls._assemble(readers.from_tables(*tables, names, num_items, items))
 
     @classmethod
     def from_recogym(cls, frame: Any, num_items: int, *, drop_final_rows: bool = True) -> EventLog:
@@ -240,7 +240,9 @@ class EventLog:
         views_per_user = np.bincount(view_user, minlength=len(rows.users))
         viewers = np.flatnonzero(views_per_user)
         num_items = len(rows.items)
-        warn_of_unseen_views(views_per_user, impression_user, lengths, stacklevel=3)
+        view_time, time = rows.time[view_rows], rows.time[impression_rows]
+        if not (rows.two_tables and warn_of_ranges(view_time, time, rows.clock, stacklevel=3)):
+            warn_of_unseen_views(views_per_user, impression_user, lengths, stacklevel=3)
 
         def pick(column: np.ndarray | None) -> Tensor | None:
             return None if column is None else _tensor(column[impression])
@@ -249,10 +251,10 @@ class EventLog:
             items=rows.items,
             users=rows.users,
             view_user=_tensor(view_user),
-            view_time=_tensor(rows.time[view_rows]),
+            view_time=_tensor(view_time),
             view_item=view_item,
             user=_tensor(impression_user),
-            time=_tensor(rows.time[impression_rows]),
+            time=_tensor(time),
             action=_tensor(rows.item[impression_rows]),
             reward=_tensor(rows.reward[impression]),
             propensity=pick(rows.propensity),
@@ -264,11 +266,6 @@ class EventLog:
             sessions=Histories.from_ragged(view_item, _tensor(views_per_user[viewers]), num_items),
             clock=rows.clock,
         )
-
-    def _from_two_clocks(self) -> EventLog:
-        """The same log, after a warning where the two tables' times look like those of two clocks."""
-        warn_of_ranges(self.view_time.numpy(), self.time.numpy(), self.clock, stacklevel=3)
-        return self
 
     @property
     def num_items(self) -> int:

@@ -28,8 +28,8 @@ class LogWarning(UserWarning):
     """
 
 
-def warn_of_ranges(views: np.ndarray, impressions: np.ndarray, clock: str, stacklevel: int) -> None:
-    """Warn where all views come before, or after, all impressions: two clocks, two units, or two periods.
+def warn_of_ranges(views: np.ndarray, impressions: np.ndarray, clock: str, stacklevel: int) -> bool:
+    """Warn where all views come before, or after, all impressions: two clocks, units or periods; says whether it did.
 
     Args:
         views: their times.
@@ -39,12 +39,12 @@ def warn_of_ranges(views: np.ndarray, impressions: np.ndarray, clock: str, stack
     """
     rows = min(len(views), len(impressions))
     if rows < MIN_ROWS_FAR_APART:
-        return
+        return False
     first, last, start, end = (t.item() for t in (views.min(), views.max(), impressions.min(), impressions.max()))
     gap = max(start - last, first - end)
     far = clock == NUMBER and gap > max(FAR_APART * max(last - first, end - start), FAR_APART_NUMBERS)
     if gap <= 0 or (rows < MIN_ROWS and not far):
-        return
+        return False
     relation = "precedes" if last < start else "follows"
     hint = "The units may differ (seconds, milliseconds)" if clock == NUMBER else "The zones or periods may differ"
     warnings.warn(
@@ -54,6 +54,7 @@ def warn_of_ranges(views: np.ndarray, impressions: np.ndarray, clock: str, stack
         LogWarning,
         stacklevel=stacklevel + 1,
     )
+    return True
 
 
 def warn_of_unseen_views(

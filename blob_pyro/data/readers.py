@@ -31,7 +31,8 @@ class Rows:
     """Checked rows of both kinds in the order given, numbered by the two vocabularies.
 
     ``user``, ``time``, ``is_view`` and ``item`` (viewed or recommended) have one entry per row; the other columns
-    one per impression, in the same order. ``clock`` and ``tick`` are those of `clock.Times`.
+    one per impression, in the same order. ``clock`` and ``tick`` are those of `clock.Times`; ``two_tables`` says that
+    views and impressions came with a clock each.
     """
 
     items: Vocabulary
@@ -47,6 +48,7 @@ class Rows:
     policies: Vocabulary | None = None
     clock: str = clock.NUMBER
     tick: int = 1
+    two_tables: bool = False
 
 
 def from_tables(
@@ -90,6 +92,7 @@ def from_tables(
         policies=policies,
         clock=both[0].clock,
         tick=int(np.gcd.reduce([times.tick for times in both])),
+        two_tables=True,
     )
 
 
