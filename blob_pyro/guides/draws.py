@@ -21,6 +21,8 @@ class DrawsGuide(PyroModule):
         num_draws: how many it holds. Before they are there, all are zero.
     """
 
+    takes_checkpoint = False
+
     def __init__(self, model: BanditModel, num_draws: int = 1000) -> None:
         super().__init__(unique_name("bandit_guide"))
         self.num_draws = num_draws

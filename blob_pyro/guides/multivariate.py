@@ -168,6 +168,8 @@ class LaplaceGuide(MultivariateGuide):
         model: whose sites it covers.
     """
 
+    takes_checkpoint = False
+
     loc: Tensor
     shared_scale_tril: Tensor
     loading: Tensor

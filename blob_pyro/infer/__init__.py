@@ -8,6 +8,7 @@ from blob_pyro.infer.fit import fit_guide
 from blob_pyro.infer.local_reparameterization import LocalReparameterization
 from blob_pyro.infer.online_em import online_expectation_maximization
 from blob_pyro.infer.training.capture import CannotCapture, CapturedStep
+from blob_pyro.infer.training.checkpoints import Checkpoint, CheckpointError
 from blob_pyro.infer.training.loop import train
 from blob_pyro.infer.training.rowwise_adam import RowwiseAdam
 from blob_pyro.infer.training.settings import Training
@@ -19,6 +20,8 @@ __all__ = [
     "Bound",
     "CannotCapture",
     "CapturedStep",
+    "Checkpoint",
+    "CheckpointError",
     "ELBOEstimate",
     "EMState",
     "ExpectationMaximization",

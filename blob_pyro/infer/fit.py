@@ -17,6 +17,7 @@ from blob_pyro.infer.laplace.fit import fit_laplace
 from blob_pyro.infer.laplace.linearization import LaplaceRefuses
 from blob_pyro.infer.local_reparameterization.handler import LocalReparameterization
 from blob_pyro.infer.nuts import fit_nuts
+from blob_pyro.infer.training.checkpoints import Checkpoint
 from blob_pyro.infer.training.loop import train
 from blob_pyro.infer.training.settings import Training
 from blob_pyro.infer.training.trace import ELBO, LOG_JOINT
@@ -33,7 +34,7 @@ def fit_guide(
     training: Training,
     *,
     progress: bool = True,
-    checkpoint: str | Path | None = None,
+    checkpoint: str | Path | Checkpoint | None = None,
 ) -> pd.DataFrame:
     """Fit a guide to events, in place; dispatched on its class: register yours with ``fit_guide.register(YourGuide)``.
 
@@ -67,7 +68,7 @@ def _(
     training: Training,
     *,
     progress: bool = True,
-    checkpoint: str | Path | None = None,
+    checkpoint: str | Path | Checkpoint | None = None,
 ) -> pd.DataFrame:
     """From Laplace's approximation, in small steps: larger ones lose in noise what it has found.
 
@@ -98,8 +99,9 @@ def _(
     training: Training,
     *,
     progress: bool = True,
-    checkpoint: str | Path | None = None,
+    checkpoint: str | Path | Checkpoint | None = None,
 ) -> pd.DataFrame:
+    Checkpoint.at(checkpoint, guide)  # refuses
     return fit_laplace(guide, model, batch, progress=progress)
 
 
@@ -111,6 +113,7 @@ def _(
     training: Training,
     *,
     progress: bool = True,
-    checkpoint: str | Path | None = None,
+    checkpoint: str | Path | Checkpoint | None = None,
 ) -> pd.DataFrame:
+    Checkpoint.at(checkpoint, guide)  # refuses
     return fit_nuts(guide, model, batch, progress=progress)

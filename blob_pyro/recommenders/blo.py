@@ -23,8 +23,10 @@ from blob_pyro.infer import (
     seeded,
     train,
 )
+from blob_pyro.infer.training.checkpoints import Checkpoint, untouched_if_refused
 from blob_pyro.models import OrganicBatch, OrganicModel, OrganicPriors
 from blob_pyro.ops.device import default_device
+from blob_pyro.ops.fingerprints import content_hash
 from blob_pyro.ops.row_chunks import MAX_ELEMENTS
 from blob_pyro.serialization import folder
 from blob_pyro.serialization.organic import bound_from_json, bound_to_json, priors_from_json, priors_to_json
@@ -158,7 +160,9 @@ class BLO:
                 ELBO on them is kept.
             patience: stop after so many epochs in a row without a better one.
             checkpoint: a file, written after every epoch. If it is there already the fit goes on from it, to the same
-                floats as if it had never stopped.
+                floats as if it had never stopped; if it is finished, its result is restored and nothing is trained:
+                ``attrs["resumed_from_epoch"]`` of the result says how many epochs were the file's. A checkpoint of any
+                other fit is refused, and leaves the model as it is.
             device: where to train; default CUDA where there is one.
             progress: whether to show a progress bar.
 
@@ -167,21 +171,24 @@ class BLO:
             ``seconds``, ``learning_rate``.
 
         Raises:
-            ValueError: if the log has no views or another number of items; if the checkpoint is of another fit.
+            ValueError: if the log has no views or another number of items; if the checkpoint cannot be
+                written, is damaged, or is of another fit, naming what differs.
         """
         training = Training(num_epochs, batch_size, learning_rate, clip_norm, schedule, optimizer, patience)
         if self.bound is None:
             raise ValueError("bound: this model was saved with a bound of your own; set blo.bound to one to fit again")
-        self.items = self._catalogue(log)
-        if validation is not None and self._catalogue(validation, "validation") != self.items:
+        items = self._catalogue(log)
+        if validation is not None and self._catalogue(validation, "validation") != items:
             raise ValueError("validation: its items are not those of log; split one log's sessions instead")
+        kept = Checkpoint.at(checkpoint, seed=seed, encoder=self.encoder_name, priors=self.model.priors)
         self.to(default_device(device))
         modules = self._trained()
-        with seeded(seed, self.device):
+        with untouched_if_refused(self, modules, kept), seeded(seed, self.device):
             for module in (m for outer in modules for m in outer.modules()):
                 if callable(reset := getattr(module, "reset_parameters", None)):
                     reset()
             data = self.batch(log)
+            content = content_hash(data)
             held_out = None if validation is None else OrganicBatch(self.batch(validation).sessions, len(data))
             history = train(
                 self.model,
@@ -191,11 +198,12 @@ class BLO:
                 training,
                 validation=held_out,
                 modules=modules[2:],
-                checkpoint=checkpoint,
+                checkpoint=kept,
                 progress=progress,
                 description="BLO",
             )
-        self.fits = [training.record("fit", seed, len(data))] if len(history) else []
+        self.items = items
+        self.fits = [training.record("fit", seed, len(data), data=content)] if len(history) else []
         return history
 
     def user_posterior(self, histories: Histories | Any, method: str = "encoder", **options: Any) -> TorchDistribution:

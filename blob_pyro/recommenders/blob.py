@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from blob_pyro.data import EventLog
 from blob_pyro.guides import DrawsGuide, TrainingDefaults, make_guide
 from blob_pyro.infer import ELBOEstimate, Training, estimate_elbo, fit_guide
+from blob_pyro.infer.training.checkpoints import Checkpoint, untouched_if_refused
 from blob_pyro.models import BanditBatch, BanditModel, BanditPriors
 from blob_pyro.ops.device import default_device
+from blob_pyro.ops.fingerprints import content_hash
 from blob_pyro.ops.seeds import seeded
 from blob_pyro.posteriors.next_priors import next_priors
 from blob_pyro.recommenders.blo import BLO
@@ -108,7 +110,9 @@ class BLOB(ClickModel):
             learning_rate: peak of Adam's one-cycle schedule; default likewise.
             covariates: see `batch`.
             checkpoint: a file, written after every epoch of SVI: if it is there, the fit goes on from it, to the same
-                floats as if it had never stopped.
+                floats as if it had never stopped; if it is finished, its result is restored and nothing is trained:
+                ``attrs["resumed_from_epoch"]`` of the result says how many epochs were the file's. A checkpoint of any
+                other fit is refused, and leaves the model as it is. "laplace" and "nuts" take none.
             device: where to train; default CUDA where there is one.
             progress: whether to show a progress bar.
 
@@ -119,7 +123,8 @@ class BLOB(ClickModel):
             guides can be compared by is `elbo`.
 
         Raises:
-            ValueError: as `batch`, and if all rewards are equal.
+            ValueError: as `batch`, and if all rewards are equal; if the checkpoint cannot be written, is damaged, or is
+                of another fit, naming what differs; if the guide takes none.
             FloatingPointError: if the loss is not finite, naming the site and the step; the last good state is kept.
 
         Warns:
@@ -128,11 +133,12 @@ class BLOB(ClickModel):
         self.to(default_device(device))
         batch = self.batch(log, covariates)
         log.require_contrast()
-        for name, module in self._modules().items():
-            module.load_state_dict(self._start[name])
-        self.fits = []
-        settings = {"call": "fit", "seed": seed}
-        return self._fit(batch, settings, num_epochs, batch_size, learning_rate, checkpoint, progress)
+        kept = Checkpoint.at(checkpoint, self.guide, **self._about(seed))
+        with untouched_if_refused(self, self._modules().values(), kept):
+            for name, module in self._modules().items():
+                module.load_state_dict(self._start[name])
+            settings = {"call": "fit", "seed": seed}
+            return self._fit(batch, settings, num_epochs, batch_size, learning_rate, kept, progress)
 
     def elbo(
         self, log: EventLog, *, num_draws: int = 100, seed: int = 0, covariates: Tensor | None = None
@@ -214,7 +220,7 @@ class BLOB(ClickModel):
         num_epochs: int | None,
         batch_size: int | None,
         learning_rate: float | None,
-        checkpoint: str | Path | None,
+        checkpoint: Checkpoint | None,
         progress: bool,
     ) -> pd.DataFrame:
         usual = getattr(self.guide, "training_defaults", TrainingDefaults())
@@ -225,11 +231,25 @@ class BLOB(ClickModel):
             usual.learning_rate if learning_rate is None else learning_rate,
             capture=usual.capture,
         )
+        content = content_hash(batch)
         with seeded(settings["seed"], self.device):
             history = fit_guide(self.guide, self.model, batch, training, progress=progress, checkpoint=checkpoint)
         if len(history):  # not interrupted at once
-            self.fits = [*self.fits, training.record(**settings, num_rows=len(batch))]
+            record = training.record(**settings, num_rows=len(batch), data=content)
+            self.fits = [*self.fits, record]
         return history
+
+    def _about(self, seed: int) -> dict[str, Any]:
+        """What makes a fit the one it is, beyond what training sees: see `Checkpoint`."""
+        return {
+            "seed": seed,
+            "guide_given": self._recipe,
+            "priors": self.model.priors,
+            "omega": self.omega,
+            "jitter": self.model.jitter,
+            "organic_model": content_hash(self.blo.model),
+            "organic_guide": content_hash(self.blo.guide),
+        }
 
     def save(self, path: str | Path) -> None:
         """Write both models to a folder: ``config.json`` and ``state.safetensors``, no pickle; all or nothing.

@@ -7,7 +7,6 @@ from torch import nn
 from blob_pyro import BLO
 from blob_pyro.data.splits import split_sessions
 from blob_pyro.infer import Bouchard, RowwiseAdam, Training
-from blob_pyro.infer.training.checkpoints import load_checkpoint, save_checkpoint
 from blob_pyro.infer.training.settings import clip_gradients
 
 
@@ -60,36 +59,6 @@ def test_goes_on_to_the_same_floats(schedule, sparse, log, tmp_path, monkeypatch
     assert len(finished.fit(train, **options, checkpoint=path)) == 6  # nothing left to do
     assert torch.equal(values(finished), values(whole))
     assert [p.name for p in path.parent.iterdir()] == ["checkpoint.pt"]
-
-
-def test_a_checkpoint_of_another_run_is_refused(log, tmp_path):
-    options = {"num_epochs": 1, "progress": False, "device": "cpu", "checkpoint": tmp_path / "c.pt"}
-    BLO(12, embedding_dim=2).fit(log, **options)
-    with pytest.raises(
-        ValueError, match=r"checkpoint: .* is of another run .*num_epochs=1.* this one is .*num_epochs=2"
-    ):
-        BLO(12, embedding_dim=2).fit(log, **{**options, "num_epochs": 2})
-    with pytest.raises(ValueError, match=r"checkpoint: .* is of another run"):
-        BLO(12, embedding_dim=3).fit(log, **options)
-    (tmp_path / "c.pt").write_bytes(b"no checkpoint")
-    with pytest.raises(ValueError, match="is not a checkpoint or is damaged"):
-        BLO(12, embedding_dim=2).fit(log, **options)
-
-
-def test_a_checkpoint_is_never_half_written(tmp_path, monkeypatch):
-    path = tmp_path / "c.pt"
-    save_checkpoint(path, {"a": torch.tensor([1.0])})
-
-    def disk_full(state, file):
-        file.write(b"half")
-        raise OSError("no space left")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(torch, "save", disk_full)
-        with pytest.raises(OSError, match="no space"):
-            save_checkpoint(path, {"a": torch.tensor([2.0])})
-    assert load_checkpoint(path)["a"].item() == 1.0
-    assert [p.name for p in tmp_path.iterdir()] == ["c.pt"]
 
 
 def test_early_stopping_keeps_the_best_epoch(log):

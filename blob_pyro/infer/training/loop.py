@@ -17,9 +17,12 @@ from pyro.infer import ELBO
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from blob_pyro._version import __version__
 from blob_pyro.infer.training.capture import CannotCapture, CapturedStep
-from blob_pyro.infer.training.checkpoints import generator_state, load_checkpoint, restore_generators, save_checkpoint
+from blob_pyro.infer.training.checkpoints import Checkpoint, CheckpointError, generator_state, restore_generators
 from blob_pyro.infer.training.settings import Training, clip_gradients, make_optimizers
+from blob_pyro.ops.fingerprints import content_hash, describe
+from blob_pyro.ops.interrupts import uninterrupted
 from blob_pyro.ops.seeds import seeded
 
 __all__ = ["train"]
@@ -44,7 +47,7 @@ def train(
     *,
     validation: Batch | None = None,
     modules: Sequence[nn.Module] = (),
-    checkpoint: str | Path | None = None,
+    checkpoint: str | Path | Checkpoint | None = None,
     progress: bool = True,
     description: str = "fit",
 ) -> pd.DataFrame:
@@ -62,26 +65,34 @@ def train(
         validation: rows that are not trained on, weighted so that they stand for as many as ``batch`` has. Their ELBO
             is computed after each epoch, always with the same noise, and model and guide end as they were at its best.
         modules: what else is trained, if the loss has parameters of its own.
-        checkpoint: a file. It is written after every epoch; if it is there already, training goes on from it, to the
-            same floats as if it had never stopped.
+        checkpoint: a file, or a `Checkpoint`. It is written after every epoch; if it is there already, training goes on
+            from it, to the same floats as if it had never stopped. One that is finished is restored, and nothing is
+            trained.
         progress: whether to show a progress bar.
         description: its title.
 
     Returns:
         One row per finished epoch: ``epoch``, ``elbo`` (nats per row, mean over the epoch's steps),
         ``validation_elbo`` (if asked for; nats per row), ``seconds`` spent training, ``learning_rate``.
-        ``attrs["interrupted"]`` says whether Ctrl-C ended it, ``attrs["captured"]`` whether steps were captured.
+        ``attrs["interrupted"]`` says whether Ctrl-C ended it, ``attrs["captured"]`` whether steps were captured,
+        ``attrs["resumed_from_epoch"]`` how many of the epochs were a checkpoint's: 0 for a fresh start, all of them
+        where it was finished.
 
     Raises:
         CannotCapture: if ``training.capture`` is True, and the step is not the same list of operations every time.
         FloatingPointError: if the loss is not finite, naming step and site; model and guide keep their state at the
             end of the last finished epoch.
-        ValueError: if the checkpoint is of another run: other settings, other parameters, another number of rows.
+        CheckpointError: if the checkpoint is damaged, or of another run: other data, settings, bound, parameters, start
+            or versions, naming them.
+        ValueError: if the checkpoint cannot be written.
     """
+    checkpoint = Checkpoint.at(checkpoint, guide)
     with _own_parameters():
         run = _Run(model, guide, elbo, batch, training, validation, modules)
-        if checkpoint is not None and Path(checkpoint).exists():
-            run.restore(load_checkpoint(checkpoint), checkpoint)
+        identity = {} if checkpoint is None else run.identity()
+        state = None if checkpoint is None else checkpoint.load(identity)
+        if checkpoint is not None and state is not None:
+            run.restore(state, checkpoint.path)
         interrupted = False
         done, asked = len(run.rows), training.num_epochs
         bar = tqdm(total=asked, initial=done, desc=description, unit="epoch", disable=not progress)
@@ -90,13 +101,14 @@ def train(
                 with pyro.validation_enabled(False):  # the first look at the model has checked
                     run.epoch()
                 if checkpoint is not None:
-                    save_checkpoint(checkpoint, run.state())
+                    checkpoint.save(identity, run.state())
                 bar.update()
                 bar.set_postfix_str(f"ELBO {run.rows[-1][run.watched]:.4f}")
             run.keep_best()
         except KeyboardInterrupt:
             interrupted = True
-            run.back_to_last_epoch()
+            with uninterrupted():
+                run.back_to_last_epoch()
             warnings.warn(
                 f"{description}: interrupted; the model is as it was after epoch {len(run.rows)} of {asked}, "
                 "and can be used and saved",
@@ -111,7 +123,7 @@ def train(
     if validation is None:
         columns.remove("validation_elbo")
     history = pd.DataFrame(run.rows, columns=columns).astype({"epoch": int})
-    history.attrs.update(interrupted=interrupted, captured=run.captured is not None)
+    history.attrs.update(interrupted=interrupted, captured=run.captured is not None, resumed_from_epoch=done)
     return history
 
 
@@ -187,10 +199,11 @@ class _Run:
         before = self.rows[-1]["seconds"] if self.rows else 0.0
         row["seconds"] = before + time.perf_counter() - start
         row["learning_rate"] = self.optimizers[0].param_groups[0]["lr"]
-        self.rows.append(row)
-        _copy(self._values(), self.last)
-        if self._best_epoch() == len(self.rows):
-            _copy(self.last, self.best)
+        with uninterrupted():  # Ctrl-C finds the last epoch whole
+            self.rows.append(row)
+            _copy(self._values(), self.last)
+            if self._best_epoch() == len(self.rows):
+                _copy(self.last, self.best)
 
     def _step(self, index: Tensor) -> Tensor:
         loss, norm, *gradients = self._gradients(index)
@@ -273,7 +286,7 @@ class _Run:
     def state(self) -> dict[str, Any]:
         """Everything that the next epoch depends on."""
         return {
-            "of": self._identity(),
+            "finished": self.finished,
             "rows": self.rows,
             "last": self.last,
             "best": self.best,
@@ -284,18 +297,21 @@ class _Run:
 
     def restore(self, state: dict[str, Any], path: str | Path) -> None:
         """Go back to where `state` was taken."""
-        found, expected = state.get("of"), self._identity()
-        if found != expected:
-            raise ValueError(
-                f"checkpoint: {path} is of another run ({found}), this one is {expected}; give the same settings to "
-                "go on with it, or delete it to start afresh"
-            )
-        self.rows = list(state["rows"])
+        try:
+            self._restore(state)
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise CheckpointError(f"checkpoint: {path} is damaged ({error!r}); delete it to start afresh") from error
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        for saved, own in ((state["last"], self.last), (state["best"], self.best)):
+            if [v.shape for v in saved] != [v.shape for v in own]:
+                raise ValueError("its parameters have other shapes")
+        self.rows = [{name: float(row[name]) for name in row} for row in state["rows"]]
         for saved, own in ((state["last"], self.last), (state["best"], self.best), (state["last"], self._values())):
             _copy(saved, own)
-        for optimizer, values in zip(self.optimizers, state["optimizers"]):
+        for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(values)
-        for schedule, values in zip(self.schedules, state["schedules"]):
+        for schedule, values in zip(self.schedules, state["schedules"], strict=True):
             schedule.load_state_dict(values)
         restore_generators(state["generators"], self.device)
 
@@ -303,10 +319,25 @@ class _Run:
         """All that training changes, not copied."""
         return [v.detach() for m in self.modules for v in m.state_dict().values()] + [p.detach() for p in self.loose]
 
-    def _identity(self) -> str:
-        shapes = [tuple(p.shape) for p in self.parameters]
-        held_out = 0 if self.validation is None else len(self.validation)
-        return f"{self.training}, {len(self.batch)} rows, {held_out} held out, parameters {shapes}"
+    def identity(self) -> dict[str, Any]:
+        """What makes this run the one it is, taken before its first epoch: see `Checkpoint`."""
+        versions = {"blob_pyro": __version__, "torch": torch.__version__, "pyro": pyro.__version__}
+        return {
+            "training": describe(self.training),
+            "data": content_hash(self.batch),
+            "num_rows": len(self.batch),
+            "validation": None if self.validation is None else content_hash(self.validation),
+            "bound": describe(list(getattr(self.elbo, "handlers", [type(self.elbo)]))),
+            "model": describe(self.model),
+            "guide": describe(self.guide),
+            "modules": describe(self.modules[2:]),
+            "parameters": [str(tuple(p.shape)) for p in self.parameters],
+            "constants": content_hash([dict(m.named_buffers()) for m in self.modules]),
+            "versions": versions,
+            "device": self.device.type,
+            "start": content_hash(self.last),
+            "random_state": content_hash(generator_state(self.device)),
+        }
 
     def _parameters(self, modules: Sequence[nn.Module]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         """Every parameter that a step touches, of modules and of ``pyro.param`` statements: dense ones, sparse ones."""
