@@ -1,5 +1,6 @@
 """Off-policy evaluation: from the log of one policy to the value of another, with intervals that say when they hold."""
 
+from blob_pyro.ope.auditing import AuditReport, audit
 from blob_pyro.ope.delta import delta_beta_ips, delta_ips, delta_snips
 from blob_pyro.ope.doubly_robust import direct_method, doubly_robust, dr_shrinkage, self_normalized_dr, switch_dr
 from blob_pyro.ope.estimate import Estimate
@@ -11,11 +12,13 @@ from blob_pyro.ope.replay import replay
 from blob_pyro.ope.slates import cascade_dr, reward_interaction_ips
 
 __all__ = [
+    "AuditReport",
     "Estimate",
     "Interval",
     "MissingSupportWarning",
     "OffPolicyWarning",
     "UnreliableIntervalWarning",
+    "audit",
     "beta_ips",
     "cascade_dr",
     "delta_beta_ips",
