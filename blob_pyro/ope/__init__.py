@@ -5,6 +5,7 @@ from blob_pyro.ope.delta import delta_beta_ips, delta_ips, delta_snips
 from blob_pyro.ope.doubly_robust import direct_method, doubly_robust, dr_shrinkage, self_normalized_dr, switch_dr
 from blob_pyro.ope.estimate import Estimate
 from blob_pyro.ope.importance import beta_ips, ips, snips
+from blob_pyro.ope.interoperability import to_obp, to_vowpal_wabbit
 from blob_pyro.ope.intervals import Interval
 from blob_pyro.ope.marginalized import marginalized_ips
 from blob_pyro.ope.reliability import MissingSupportWarning, OffPolicyWarning, UnreliableIntervalWarning
@@ -34,4 +35,6 @@ __all__ = [
     "self_normalized_dr",
     "snips",
     "switch_dr",
+    "to_obp",
+    "to_vowpal_wabbit",
 ]
