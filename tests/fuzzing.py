@@ -8,7 +8,8 @@ passes or fails the same way every time; the slow run looks elsewhere each time,
         assert parse(str(number)) == number
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -16,6 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis.strategies import SearchStrategy
 
 ORDINARY, SLOW = 500, 5_000
+
+
+def require_named(error: Exception, names: Iterable[str]) -> None:
+    """Fail unless an error's message begins with one of the arguments' names."""
+    assert re.match(rf"({'|'.join(names)})(\b|$)", str(error)), f"names no argument: {error!r}"
 
 
 def fuzz(

@@ -10,6 +10,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from blob_pyro.data import Histories
+from blob_pyro.ops.arguments import number_between, positive_number
 from blob_pyro.policies.base import Policy, Scorer, categorical
 from blob_pyro.policies.chunked import in_chunks
 
@@ -18,6 +19,11 @@ __all__ = ["EpsilonGreedy", "Greedy", "Softmax"]
 
 class _Scored(Policy):
     def __init__(self, model: Scorer) -> None:
+        if isinstance(model, type) or not isinstance(model, Scorer):
+            raise TypeError(
+                f"model: expected a model with items and scores(histories), such as BLO or BLOB, got {model!r} "
+                f"(a {type(model).__name__})"
+            )
         super().__init__(model.items)
         self.model = model
 
@@ -68,9 +74,7 @@ class EpsilonGreedy(_Scored):
 
     def __init__(self, model: Scorer, epsilon: float = 0.1) -> None:
         super().__init__(model)
-        if not 0 <= epsilon <= 1:
-            raise ValueError(f"epsilon: a probability in [0, 1] is expected, got {epsilon}")
-        self.epsilon = epsilon
+        self.epsilon = number_between(epsilon, "epsilon", 0, 1)
 
     def _probs(self, scores: Tensor) -> Tensor:
         return (1 - self.epsilon) * _best(scores) + self.epsilon / self.num_items
@@ -86,9 +90,7 @@ class Softmax(_Scored):
 
     def __init__(self, model: Scorer, temperature: float = 1.0) -> None:
         super().__init__(model)
-        if not temperature > 0:
-            raise ValueError(f"temperature: must be positive, got {temperature}")
-        self.temperature = temperature
+        self.temperature = positive_number(temperature, "temperature")
 
     def _probs(self, scores: Tensor) -> Tensor:
         return torch.softmax(scores / self.temperature, -1)

@@ -8,6 +8,7 @@ import torch
 from pyro.distributions import TorchDistribution
 
 from blob_pyro.data import Histories, Vocabulary
+from blob_pyro.ops.arguments import number_between
 from blob_pyro.policies.base import Policy, categorical
 from blob_pyro.policies.chunked import in_chunks
 
@@ -33,9 +34,7 @@ class SessionPopularity(Policy):
 
     def __init__(self, items: Vocabulary | int, epsilon: float = 0.3) -> None:
         super().__init__(items)
-        if not 0 <= epsilon <= 1:
-            raise ValueError(f"epsilon: a probability in [0, 1] is expected, got {epsilon}")
-        self.epsilon = epsilon
+        self.epsilon = number_between(epsilon, "epsilon", 0, 1)
 
     def action_distribution(self, histories: Histories | Any) -> TorchDistribution:
         """See `Policy.action_distribution`."""

@@ -10,6 +10,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Size, Tensor
 
 from blob_pyro.data import Histories, Vocabulary
+from blob_pyro.ops.arguments import whole_number
 from blob_pyro.ops.row_chunks import MAX_ELEMENTS
 from blob_pyro.policies.base import Policy
 from blob_pyro.policies.chunked import in_chunks
@@ -105,6 +106,10 @@ class ThompsonSampling(Policy):
             `DrawnThompsonActions`.
         num_points, num_replicates, seed: see `ThompsonActions`; more points, less error.
 
+    Raises:
+        TypeError: for a model that has no ``click_logits``, or an argument that is no whole number.
+        ValueError: for ``num_points`` that is no power of two, fewer than two replicates, or a negative seed.
+
     Example:
         >>> from blob_pyro import BLO, BLOB, EventLog
         >>> log = EventLog.from_tables(
@@ -121,9 +126,18 @@ class ThompsonSampling(Policy):
     """
 
     def __init__(self, model: BanditPosterior, num_points: int = 16, num_replicates: int = 8, seed: int = 0) -> None:
+        if isinstance(model, type) or not callable(getattr(model, "click_logits", None)):
+            raise TypeError(
+                f"model: expected a posterior with click_logits(histories), such as BLOB, got {model!r} "
+                f"(a {type(model).__name__})"
+            )
         super().__init__(model.items)
         self.model = model
-        self.num_points, self.num_replicates, self.seed = num_points, num_replicates, seed
+        self.num_points = whole_number(num_points, "num_points")
+        if num_points & (num_points - 1):
+            raise ValueError(f"num_points: must be a power of two, got {num_points}; take 16 or 64")
+        self.num_replicates = whole_number(num_replicates, "num_replicates", at_least=2)
+        self.seed = whole_number(seed, "seed", at_least=0, at_most=2**63 - 1)
 
     def action_distribution(self, histories: Histories | Any) -> TorchDistribution:
         """See `Policy.action_distribution`."""

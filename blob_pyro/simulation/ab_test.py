@@ -23,6 +23,7 @@ import torch
 from scipy.special import ndtri
 from torch import Tensor
 
+from blob_pyro.ops.arguments import number_between, one_of, whole_number
 from blob_pyro.simulation.decisions import AnyPolicy, check_policy
 from blob_pyro.simulation.process import HistoryMode
 from blob_pyro.simulation.random import CounterRandom, forked_torch_rng, hash_key
@@ -36,6 +37,8 @@ __all__ = ["ABTest", "Estimate", "ab_test"]
 
 # Distinguishes the users of A/B tests from those of logs of the same seed.
 _AB_TEST = 2
+
+_LEAST_CONFIDENT = 1e-9  # an interval that never covers, or always, says nothing
 
 
 class Estimate(NamedTuple):
@@ -190,18 +193,24 @@ def ab_test(
     >>> f"{gain.value:.2%} [{gain.lower:.2%}, {gain.upper:.2%}]"
     '0.72% [0.68%, 0.76%]'
     """
-    if num_users < 2:
-        raise ValueError(f"num_users must be at least 2, or there is no interval, got {num_users}")
+    if not isinstance(environment, RecoGym):
+        raise TypeError(f"environment: expected a RecoGym, got {environment!r} (a {type(environment).__name__})")
+    if not isinstance(policies, Mapping):
+        raise TypeError(
+            f'policies: expected policies by name, for example {{"random": Uniform(100)}}, got {policies!r} '
+            f"(a {type(policies).__name__})"
+        )
+    whole_number(num_users, "num_users", at_least=2)  # of one there is no interval
+    whole_number(seed, "seed", at_least=0, at_most=2**63 - 1)
     if not policies:
         raise ValueError('policies is empty; name at least one, for example {"random": Uniform(num_items)}')
     for name, policy in policies.items():
         check_policy(policy, environment, f"policies[{name!r}]")
-    if clicks not in ("expected", "sampled"):
-        raise ValueError(f"clicks must be 'expected' or 'sampled', got {clicks!r}")
-    if history not in get_args(HistoryMode):
-        raise ValueError(f"history must be one of {get_args(HistoryMode)}, got {history!r}")
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must lie between 0 and 1, got {confidence}")
+    one_of(clicks, "clicks", ("expected", "sampled"))
+    one_of(history, "history", get_args(HistoryMode))
+    number_between(confidence, "confidence", _LEAST_CONFIDENT, 1 - _LEAST_CONFIDENT)
+    if batch_size is not None:
+        whole_number(batch_size, "batch_size", at_most=2**40)
     reference = next(iter(policies)) if reference is None else reference
     if reference not in policies:
         raise ValueError(f"reference must be one of the policies {list(policies)}, got {reference!r}")

@@ -12,9 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from blob_pyro.ops.arguments import number_between, true_or_false, whole_number
+
 __all__ = ["Settings", "StaticParameters", "draw_static_parameters", "pair_similar_items"]
 
 Array = npt.NDArray[np.float64]
+
+_LARGEST_SIGMA = 1e6  # beyond it logits are a lottery of overflows
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ class Settings:
 
     Raises:
         ValueError: for a setting outside its range; the message names it, what came, and what is allowed.
+        TypeError: for one of the wrong type, likewise.
     """
 
     num_items: int = 100
@@ -76,21 +81,20 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name in ("num_items", "embedding_dim"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+            whole_number(getattr(self, name), name)
+        whole_number(self.seed, "seed", at_least=0, at_most=2**32 - 1)  # of NumPy's RandomState
+        whole_number(self.num_flips, "num_flips", at_least=0)
+        for name in ("normalize_beta", "change_omega_for_bandits"):
+            true_or_false(getattr(self, name), name)
         if not 0 <= self.num_flips <= self.num_items // 2:
             raise ValueError(
                 f"num_flips must be between 0 and num_items // 2 = {self.num_items // 2} (a flip exchanges two "
                 f"items, and an item is exchanged once), got {self.num_flips}; flip fewer pairs or add items"
             )
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed must be between 0 and 2**32 - 1 (NumPy's RandomState), got {self.seed}")
         for name in ("sigma_omega_initial", "sigma_omega", "sigma_mu_organic"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} is a standard deviation and must be at least 0, got {getattr(self, name)}")
+            number_between(getattr(self, name), name, 0, _LARGEST_SIGMA)
         for name in ("prob_leave_bandit", "prob_leave_organic", "prob_bandit_to_organic", "prob_organic_to_bandit"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be a probability in [0, 1], got {getattr(self, name)}")
+            number_between(getattr(self, name), name, 0, 1)
         if self.prob_leave_organic == 0:
             raise ValueError("prob_leave_organic must be above 0, got 0: nobody would ever leave; try 0.01")
         for name in ("prob_bandit_to_organic", "prob_organic_to_bandit"):

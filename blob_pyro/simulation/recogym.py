@@ -10,7 +10,9 @@ import torch
 from tqdm import tqdm
 
 from blob_pyro.data import EventLog
+from blob_pyro.ops.arguments import one_of, true_or_false, whole_number
 from blob_pyro.policies import Uniform
+from blob_pyro.policies.chunked import PROBABILITIES_AT_ONCE
 from blob_pyro.simulation.decisions import AnyPolicy, Oracle, check_policy
 from blob_pyro.simulation.environment import Environment
 from blob_pyro.simulation.process import HistoryMode, simulate_users
@@ -25,6 +27,7 @@ _USERS_AT_ONCE = 16_384
 _PROBABILITIES_AT_ONCE, _FEWEST_SESSIONS = 1 << 19, 256
 # Distinguishes the users of logs from those of A/B tests of the same seed.
 _LOG = 1
+_MOST_USERS = 2**40  # numbers that a user's random numbers are addressed by
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,10 +79,12 @@ class RecoGym(Environment):
         Raises:
             ValueError: for a negative number of users or none at all, an unknown ``history``, or a policy for
                 another catalogue.
+            TypeError: for an argument of the wrong type, naming it, or something that is not a policy.
         """
         for name, value in (("num_users", num_users), ("num_organic_users", num_organic_users)):
-            if value < 0:
-                raise ValueError(f"{name} must be at least 0, got {value}")
+            whole_number(value, name, at_least=0, at_most=_MOST_USERS)
+        whole_number(seed, "seed", at_least=0, at_most=2**63 - 1)
+        true_or_false(propensities, "propensities")
         if num_users + num_organic_users == 0:
             raise ValueError("num_users and num_organic_users are both 0: ask for at least one user")
         organic = range(num_organic_users)
@@ -113,12 +118,11 @@ class RecoGym(Environment):
 
         See `blob_pyro.simulation.process.simulate_users`. Draws from torch's generator if the policy does.
         """
-        if history not in get_args(HistoryMode):
-            raise ValueError(f"history must be one of {get_args(HistoryMode)}, got {history!r}")
+        one_of(history, "history", get_args(HistoryMode))
         if batch_size is None:
-            batch_size = max(_FEWEST_SESSIONS, _PROBABILITIES_AT_ONCE // self.num_items)
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+            fewest = max(1, min(_FEWEST_SESSIONS, PROBABILITIES_AT_ONCE // self.num_items))
+            batch_size = max(fewest, _PROBABILITIES_AT_ONCE // self.num_items)
+        whole_number(batch_size, "batch_size", at_most=_MOST_USERS)
         if policy is not None:
             check_policy(policy, self)
         label = progress if isinstance(progress, str) else "users"

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from blob_pyro.data import Histories
+from blob_pyro.ops.arguments import one_of, whole_number
 from blob_pyro.policies import Policy
 from blob_pyro.simulation.parameters import Settings, StaticParameters
 from blob_pyro.simulation.process import HistoryMode
@@ -118,10 +119,9 @@ class RecoGymReference(Settings):
         Raises:
             ValueError: for more users than RecoGym's 16-bit user ids can tell apart, or a negative number.
         """
-        if num_users < 0 or num_organic_users < 0:
-            raise ValueError(
-                f"num_users and num_organic_users must be at least 0, got {num_users} and {num_organic_users}"
-            )
+        for name, value in (("num_users", num_users), ("num_organic_users", num_organic_users), ("epoch", epoch)):
+            whole_number(value, name, at_least=0)
+        one_of(history, "history", get_args(HistoryMode))
         if num_users + num_organic_users > _MOST_USERS:
             raise ValueError(
                 f"num_users + num_organic_users must be at most {_MOST_USERS} (RecoGym's log has 16-bit user ids "

@@ -59,9 +59,9 @@ def test_popularity(log):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: SessionPopularity(4, epsilon=1.5), "epsilon: a probability"),
-        (lambda: EpsilonGreedy(Scores(), epsilon=-0.1), "epsilon: a probability"),
-        (lambda: Softmax(Scores(), temperature=0), "temperature: must be positive"),
+        (lambda: SessionPopularity(4, epsilon=1.5), "epsilon: must lie between 0 and 1"),
+        (lambda: EpsilonGreedy(Scores(), epsilon=-0.1), "epsilon: must lie between 0 and 1"),
+        (lambda: Softmax(Scores(), temperature=0), "temperature: must be positive and finite"),
         (lambda: Uniform(0), "num_items: must lie between 1 and .*, got 0"),
         (lambda: Uniform(4).action_distribution([[5]]), r"histories\[0\]\[0\]: an id is outside 0..3 .*, got 5"),
     ],

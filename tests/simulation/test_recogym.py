@@ -174,11 +174,11 @@ def test_organic_users_alone():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_users": -1}, "num_users must be at least 0, got -1"),
-        ({"num_organic_users": -2}, "num_organic_users must be at least 0"),
+        ({"num_users": -1}, "num_users: must be between 0 and .*, got -1"),
+        ({"num_organic_users": -2}, "num_organic_users: must be between 0 and"),
         ({"num_users": 0}, "ask for at least one user"),
-        ({"history": "none"}, r"history must be one of \('all', 'since_last_action'\), got 'none'"),
-        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"history": "none"}, "history: expected 'all' or 'since_last_action', got 'none'"),
+        ({"batch_size": 0}, "batch_size: must be 1 or more"),
         ({"policy": Uniform(41)}, "policy has num_items=41, the environment has 40"),
     ],
     ids=str,

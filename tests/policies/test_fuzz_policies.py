@@ -1,0 +1,96 @@
+"""Whatever is put into a policy: it works with its documented meaning, or the error names the argument."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import strategies as st
+
+from blob_pyro.data import Vocabulary
+from blob_pyro.policies import EpsilonGreedy, Greedy, SessionPopularity, Softmax, ThompsonSampling, Uniform
+from tests.fuzzing import fuzz, require_named
+
+ITEMS = ["tea", "mug", "pot", "cup"]
+
+
+class Model:
+    """Scores and nothing else."""
+
+    items = Vocabulary(ITEMS)
+
+    def scores(self, histories):
+        return histories.counts() - torch.arange(4) / 10
+
+
+ODD = st.one_of(
+    st.none(), st.booleans(), st.text(max_size=3), st.integers(-3, 5), st.integers(2**62, 2**70), st.floats(),
+    st.lists(st.integers(), max_size=2), st.just(np.float32(0.25)), st.just(torch.tensor(0.5)), st.just(1j),
+)  # fmt: skip
+ARGUMENTS = {
+    "epsilon": st.one_of(st.floats(0, 1), ODD),
+    "temperature": st.one_of(st.floats(0.01, 10), ODD),
+    "model": st.one_of(st.just(Model()), ODD, st.just(Model)),
+    "items": st.one_of(st.integers(1, 6), ODD, st.just(Vocabulary(ITEMS))),
+    "num_points": st.one_of(st.sampled_from([1, 2, 4, 8]), ODD),
+    "num_replicates": st.one_of(st.integers(2, 5), ODD),
+    "seed": st.one_of(st.integers(0, 9), ODD),
+}
+POLICIES = {
+    "greedy": (Greedy, ["model"]),
+    "epsilon greedy": (EpsilonGreedy, ["model", "epsilon"]),
+    "softmax": (Softmax, ["model", "temperature"]),
+    "session popularity": (SessionPopularity, ["items", "epsilon"]),
+    "uniform": (Uniform, ["items"]),
+}
+HISTORIES = st.one_of(
+    ODD,
+    st.lists(st.lists(st.sampled_from(ITEMS), max_size=4), max_size=4),
+    st.lists(st.lists(st.integers(0, 5), max_size=4), max_size=4),
+    st.lists(st.one_of(ODD, st.text(max_size=2), st.lists(ODD, max_size=2)), max_size=3),
+    st.just(torch.ones(2, 4)),
+    st.just(torch.full((2, 4), -1.0)),
+)
+
+
+@fuzz(data=st.data())
+def test_policies(data):
+    make, names = POLICIES[data.draw(st.sampled_from(sorted(POLICIES)))]
+    arguments = {name: data.draw(ARGUMENTS[name], name) for name in names}
+    histories = data.draw(HISTORIES, "histories")
+    try:
+        policy = make(**arguments)
+        d = policy.action_distribution(histories)
+    except (ValueError, TypeError) as error:
+        require_named(error, [*names, "num_items", "histories", "scores"])
+        return
+    probs = d.probs.double()
+    assert probs.shape == (*d.batch_shape, policy.num_items)
+    assert ((probs >= 0) & (probs <= 1 + 1e-6)).all()
+    assert torch.allclose(probs.sum(-1), torch.ones(d.batch_shape).double(), atol=1e-6)
+    assert (d.log_prob(d.sample()) > -math.inf).all()  # nothing is played that cannot be
+
+
+@fuzz(data=st.data(), ordinary=150)
+def test_thompson_sampling(data):
+    names = ["num_points", "num_replicates", "seed"]
+    arguments = {name: data.draw(ARGUMENTS[name], name) for name in names}
+
+    class Posterior(Model):
+        def click_logits(self, histories):
+            raise AssertionError("not asked in this test")
+
+    try:
+        policy = ThompsonSampling(Posterior(), **arguments)
+    except (ValueError, TypeError) as error:
+        require_named(error, names)
+        return
+    assert policy.num_points & (policy.num_points - 1) == 0
+    assert policy.num_replicates >= 2
+
+
+@pytest.mark.parametrize("policy", [Greedy, ThompsonSampling], ids=["greedy", "thompson"])
+@pytest.mark.parametrize("model", [None, "blob", Model], ids=["None", "text", "class"])
+def test_what_is_not_a_model(policy, model):
+    with pytest.raises(TypeError, match=r"model: expected a (model|posterior) with .*, got "):
+        policy(model)
