@@ -174,7 +174,7 @@ def test_plot(monkeypatch):
         ({"history": "some"}, ValueError, "history: expected "),
         ({"reference": "logging"}, ValueError, r"reference must be one of the policies \['random', .* got 'logging'"),
         ({"confidence": 95}, ValueError, "confidence: must lie between .*, got 95"),
-        ({"batch_size": 0}, ValueError, "batch_size: must be 1 or more"),
+        ({"batch_size": 0}, ValueError, "batch_size: must be between 1 and"),
     ],
     ids=str,
 )

@@ -121,7 +121,7 @@ def test_since_last_action_reaches_agents():
     ("arguments", "message"),
     [
         ({"num_users": 60_000, "num_organic_users": 6_000}, "at most 65536 .* got 66000"),
-        ({"num_users": -1}, "at least 0, got -1 and 0"),
+        ({"num_users": -1}, "num_users: must be 0 or more, got -1"),
     ],
 )
 def test_bad_numbers_of_users(arguments, message):

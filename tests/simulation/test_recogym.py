@@ -178,7 +178,7 @@ def test_organic_users_alone():
         ({"num_organic_users": -2}, "num_organic_users: must be between 0 and"),
         ({"num_users": 0}, "ask for at least one user"),
         ({"history": "none"}, "history: expected 'all' or 'since_last_action', got 'none'"),
-        ({"batch_size": 0}, "batch_size: must be 1 or more"),
+        ({"batch_size": 0}, "batch_size: must be between 1 and"),
         ({"policy": Uniform(41)}, "policy has num_items=41, the environment has 40"),
     ],
     ids=str,
