@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -208,6 +208,23 @@ class Estimate:
             return METHODS[method](
                 self, level, IntervalOptions(seed, num_resamples, reward_range, weight_bound, variance)
             )
+
+    def with_support(self, support: float | None) -> Estimate:
+        """The same estimate where more is known of what the log shows.
+
+        Args:
+            support: see the class; None leaves the estimate as it is.
+
+        Warns:
+            MissingSupportWarning: where ``support`` is not 0.
+        """
+        if support is None:
+            return self
+        notes = tuple(note for note in self.notes if not note.startswith("support unknown"))
+        estimate = replace(self, support=support, notes=notes)
+        for problem in estimate.support_problems:
+            warnings.warn(f"{self.name}: {problem}", MissingSupportWarning, stacklevel=3)
+        return estimate
 
     def __repr__(self) -> str:
         clustered = "" if self.num_groups is None else f", clustered by {self.num_groups:,} groups"

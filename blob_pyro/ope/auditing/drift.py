@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import stats
 
+from blob_pyro.data.clock import NUMBER
 from blob_pyro.ope.auditing.facts import LogFacts
 from blob_pyro.ope.auditing.report import Finding
 
@@ -50,7 +51,7 @@ def drift(facts: LogFacts) -> Finding:
     ratio = float((step**2).mean() / (spread / degrees))
     z = (ratio - 2) / np.sqrt(4 / max(len(step), 1))
     changed = same & (np.abs(np.diff(logs)) > _SAME)
-    lasting = _median_run(group, changed, time)
+    lasting = _median_run(group, changed, time, facts.clock)
     factor = float(np.exp(np.median((high - low)[varies])))
     says = (
         f"{int(varies.sum()):,} of {among:,} repeated histories, actions and slots have more than one propensity (a "
@@ -80,8 +81,8 @@ def pauses(facts: LogFacts) -> Finding:
     return Finding("delays", flagged, says, ratio, row=int(facts.row[longest + 1]) if flagged else None)
 
 
-def _median_run(group: np.ndarray, changed: np.ndarray, time: np.ndarray) -> str | None:
-    """Median time from the first to the last row of runs of one value, in the log's own unit."""
+def _median_run(group: np.ndarray, changed: np.ndarray, time: np.ndarray, clock: str) -> str | None:
+    """Median time from the first to the last row of runs of one value, with its unit."""
     starts = np.concatenate([[True], changed | (np.diff(group) != 0)])
     run = starts.cumsum() - 1
     first = np.flatnonzero(starts)
@@ -90,4 +91,4 @@ def _median_run(group: np.ndarray, changed: np.ndarray, time: np.ndarray) -> str
     if not long.any():
         return None
     lasting = float(np.median((time[last] - time[first])[long]))
-    return f"{lasting:.4g} units of time"
+    return f"{lasting:.4g} units of time" if clock == NUMBER else f"{lasting / 60e9:.2g} minutes"

@@ -24,6 +24,7 @@ class LogFacts:
         time: as the log gives it.
         slot: number of the position on the page, 0 where the log has none.
         history: a key of what the user had viewed: equal histories have equal keys.
+        clock: what ``time`` counts: "number", or nanoseconds (see `EventLog`).
         logging_probs: ``N x A``, or None.
         significance: probability of a false alarm that one test may have.
     """
@@ -36,6 +37,7 @@ class LogFacts:
     time: np.ndarray
     slot: np.ndarray
     history: np.ndarray
+    clock: str
     logging_probs: np.ndarray | None
     significance: float
 
@@ -56,6 +58,7 @@ class LogFacts:
             time=time[order],
             slot=np.unique(slot, return_inverse=True)[1][order],
             history=key[order],
+            clock=log.clock,
             logging_probs=None if logging_probs is None else logging_probs[order],
             significance=significance,
         )

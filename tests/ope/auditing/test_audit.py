@@ -226,6 +226,7 @@ def test_open_bandit(women):
     drift = report["drift"]
     assert drift.flagged
     assert "neighbours in time are alike" in drift.says
+    assert "a value that repeats lasts for 1.8 minutes in the median" in drift.says
     # The plain test passes because of the row that should fail it.
     assert not report["mean of 1/p"].flagged
     assert report["mean of 1/p"].statistic < 1.1
