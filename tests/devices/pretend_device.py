@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch.overrides import TorchFunctionMode
+from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
@@ -50,6 +51,7 @@ _READING = {
     _aten.isin.Tensor_Tensor,
     _aten._linalg_check_errors.default,
 }
+_SET_DATA = torch.Tensor.data.__set__  # type: ignore[attr-defined]
 _COPYING = {_aten.copy_.default, _aten._to_copy.default}
 _INDEXING = {_aten.index.Tensor, _aten.index_put.default, _aten.index_put_.default, _aten._index_put_impl_.default}
 # Not pointwise, and yet a zero-dimensional tensor of the host may take part.
@@ -114,6 +116,9 @@ class PretendTensor(torch.Tensor):
     ) -> Any:
         return _compute(func, args, kwargs or {})
 
+    def __repr__(self, *, tensor_contents: str | None = None) -> str:
+        return f"PretendTensor({self.host})"
+
     def __deepcopy__(self, memo: dict[int, Any]) -> PretendTensor:
         new = memo[id(self)] = self.detach().clone().requires_grad_(self.requires_grad)
         if isinstance(self, torch.nn.Parameter):
@@ -141,12 +146,25 @@ def _compute(func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
         stays = isinstance(args[0], PretendTensor)
     if here and not stays:
         _reads.note(f"{func} to the host")
-    args, kwargs = tree_map_only(PretendTensor, lambda t: t.host, (args, kwargs))
-    result = func(*args, **{name: value for name, value in kwargs.items() if name != "pin_memory"})
+    hosts, options = tree_map_only(PretendTensor, lambda t: t.host, (args, kwargs))
+    result = func(*hosts, **{name: value for name, value in options.items() if name != "pin_memory"})
     if not stays:
         return result
+    if torch.Tag.inplace_view in func.tags:
+        _change_shape(func, args, kwargs)
     known = {id(t.host): t for t in here}  # operations in place return what they were given
     return tree_map_only(torch.Tensor, lambda t: known[id(t)] if id(t) in known else PretendTensor(t), result)
+
+
+def _change_shape(func: Any, args: tuple, kwargs: dict[str, Any]) -> None:
+    """Let an operation like ``squeeze_`` change what the wrapper says of itself, as torch's own subclasses do."""
+    before = torch._C._meta_in_tls_dispatch_include()
+    with no_dispatch():
+        torch._C._set_meta_in_tls_dispatch_include(True)
+        try:
+            func(*args, **kwargs)
+        finally:
+            torch._C._set_meta_in_tls_dispatch_include(before)
 
 
 def _require_one_device(func: Any, args: tuple, tensors: Sequence[torch.Tensor]) -> None:
@@ -200,6 +218,8 @@ class _Functions(TorchFunctionMode):
             device = kwargs.pop("device", None) or args[0].device
             with torch._C.DisableTorchFunction():
                 return torch.tensor(*args[1:], **{"dtype": args[0].dtype, **kwargs}).to(device)
+        if func == _SET_DATA and isinstance(args[0], PretendTensor):
+            args[0].host = args[1].host
         if name == "tolist" and isinstance(args[0], PretendTensor):
             _reads.note("tolist")
             return args[0].host.tolist()

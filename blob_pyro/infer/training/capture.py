@@ -54,8 +54,13 @@ class CapturedStep:
 
     def __init__(self, function: Step, rows: Tensor, changing: Sequence[Tensor], *, same_rows: bool = False) -> None:
         self.module = _record(function, rows)
-        fold_constants(self.module, changing, rows if same_rows else None)
-        _require_same(function, self.module.forward, rows)
+        try:
+            fold_constants(self.module, changing, rows if same_rows else None)
+            _require_same(function, self.module.forward, rows)
+        except CannotCapture:
+            raise
+        except RuntimeError as error:
+            raise CannotCapture(f"the recorded step cannot be replayed: {error}") from error
         self._rows, self._same_rows = rows, same_rows
         self._replay: Step = self.module.forward
         if rows.is_cuda:

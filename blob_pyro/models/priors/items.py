@@ -133,12 +133,13 @@ class ItemCategories:
                 f"{category.dtype}, smallest {category.min().item()}"
             )
         model.register_buffer("category", category)
+        model.num_categories = 1 + int(category.max())  # here, where looking at the device costs no training step
         model.number("category_kappa_scale", self.kappa_scale, CATEGORY_KAPPA)
         model.number("category_beta_scale", self.beta_scale, CATEGORY_BETA)
 
     def site_priors(self, model: BanditModel) -> dict[str, TorchDistribution]:
         """See `LogitTerm.site_priors`."""
-        zeros = model.item_embedding.new_zeros(int(model.category.max()) + 1, model.embedding_dim)
+        zeros = model.item_embedding.new_zeros(model.num_categories, model.embedding_dim)
         return {
             CATEGORY_KAPPA: dist.Normal(zeros[:, 0], model.category_kappa_scale).to_event(1),
             CATEGORY_BETA: dist.Normal(zeros, model.category_beta_scale).to_event(2),
