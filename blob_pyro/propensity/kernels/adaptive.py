@@ -57,9 +57,10 @@ def resolve(log_density: Callable[[Tensor], Tensor], edges: Tensor, max_panels: 
         error = torch.maximum(error, hidden * width * _END_SHARE)
         middle = edges[:, :-1] + width / 2
         split = (error > _TOLERANCE) & (middle > edges[:, :-1]) & (middle < edges[:, 1:])
-        if not bool(split.any()) or panels >= max_panels:
+        most = int(split.sum(-1).amax()) if panels < max_panels and split.numel() else 0
+        if not most:
             break
         added = torch.where(split, middle, last)
-        keep = panels + int(split.sum(-1).max())
+        keep = panels + most
         edges = torch.cat([edges, added], dim=-1).sort(dim=-1).values[:, : keep + 1]
     return edges

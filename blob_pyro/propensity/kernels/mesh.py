@@ -25,7 +25,12 @@ CUDA_BLOCK = 2**25
 
 def block_elements(device: torch.device) -> int:
     """The number of elements that one temporary should hold on `device`."""
-    return CUDA_BLOCK if device.type == "cuda" else CPU_BLOCK
+    return CPU_BLOCK if is_cheap_to_read(device) else CUDA_BLOCK
+
+
+def is_cheap_to_read(device: torch.device) -> bool:
+    """Whether Python can look at a value there without waiting for all that was asked of the device before."""
+    return device.type == "cpu"
 
 
 @functools.cache
@@ -105,9 +110,15 @@ class Mesh:
 
     def edges(self, units_per_panel: float) -> tuple[Tensor, Tensor]:
         """Panel edges, rows x (P + 1), and the number of panels of each row; the rest of its panels are empty."""
+        edges, count, _ = self._edges(units_per_panel)
+        return edges, count
+
+    def _edges(self, units_per_panel: float) -> tuple[Tensor, Tensor, int]:
+        """As `edges`, and the number of panels of all rows together; values are read off the device once."""
         count = torch.ceil(self.total / units_per_panel).clamp_min(1)
-        step = torch.arange(int(count.max()) + 1, dtype=self.points.dtype, device=self.points.device)
-        return self.locate(self.total[:, None] * (step / count[:, None]).clamp_max(1.0)), count.long()
+        most, together = (int(number) for number in torch.stack([count.max(), count.sum()]).tolist())
+        step = torch.arange(most + 1, dtype=self.points.dtype, device=self.points.device)
+        return self.locate(self.total[:, None] * (step / count[:, None]).clamp_max(1.0)), count.long(), together
 
 
 def refine(mesh: Mesh, monitor: Callable[[Tensor], tuple[Tensor, Tensor]], intervals: Sequence[int]) -> Mesh:
@@ -154,9 +165,9 @@ class Panels:
     @classmethod
     def from_mesh(cls, mesh: Mesh, units_per_panel: float) -> "Panels":
         """Cut every row into as few equal (in units) panels as `units_per_panel` allows."""
-        edges, count = mesh.edges(units_per_panel)
-        row = torch.arange(len(count), device=count.device).repeat_interleave(count)
-        start = (count.cumsum(0) - count).repeat_interleave(count)
+        edges, count, together = mesh._edges(units_per_panel)
+        row = torch.arange(len(count), device=count.device).repeat_interleave(count, output_size=together)
+        start = (count.cumsum(0) - count)[row]
         column = torch.arange(len(row), device=count.device) - start
         left = edges[row, column]
         return cls(row, left, edges[row, column + 1] - left)

@@ -13,6 +13,7 @@ standard deviations, so narrow arms lie close to the origin of y and nothing can
 are or however different the scales.
 """
 
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from blob_pyro.propensity.kernels.mesh import NODES_PER_PANEL, Mesh, Panels, block_elements, refine
+from blob_pyro.propensity.kernels.mesh import NODES_PER_PANEL, Mesh, Panels, block_elements, is_cheap_to_read, refine
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,11 @@ class _Arms:
     fixed: Tensor
     truncated: Tensor
 
+    @functools.cached_property
+    def may_be_truncated(self) -> bool:
+        """Whether any row is truncated, if that costs nothing to know; the case changes nothing where it is not."""
+        return not is_cheap_to_read(self.truncated.device) or bool(self.truncated.any())
+
     @classmethod
     def place(cls, loc: Tensor, scale: Tensor, accuracy: Accuracy) -> "_Arms":
         random = scale > 0
@@ -115,13 +121,13 @@ def _lower_limit(loc: Tensor, scale: Tensor, random: Tensor, accuracy: Accuracy)
     y = (loc - accuracy.tail * scale).amax(-1)
     rate = torch.where(random, scale, math.inf).reciprocal()
     target = math.sqrt(-accuracy.log_floor)
-    for _ in range(8):
+    for _ in range(8):  # on a device all of them: one costs less than looking whether it is needed
         _, cdf, hazard = _normal_terms(torch.zeros_like(y)[:, None], loc - y[:, None], rate)
         root = torch.where(random[:, None, :], cdf.log(), 0.0).sum(-1).neg().clamp_min_(0).sqrt_().squeeze(-1)
         slope = (hazard.squeeze(-2) * rate).sum(-1)
         move = torch.where((root > target) & (slope > 0), 2 * root * (root - target) / slope.clamp_min(1e-300), 0.0)
         y = y + move
-        if bool((move * slope < 1).all()):
+        if is_cheap_to_read(y.device) and bool((move * slope < 1).all()):
             break
     return y
 
@@ -141,7 +147,7 @@ def _shortest_scale(
     slope = torch.addcmul(total_hazard[..., None], hazard.add_(z), rate[:, None, :], value=-1)
     log_integrand = z.mul_(z).mul_(-0.5).sub_(log_cdf).add_(total[..., None])
     peak = log_integrand.amax(-2)
-    if bool(arms.truncated.any()):
+    if arms.may_be_truncated:
         # Cut off by a deterministic arm, an integrand may fall from its first point, faster than its scale says.
         falling = arms.truncated[:, None] & (log_integrand[:, 0] >= peak)
         scale = torch.where(falling, torch.minimum(scale, 4 / (-slope[:, 0]).clamp_min(1e-300)), scale)
@@ -242,7 +248,7 @@ def _probabilities(panels: Panels, arms: _Arms) -> Tensor:
     for row, _, hazard, mass in _blocks(panels, arms):
         probs.index_add_(0, row, torch.bmm(mass[:, None, :], hazard).squeeze(-2))
     probs.mul_(arms.rate)
-    if bool(arms.truncated.any()):
+    if arms.may_be_truncated:
         _, _, mass = _deterministic_node(arms)
         share = arms.fixed / arms.fixed.sum(-1, keepdim=True).clamp_min(1)
         probs = torch.where(arms.random, probs, mass[:, None] * share)
@@ -266,7 +272,7 @@ def _gradients(panels: Panels, arms: _Arms, cotangent: Tensor) -> tuple[Tensor, 
         for gradient, factor in ((by_loc, hazard), (by_scale, z.mul_(hazard))):
             own, others = torch.bmm(carried, factor).unbind(-2)
             gradient.index_add_(0, row, v * own - others)
-    if bool(arms.truncated.any()):
+    if arms.may_be_truncated:
         z, hazard, mass = _deterministic_node(arms)
         count = arms.fixed.sum(-1, keepdim=True).clamp_min(1)
         v = (cotangent * arms.fixed).sum(-1, keepdim=True) / count
