@@ -90,7 +90,7 @@ def check_same_fit(reads, organic, log, guide="normal", priors=None, **settings)
     assert there.device.type == "pretend"
     check_budget(reads, per_step=READS_PER_STEP.get(guide, 0), num_steps=STEPS)
     here, expected = fit(organic, log, "cpu", guide, priors, **settings)
-    check_same(history["elbo"], expected["elbo"])
+    check_same(history.iloc[:, 1], expected.iloc[:, 1])  # the objective, by its own name
     return there, here
 
 
@@ -111,7 +111,7 @@ def test_guides_trained_by_svi(reads, organic, log, guide):
 def test_laplace(reads, organic, log, priors):
     there, history = fit(organic, log, "pretend", "laplace", priors)
     here, expected = fit(organic, log, "cpu", "laplace", priors)
-    check_same(history["elbo"], expected["elbo"])
+    check_same(history.iloc[:, 1], expected.iloc[:, 1])
     check_same_posterior(there, here)
 
 

@@ -6,6 +6,7 @@ The budget of reads: one per epoch, of its losses, whatever the number of steps.
 import pyro.distributions as dist
 import pytest
 import torch
+from pretend_device import Reads
 
 from blob_pyro import BLO
 from blob_pyro.data import Histories
@@ -31,11 +32,11 @@ def fit(device, seed=0, **arguments):
 
 
 def check_budget(reads, num_epochs=EPOCHS, per_step=0, num_steps=1):
-    """One read per epoch, and some per step where that is said; of the first epoch's end and the epochs after it."""
+    """One read per epoch, and some per step where that is said: from the end of the first epoch to that of the last."""
     looks = [number for number, read in enumerate(reads) if "torch.stack([self.failed" in read.where]
     assert len(looks) == num_epochs, str(reads)
-    during = reads[looks[0] :]
-    assert len(during) == num_epochs + (num_epochs - 1) * num_steps * per_step, "\n".join(map(str, during))
+    during = reads[looks[0] : looks[-1] + 1]
+    assert len(during) == num_epochs + (num_epochs - 1) * num_steps * per_step, str(Reads(during))
 
 
 def check_same_fit(reads, **arguments):
