@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from blob_pyro.data import readers
 from blob_pyro.data.clock import NUMBER
+from blob_pyro.data.covariates import Covariate
 from blob_pyro.data.histories import Histories
 from blob_pyro.data.log_warnings import warn_of_ranges, warn_of_unseen_views
 from blob_pyro.data.vocabulary import Vocabulary
@@ -63,6 +64,8 @@ class EventLog:
     contexts: Histories
     sessions: Histories
     """All the views of each user who has any: what the organic model is fitted to."""
+    covariates: Mapping[str, Covariate] = field(default_factory=dict)
+    """What else was known at each impression, by name: `blob_pyro.data.Covariate`, ``N`` each."""
     clock: str = NUMBER
     """What ``time`` and ``view_time`` are: ``"number"``, or nanoseconds since 1970 that were read as ``"date"``,
     ``"timestamp"`` (without a zone) or ``"timestamp[UTC]"`` (with any zone)."""
@@ -76,6 +79,7 @@ class EventLog:
         columns: Mapping[str, Hashable | None] | None = None,
         num_items: int | None = None,
         items: Iterable[Hashable] | None = None,
+        covariates: Iterable[str] = (),
     ) -> EventLog:
         """From two tables that speak Arrow: pandas, polars (lazy or not), pyarrow, or a dict of arrays.
 
@@ -90,6 +94,8 @@ class EventLog:
                 ``"impressions.time"`` applies to one table; None leaves an optional column out.
             num_items: if given, item ids are the integers ``0 .. num_items - 1``.
             items: the catalogue's ids, if it holds more than the log shows. Default: the ids in the log, sorted.
+            covariates: columns of ``impressions`` that say what else was known at the decision (hour, device): numbers,
+                or categories. `blob_pyro.models.EventCovariates` puts them into the click logit.
 
         Raises:
             ValueError: naming the table, the column, the first offending row and the remedy: for a missing column; a
@@ -115,7 +121,7 @@ class EventLog:
             [[1], [1, 0]]
         """
         names = {} if columns is None else columns
-        return cls._assemble(readers.from_tables(views, impressions, names, num_items, items))
+        return cls._assemble(readers.from_tables(views, impressions, names, num_items, items, covariates=covariates))
 
     @classmethod
     def read_parquet(
@@ -126,11 +132,13 @@ class EventLog:
         columns: Mapping[str, Hashable | None] | None = None,
         num_items: int | None = None,
         items: Iterable[Hashable] | None = None,
+        covariates: Iterable[str] = (),
     ) -> EventLog:
         """From Parquet files (or folders of them); only the columns needed are read. See `from_tables`."""
         names = {} if columns is None else columns
-        tables = readers.read_parquet(views, impressions, names)
-        return cls._assemble(readers.from_tables(*tables, names, num_items, items))
+        covariates = readers.covariate_names(covariates)
+        tables = readers.read_parquet(views, impressions, names, covariates)
+        return cls._assemble(readers.from_tables(*tables, names, num_items, items, covariates=covariates))
 
     @classmethod
     def from_recogym(cls, frame: Any, num_items: int, *, drop_final_rows: bool = True) -> EventLog:
@@ -261,6 +269,7 @@ class EventLog:
             position=pick(rows.position),
             policy=pick(rows.policy),
             policies=rows.policies,
+            covariates={name: covariate[_tensor(impression)] for name, covariate in rows.covariates.items()},
             context=_tensor(np.cumsum(new) - 1),
             contexts=Histories(view_item, _tensor(starts[new]), _tensor(lengths[new].astype(np.int64)), num_items),
             sessions=Histories.from_ragged(view_item, _tensor(views_per_user[viewers]), num_items),

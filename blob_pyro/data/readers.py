@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from blob_pyro.data import clock, schema
 from blob_pyro.data.columns import Column
+from blob_pyro.data.covariates import Covariate, read_covariate
 from blob_pyro.data.frames import read_frame
 from blob_pyro.data.ids import read_ids
 from blob_pyro.data.vocabulary import Vocabulary
@@ -46,6 +47,7 @@ class Rows:
     position: np.ndarray | None = None
     policy: np.ndarray | None = None
     policies: Vocabulary | None = None
+    covariates: Mapping[str, Covariate] = field(default_factory=dict)
     clock: str = clock.NUMBER
     tick: int = 1
     two_tables: bool = False
@@ -58,13 +60,17 @@ def from_tables(
     num_items: int | None,
     items: Iterable[Hashable] | None,
     label: str | None = None,
+    covariates: Iterable[str] = (),
 ) -> Rows:
     """Rows of two tables, impressions first: see `EventLog.from_tables`; ``label`` names the impressions' file."""
+    covariates = covariate_names(covariates)
+    if covariates and impressions is None:
+        raise ValueError("covariates: belong to impressions, and there are none; pass impressions=...")
     if views is None and impressions is None:
         raise ValueError("log: pass views=..., impressions=..., or both")
     given = _given_catalogue(num_items, items)
     v = schema.read_table(views, "views", columns)
-    b = schema.read_table(impressions, "impressions", columns, label)
+    b = schema.read_table(impressions, "impressions", columns, label, covariates)
     num_views, num_impressions = len(v["user"]), len(b["user"])
     if num_views + num_impressions == 0:
         raise ValueError("log: the tables have no rows; check the query or filter that made them")
@@ -90,10 +96,24 @@ def from_tables(
         position=schema.integers(b["position"], "a position is a whole number") if "position" in b else None,
         policy=policy,
         policies=policies,
+        covariates={name: read_covariate(b[f"covariate {name}"]) for name in covariates},
         clock=both[0].clock,
         tick=int(np.gcd.reduce([times.tick for times in both])),
         two_tables=True,
     )
+
+
+def covariate_names(covariates: Iterable[str]) -> tuple[str, ...]:
+    """Names of columns, each once."""
+    if isinstance(covariates, (str, bytes)) or not isinstance(covariates, Iterable):
+        raise TypeError(f"covariates: expected names of columns, such as ['hour', 'device'], got {covariates!r}")
+    names = tuple(covariates)
+    odd = next((n for n in names if not isinstance(n, str)), None)
+    if odd is not None:
+        raise TypeError(f"covariates: a name is text, got {odd!r}")
+    if len(set(names)) < len(names):
+        raise ValueError(f"covariates: {next(n for n in names if names.count(n) > 1)!r} is named twice")
+    return names
 
 
 def from_arrays(num_items: int, **arrays: Any) -> Rows:
@@ -134,7 +154,10 @@ def from_arrays(num_items: int, **arrays: Any) -> Rows:
 
 
 def read_parquet(
-    views: str | Path | None, impressions: str | Path | None, columns: Mapping[str, Hashable | None]
+    views: str | Path | None,
+    impressions: str | Path | None,
+    columns: Mapping[str, Hashable | None],
+    covariates: Iterable[str] = (),
 ) -> tuple[pa.Table | None, pa.Table | None]:
     """The columns needed of one or two Parquet files or folders."""
 
@@ -144,7 +167,7 @@ def read_parquet(
         if not isinstance(path, (str, Path)):
             raise TypeError(f"{table}: expected the path of a Parquet file or folder, got {type(path).__name__}")
         required, optional, _ = schema.column_names(table, columns)
-        wanted = {*required.values(), *optional.values()}
+        wanted = {*required.values(), *optional.values(), *(covariates if table == "impressions" else ())}
         try:
             present = pa.parquet.ParquetDataset(path).schema.names
             return pa.parquet.read_table(path, columns=[name for name in present if name in wanted])

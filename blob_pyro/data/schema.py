@@ -8,7 +8,7 @@ given) and the remedy.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -62,7 +62,11 @@ def column_names(
 
 
 def read_table(
-    frame: Any, table: str, columns: Mapping[str, Hashable | None], label: str | None = None
+    frame: Any,
+    table: str,
+    columns: Mapping[str, Hashable | None],
+    label: str | None = None,
+    covariates: Iterable[str] = (),
 ) -> dict[str, Column]:
     """The columns of a table by the schema's names; those of an absent table are empty.
 
@@ -71,11 +75,13 @@ def read_table(
         table: ``"views"`` or ``"impressions"``.
         columns: the user's names by the schema's.
         label: what to call the table in an error message, if not ``table``.
+        covariates: columns that are read besides, under ``"covariate NAME"``.
     """
     required, optional, asked = column_names(table, columns)
     if frame is None:
         return {role: Column(pa.chunked_array([], pa.null()), f"{table}: column {role!r}") for role in required}
     required |= {role: optional.pop(role) for role in asked}
+    required |= {f"covariate {name}": name for name in covariates}
     return read_frame(frame, label or table, required, optional)
 
 

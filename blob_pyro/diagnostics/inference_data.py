@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -17,7 +17,11 @@ __all__ = ["to_inference_data"]
 DIMS: dict[str, tuple[str, ...]] = {KAPPA: ("item",), ZETA: ("factor", "interest_factor")}
 
 
-def to_inference_data(groups: dict[str, dict[str, Tensor]], item_ids: Sequence[Hashable]) -> Any:
+def to_inference_data(
+    groups: dict[str, dict[str, Tensor]],
+    item_ids: Sequence[Hashable],
+    coordinates: Mapping[str, Mapping[str, Sequence[Hashable]]] | None = None,
+) -> Any:
     """Label draws and put them into the installed ArviZ's container.
 
     Draws of a guide are independent: they lie along one ``sample`` dimension, not along chains, and statistics that
@@ -26,12 +30,14 @@ def to_inference_data(groups: dict[str, dict[str, Tensor]], item_ids: Sequence[H
     Args:
         groups: per group ("posterior", "prior") draws of each site, ``num_samples x shape``.
         item_ids: labels of the item dimension.
+        coordinates: for other sites their dimensions, and the labels of each: ``{site: {dimension: labels}}``.
 
     Returns:
         ``arviz.InferenceData`` under ArviZ 0.x, ``xarray.DataTree`` under 1.x. Both have ``to_netcdf``.
     """
     az = import_arviz()
-    datasets = {name: _dataset(draws, item_ids) for name, draws in groups.items()}
+    known = {} if coordinates is None else coordinates
+    datasets = {name: _dataset(draws, item_ids, known) for name, draws in groups.items()}
     if az.__version__.startswith("0."):
         return az.InferenceData(**datasets)
     return xr.DataTree.from_dict(datasets)
@@ -45,11 +51,17 @@ def import_arviz() -> ModuleType:
     return arviz
 
 
-def _dataset(draws: dict[str, Tensor], item_ids: Sequence[Hashable]) -> xr.Dataset:
+def _dataset(
+    draws: dict[str, Tensor],
+    item_ids: Sequence[Hashable],
+    coordinates: Mapping[str, Mapping[str, Sequence[Hashable]]],
+) -> xr.Dataset:
     variables = {}
+    labels: dict[str, Sequence[Hashable]] = {"item": item_ids}
     for name, value in draws.items():
-        known = DIMS.get(name, ())
+        labels |= coordinates.get(name, {})
+        known = DIMS.get(name, tuple(coordinates.get(name, ())))
         dims = known if len(known) == value.dim() - 1 else tuple(f"{name}_dim_{i}" for i in range(value.dim() - 1))
         variables[name] = (("sample", *dims), value.cpu().numpy())
     data = xr.Dataset(variables)
-    return data.assign_coords(item=list(item_ids)) if "item" in data.dims else data
+    return data.assign_coords({dim: list(ids) for dim, ids in labels.items() if dim in data.dims})

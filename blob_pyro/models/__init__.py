@@ -3,7 +3,7 @@
 from blob_pyro.models.bandit import BanditBatch, BanditModel
 from blob_pyro.models.organic import OrganicBatch, OrganicModel
 from blob_pyro.models.priors.bandit_priors import BanditPriors, Learned
-from blob_pyro.models.priors.covariates import UserCovariates
+from blob_pyro.models.priors.covariates import EventCovariates, UserCovariates
 from blob_pyro.models.priors.heavy_tails import HorseshoeKappa, RandomScaleKappa, StudentTKappa
 from blob_pyro.models.priors.items import ItemCategories, ItemDeviations, ItemFeatures, KappaOnPopularity
 from blob_pyro.models.priors.organic_priors import OrganicPriors
@@ -14,6 +14,7 @@ __all__ = [
     "BanditBatch",
     "BanditModel",
     "BanditPriors",
+    "EventCovariates",
     "Events",
     "HorseshoeKappa",
     "ItemCategories",

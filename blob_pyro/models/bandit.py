@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import pyro
@@ -37,7 +38,7 @@ class BanditBatch:
         action: item number played, ``B``.
         reward: 0 or 1, ``B``; None to draw it.
         num_events: how many events the ``B`` stand for (``N``): the plate's size.
-        covariates: of the user in each distinct context, ``C x F``, where the model has `UserCovariates`.
+        covariates: of each distinct context, ``C x F``, where terms ask for them: `BanditModel.covariate_columns`.
         interest_scale: standard deviations of omega, ``C x K``, or Cholesky factors, ``C x K x K``: if given, events
             draw their own interest around ``interest``, which propagates the organic posterior.
     """
@@ -246,15 +247,21 @@ class BanditModel(PyroModule):
         )
         if self.terms:
             covariates = None if batch.covariates is None else batch.covariates[batch.context]
-            events = Events(batch.action, interest, covariates)
-            for term in self.terms:
-                logit = logit + term.logit(self, values, events)
+            for term, columns in zip(self.terms, self.covariate_columns):
+                own = None if covariates is None else covariates[:, columns]
+                logit = logit + term.logit(self, values, Events(batch.action, interest, own))
         return logit
 
     @property
+    def covariate_columns(self) -> list[slice]:
+        """Which columns of the covariates each term asks for."""
+        ends = list(accumulate((getattr(term, "num_covariates", 0) for term in self.terms), initial=0))
+        return [slice(*pair) for pair in pairwise(ends)]
+
+    @property
     def num_covariates(self) -> int:
-        """Covariates of the user that the terms ask for, ``F``."""
-        return max((getattr(term, "num_covariates", 0) for term in self.terms), default=0)
+        """Covariates that the terms ask for together, ``F``."""
+        return sum(getattr(term, "num_covariates", 0) for term in self.terms)
 
     def coefficients(self, values: dict[str, Tensor]) -> Tensor:
         """Each item's logit as a linear form of the context, given one value of every site.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import ClassVar
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar
 
 import torch
 from pyro.distributions import TorchDistribution
@@ -11,31 +11,62 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Size, Tensor
 from torch.distributions import constraints
 
-from blob_pyro.data import Histories
+from blob_pyro.data import Covariate, Histories
+from blob_pyro.data.covariates import read_covariates
 from blob_pyro.ops.memory import require_memory
 
-__all__ = ["PROBABILITIES_AT_ONCE", "ChunkedActions", "in_chunks"]
+__all__ = ["PROBABILITIES_AT_ONCE", "ChunkedActions", "in_chunks", "slice_covariates"]
 
 PROBABILITIES_AT_ONCE = 1 << 24
 """Probabilities of a policy that exist at once, contexts times items, unless ``probs`` is asked for: 64 to 128 MiB."""
 
 
 def in_chunks(
-    actions: Callable[[Histories], TorchDistribution],
+    actions: Callable[[Histories, slice], TorchDistribution],
     histories: Histories,
     num_items: int,
     at_once: int | None = None,
 ) -> TorchDistribution:
-    """``actions(histories)``, or a `ChunkedActions` where that would hold too many probabilities at once.
+    """``actions`` of all histories, or a `ChunkedActions` where that would hold too many probabilities at once.
 
     Args:
-        actions: from ``N`` histories to a distribution with ``batch_shape`` ``(N,)`` over items.
+        actions: from ``n`` of the histories, and which of them they are, to a distribution over items with
+            ``batch_shape`` ``(n,)``.
         histories: of all contexts.
         num_items: size ``P`` of the catalogue.
         at_once: ``N x P`` of one call, at most; `PROBABILITIES_AT_ONCE` by default.
     """
     rows = max(1, (PROBABILITIES_AT_ONCE if at_once is None else at_once) // num_items)
-    return actions(histories) if len(histories) <= rows else ChunkedActions(actions, histories, num_items, rows)
+    if len(histories) <= rows:
+        return actions(histories, slice(0, len(histories)))
+    return ChunkedActions(actions, histories, num_items, rows)
+
+
+def slice_covariates(covariates: Any, num_histories: int) -> Callable[[slice], Any]:
+    """Covariates of some of the histories: of a matrix, or of columns by name.
+
+    Raises:
+        ValueError: if they are not as many as the histories.
+    """
+    if covariates is None:
+        return lambda _: None
+    if isinstance(covariates, Tensor):
+        if covariates.shape[:1] != (num_histories,):
+            raise ValueError(f"covariates: expected {num_histories} rows, one a history, got {tuple(covariates.shape)}")
+        return lambda rows: covariates[rows]
+    user = covariates.get("user") if isinstance(covariates, Mapping) else None
+    named = read_covariates(
+        {k: v for k, v in covariates.items() if k != "user"} if isinstance(covariates, Mapping) else covariates
+    )
+    for name, covariate in named.items():
+        if len(covariate) != num_histories:
+            raise ValueError(f"covariates: {name!r} has {len(covariate)} values for {num_histories} histories")
+
+    def pick(rows: slice) -> dict[str, Any]:
+        some = {name: Covariate(covariate.values[rows], covariate.levels) for name, covariate in named.items()}
+        return some if user is None else {**some, "user": user[rows]}
+
+    return pick
 
 
 class ChunkedActions(TorchDistribution):
@@ -57,7 +88,11 @@ class ChunkedActions(TorchDistribution):
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
 
     def __init__(
-        self, actions: Callable[[Histories], TorchDistribution], histories: Histories, num_items: int, rows: int
+        self,
+        actions: Callable[[Histories, slice], TorchDistribution],
+        histories: Histories,
+        num_items: int,
+        rows: int,
     ) -> None:
         self.actions, self.histories, self.num_items, self.rows = actions, histories, num_items, rows
         super().__init__((len(histories),), validate_args=False)
@@ -108,4 +143,4 @@ class ChunkedActions(TorchDistribution):
         rows = self.rows if rows is None else rows
         for start in range(0, len(self.histories), rows):
             part = slice(start, start + rows)
-            yield self.actions(self.histories[part]), part
+            yield self.actions(self.histories[part], part), part

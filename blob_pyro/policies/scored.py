@@ -12,7 +12,7 @@ from torch import Tensor
 from blob_pyro.data import Histories
 from blob_pyro.ops.arguments import number_between, positive_number
 from blob_pyro.policies.base import Policy, Scorer, categorical
-from blob_pyro.policies.chunked import in_chunks
+from blob_pyro.policies.chunked import in_chunks, slice_covariates
 
 __all__ = ["EpsilonGreedy", "Greedy", "Softmax"]
 
@@ -27,12 +27,14 @@ class _Scored(Policy):
         super().__init__(model.items)
         self.model = model
 
-    def action_distribution(self, histories: Histories | Any) -> TorchDistribution:
-        """See `Policy.action_distribution`."""
-        return in_chunks(self._actions, self.histories(histories), self.num_items)
+    def action_distribution(self, histories: Histories | Any, covariates: Any = None) -> TorchDistribution:
+        """See `Policy.action_distribution`; ``covariates`` are handed on to the model, if it asks for any."""
+        history = self.histories(histories)
+        rows = slice_covariates(covariates, len(history))
+        return in_chunks(lambda part, where: self._actions(part, rows(where)), history, self.num_items)
 
-    def _actions(self, histories: Histories) -> TorchDistribution:
-        scores = self.model.scores(histories)
+    def _actions(self, histories: Histories, covariates: Any) -> TorchDistribution:
+        scores = self.model.scores(histories, *(() if covariates is None else (covariates,)))
         bad = scores.isnan() | (scores == float("inf"))
         if bad.any():
             context, item = (int(i) for i in bad.nonzero()[0])

@@ -40,7 +40,7 @@ class SessionPopularity(Policy):
         """See `Policy.action_distribution`."""
         return in_chunks(self._actions, self.histories(histories), self.num_items)
 
-    def _actions(self, histories: Histories) -> TorchDistribution:
+    def _actions(self, histories: Histories, _: slice) -> TorchDistribution:
         counts = histories.counts(torch.float64)
         viewed = counts.sum(-1, keepdim=True)
         unseen = (counts == 0).to(counts.dtype)

@@ -13,7 +13,7 @@ from blob_pyro.data import Histories, Vocabulary
 from blob_pyro.ops.arguments import whole_number
 from blob_pyro.ops.row_chunks import MAX_ELEMENTS
 from blob_pyro.policies.base import Policy
-from blob_pyro.policies.chunked import in_chunks
+from blob_pyro.policies.chunked import in_chunks, slice_covariates
 from blob_pyro.posteriors.click_logits import ClickLogits
 from blob_pyro.posteriors.drawn_click_logits import DrawnClickLogits
 from blob_pyro.propensity import ArgmaxConditionallyNormal
@@ -139,12 +139,15 @@ class ThompsonSampling(Policy):
         self.num_replicates = whole_number(num_replicates, "num_replicates", at_least=2)
         self.seed = whole_number(seed, "seed", at_least=0, at_most=2**63 - 1)
 
-    def action_distribution(self, histories: Histories | Any) -> TorchDistribution:
-        """See `Policy.action_distribution`."""
-        return in_chunks(self._actions, self.histories(histories), self.num_items, MAX_ELEMENTS)
+    def action_distribution(self, histories: Histories | Any, covariates: Any = None) -> TorchDistribution:
+        """See `Policy.action_distribution`; ``covariates`` as `blob_pyro.BLOB.ranking_logits` takes them."""
+        history = self.histories(histories)
+        rows = slice_covariates(covariates, len(history))
+        return in_chunks(lambda part, where: self._actions(part, rows(where)), history, self.num_items, MAX_ELEMENTS)
 
-    def _actions(self, histories: Histories) -> ThompsonActions | DrawnThompsonActions:
-        logits = self.model.click_logits(histories)
+    def _actions(self, histories: Histories, covariates: Any) -> ThompsonActions | DrawnThompsonActions:
+        ask = getattr(self.model, "ranking_logits", self.model.click_logits)
+        logits = ask(histories, *(() if covariates is None else (covariates,)))
         if isinstance(logits, DrawnClickLogits):
             return DrawnThompsonActions(logits)
         return ThompsonActions(logits, self.num_points, self.num_replicates, self.seed)

@@ -26,6 +26,6 @@ class Uniform(Policy):
         """See `Policy.action_distribution`."""
         return in_chunks(self._actions, self.histories(histories), self.num_items)
 
-    def _actions(self, histories: Histories) -> TorchDistribution:
+    def _actions(self, histories: Histories, _: slice) -> TorchDistribution:
         row = categorical(torch.full((self.num_items,), 1 / self.num_items, device=histories.device))
         return row.expand((len(histories),))

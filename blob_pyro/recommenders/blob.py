@@ -95,7 +95,7 @@ class BLOB(ClickModel):
         num_epochs: int | None = None,
         batch_size: int | None = None,
         learning_rate: float | None = None,
-        covariates: Tensor | None = None,
+        covariates: Any = None,
         checkpoint: str | Path | None = None,
         device: torch.device | str | None = None,
         progress: bool = True,
@@ -140,9 +140,7 @@ class BLOB(ClickModel):
             settings = {"call": "fit", "seed": seed}
             return self._fit(batch, settings, num_epochs, batch_size, learning_rate, kept, progress)
 
-    def elbo(
-        self, log: EventLog, *, num_draws: int = 100, seed: int = 0, covariates: Tensor | None = None
-    ) -> ELBOEstimate:
+    def elbo(self, log: EventLog, *, num_draws: int = 100, seed: int = 0, covariates: Any = None) -> ELBOEstimate:
         """Estimate the evidence lower bound of the fitted guide on a log: the same quantity for every guide.
 
         ``(E_q log p(clicks | theta) - KL(q || prior)) / N``, with the noise of the estimate measured: what guides of
@@ -175,7 +173,7 @@ class BLOB(ClickModel):
         num_epochs: int | None = None,
         batch_size: int | None = None,
         learning_rate: float | None = None,
-        covariates: Tensor | None = None,
+        covariates: Any = None,
         progress: bool = True,
     ) -> pd.DataFrame:
         """Learn from *new* events: the posterior becomes the prior.

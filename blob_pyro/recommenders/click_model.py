@@ -20,6 +20,7 @@ from blob_pyro.ops.tensors import detached
 from blob_pyro.posteriors.click_logits import ClickLogits, has_closed_form
 from blob_pyro.posteriors.drawn_click_logits import DrawnClickLogits, linear_features
 from blob_pyro.recommenders.blo import BLO
+from blob_pyro.recommenders.covariates import covariates_of_histories, decision_points
 
 __all__ = ["ClickModel"]
 
@@ -56,14 +57,15 @@ class ClickModel:
         """Where the parameters live."""
         return self.model.item_embedding.device
 
-    def batch(self, log: EventLog, covariates: Tensor | None = None) -> BanditBatch:
+    def batch(self, log: EventLog, covariates: Any = None) -> BanditBatch:
         """The log's bandit events on this model's device, as ``model`` and ``guide`` take them.
 
         Every distinct context is embedded once, from all the user's views before the decision.
 
         Args:
             log: with bandit events over the organic model's catalogue.
-            covariates: of each user, ``log.num_users x F`` in the order of ``log.users``, for `UserCovariates`.
+            covariates: of each user, ``log.num_users x F`` in the order of ``log.users``, for `UserCovariates`; those
+                of `EventCovariates` are read from the log. Events that differ in one are contexts of their own.
 
         Raises:
             ValueError: if the log has no bandit events, its items are not the organic model's, or covariates are
@@ -72,13 +74,14 @@ class ClickModel:
         log.require_impressions()
         if log.items != self.items:
             raise ValueError(f"log: its items ({log.items!r}) are not those the organic model knows ({self.items!r})")
-        context, action, reward = (t.to(self.device) for t in (log.context, log.action, log.reward))
+        points = decision_points(self.model, log, covariates)
+        action, reward, context, history = (
+            t.to(self.device) for t in (log.action, log.reward, points.context, points.history)
+        )
         interest, scale = self._interest(log.contexts)
-        rows = self._covariates(covariates, log.num_users, "log.num_users")
-        if rows is not None:
-            user_of_context = torch.zeros(len(log.contexts), dtype=torch.int64, device=self.device)
-            user_of_context[context] = log.user.to(self.device)
-            rows = rows[user_of_context]
+        if points.covariates is not None:
+            interest, scale = interest[history], None if scale is None else scale[history]
+        rows = None if points.covariates is None else points.covariates.to(self.device)
         reward = reward.to(interest.dtype)
         return BanditBatch(interest, context, action, reward, log.num_impressions, rows, scale)
 
@@ -115,7 +118,7 @@ class ClickModel:
     def click_logits(
         self,
         histories: Histories | Any,
-        covariates: Tensor | None = None,
+        covariates: Any = None,
         *,
         num_draws: int = 500,
         seed: int = 0,
@@ -126,7 +129,8 @@ class ClickModel:
 
         Args:
             histories: `Histories`, a list of item-id sequences, or an ``N x P`` count matrix.
-            covariates: of each history's user, ``N x F``, for `UserCovariates`.
+            covariates: ``N x F``, as the model's terms ask for them; for `EventCovariates` by name, columns of ``N``
+                values each, with the matrix of `UserCovariates` under ``"user"``.
             num_draws: of the parameters, where there is no closed form.
             seed: of these draws.
 
@@ -135,9 +139,47 @@ class ClickModel:
             ``click_probability``.
         """
         contexts = as_histories(histories, self.items)
+        rows = covariates_of_histories(self.model, covariates, len(contexts))
+        return self._click_logits(contexts, rows, num_draws, seed)
+
+    def ranking_logits(
+        self,
+        histories: Histories | Any,
+        covariates: Any = None,
+        *,
+        num_draws: int = 500,
+        seed: int = 0,
+    ) -> ClickLogits | DrawnClickLogits:
+        """Posterior of all items' click logits up to what moves all items alike: what a policy has to know.
+
+        As `click_logits`, except that terms such as `UserCovariates`, which are the same for every item, may be left
+        out: without ``covariates`` they are, and the logits are then known up to a number that is common to all items
+        of a context. The order of items, and so what Thompson sampling plays and with which propensity, is the same.
+
+        Args:
+            histories: as `click_logits`.
+            covariates: as `click_logits`; needed only by terms that do not move all items alike.
+            num_draws: as `click_logits`.
+            seed: as `click_logits`.
+        """
+        if covariates is not None or not self._ranks_without_covariates:
+            return self.click_logits(histories, covariates, num_draws=num_draws, seed=seed)
+        contexts = as_histories(histories, self.items)
+        rows = self.model.item_embedding.new_zeros(len(contexts), self.model.num_covariates)
+        return self._click_logits(contexts, rows if rows.shape[1] else None, num_draws, seed, up_to_common=True)
+
+    @property
+    def _ranks_without_covariates(self) -> bool:
+        return all(
+            getattr(term, "moves_all_items_alike", False) or not getattr(term, "num_covariates", 0)
+            for term in self.model.terms
+        )
+
+    def _click_logits(
+        self, contexts: Histories, rows: Tensor | None, num_draws: int, seed: int, up_to_common: bool = False
+    ) -> ClickLogits | DrawnClickLogits:
         interest, scale = self._interest(contexts)
-        rows = self._covariates(covariates, len(contexts), "the number of histories")
-        posterior = self._folded_posterior() if scale is None else None
+        posterior = self._folded_posterior(up_to_common) if scale is None else None
         if posterior is not None and has_closed_form(posterior):
             return ClickLogits(posterior, *self.model.items, interest * self.model.column_norms)
         with seeded(seed, self.device), torch.no_grad():
@@ -148,16 +190,16 @@ class ClickModel:
                 interest = interest + ((scale @ noise.unsqueeze(-1)).squeeze(-1) if full else scale * noise)
             return DrawnClickLogits(coefficients, linear_features(interest, rows))
 
-    def scores(self, histories: Histories | Any) -> Tensor:
-        """Posterior mean of each item's click logit, ``N x P``."""
+    def scores(self, histories: Histories | Any, covariates: Any = None) -> Tensor:
+        """Posterior mean of each item's click logit, ``N x P``; see `ranking_logits` for models with covariates."""
         with torch.no_grad():
-            return self.click_logits(histories).mean
+            return self.ranking_logits(histories, covariates).mean
 
     def click_probabilities(
         self,
         histories: Histories | Any,
         method: Literal["averaged", "plug_in"] = "averaged",
-        covariates: Tensor | None = None,
+        covariates: Any = None,
     ) -> Tensor:
         """Probability of a click on each item, ``N x P``.
 
@@ -172,11 +214,11 @@ class ClickModel:
         if method == "averaged":
             return self.click_logits(histories, covariates).click_probability()
         contexts = as_histories(histories, self.items)
-        rows = self._covariates(covariates, len(contexts), "the number of histories")
+        rows = covariates_of_histories(self.model, covariates, len(contexts))
         return torch.sigmoid(linear_features(self._interest(contexts)[0], rows) @ self._mean_coefficients().mT)
 
     def click_intervals(
-        self, histories: Histories | Any, level: float = 0.95, covariates: Tensor | None = None
+        self, histories: Histories | Any, level: float = 0.95, covariates: Any = None
     ) -> tuple[Tensor, Tensor]:
         """Central credible interval of each item's click probability: lower and upper ends, ``N x P`` each.
 
@@ -191,7 +233,7 @@ class ClickModel:
         return torch.sigmoid(logits.icdf((1 - level) / 2)), torch.sigmoid(logits.icdf((1 + level) / 2))
 
     def prior_click_rates(
-        self, histories: Histories | Any, num_samples: int = 200, seed: int = 0, covariates: Tensor | None = None
+        self, histories: Histories | Any, num_samples: int = 200, seed: int = 0, covariates: Any = None
     ) -> Tensor:
         """Click probabilities that the *prior* implies, before any event: ``num_samples x N x P``.
 
@@ -206,7 +248,7 @@ class ClickModel:
         """
         contexts = as_histories(histories, self.items)
         interest, _ = self._interest(contexts)
-        rows = self._covariates(covariates, len(contexts), "the number of histories")
+        rows = covariates_of_histories(self.model, covariates, len(contexts))
         with seeded(seed, self.device), torch.no_grad():
             draws = self.model.prior_draws(num_samples)
             return torch.sigmoid(linear_features(interest, rows) @ self._coefficients(draws).mT)
@@ -229,12 +271,17 @@ class ClickModel:
         with seeded(seed, self.device), torch.no_grad():
             posterior = self.sample(num_samples)
             prior = self.model.prior_draws(num_samples)
-        return to_inference_data({"posterior": posterior, "prior": prior}, list(self.items.ids))
+        coordinates: dict[str, dict[str, Any]] = {}
+        for term in self.model.terms:
+            coordinates.update(getattr(term, "coordinates", dict)())
+        return to_inference_data({"posterior": posterior, "prior": prior}, list(self.items.ids), coordinates)
 
-    def _folded_posterior(self) -> dict[str, TorchDistribution] | None:
+    def _folded_posterior(self, up_to_common: bool) -> dict[str, TorchDistribution] | None:
         """The posterior of the paper's sites with every term's share in them; None if a term has no such."""
         posterior: dict[str, TorchDistribution] | None = self.posterior()
         for term in self.model.terms:
+            if up_to_common and getattr(term, "moves_all_items_alike", False):
+                continue
             fold = getattr(term, "fold", None)
             posterior = None if fold is None or posterior is None else fold(self.model, posterior)
         return posterior
@@ -245,18 +292,6 @@ class ClickModel:
             return self.blo.embed(histories), None
         posterior = self.blo.user_posterior(histories)
         return posterior.mean, getattr(posterior, "scale_tril", posterior.stddev)
-
-    def _covariates(self, covariates: Tensor | None, expected: int, what: str) -> Tensor | None:
-        num_covariates = self.model.num_covariates
-        if covariates is None and not num_covariates:
-            return None
-        found = None if covariates is None else tuple(covariates.shape)
-        if found != (expected, num_covariates):
-            raise ValueError(
-                f"covariates: expected {expected} x {num_covariates} ({what} x the model's num_covariates), got {found}"
-            )
-        assert covariates is not None
-        return covariates.to(self.model.item_embedding)
 
     def _coefficients(self, draws: dict[str, Tensor]) -> Tensor:
         with torch.no_grad():

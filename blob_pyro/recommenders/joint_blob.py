@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from blob_pyro.data import EventLog
 from blob_pyro.infer import GuidedELBO, LocalReparameterization, Training, train
@@ -14,6 +15,7 @@ from blob_pyro.models.joint import JointBatch, JointModel
 from blob_pyro.ops.device import default_device
 from blob_pyro.ops.seeds import seeded
 from blob_pyro.recommenders.blob import BLOB
+from blob_pyro.recommenders.covariates import decision_points
 
 __all__ = ["JointBLOB"]
 
@@ -65,7 +67,7 @@ class JointBLOB(BLOB):
         num_epochs: int = 20,
         batch_size: int = 4096,
         learning_rate: float = 0.003,
-        covariates: Tensor | None = None,
+        covariates: Any = None,
         device: torch.device | str | None = None,
         progress: bool = True,
     ) -> pd.DataFrame:
@@ -91,7 +93,8 @@ class JointBLOB(BLOB):
         self.to(default_device(device))
         log.require_views()
         events = self.batch(log, covariates)
-        batch = JointBatch(self.blo.batch(log), events, log.contexts.to(self.device))
+        contexts = decision_points(self.model, log, covariates).histories(log)
+        batch = JointBatch(self.blo.batch(log), events, contexts.to(self.device))
         model = JointModel(self.blo.model, self.model, self.blo.guide.encoder)
         guide = _Both(self.blo.guide, self.guide)
         assert self.blo.bound is not None, "a fitted BLO has a bound"

@@ -13,7 +13,7 @@ from torch.distributions import Distribution
 
 from blob_pyro.distributions import ArrowheadNormal, MatrixNormal
 from blob_pyro.models.priors.bandit_priors import BanditPriors, Learned
-from blob_pyro.models.priors.covariates import UserCovariates
+from blob_pyro.models.priors.covariates import EventCovariates, UserCovariates
 from blob_pyro.models.priors.heavy_tails import HorseshoeKappa, StudentTKappa
 from blob_pyro.models.priors.items import ItemCategories, ItemDeviations, ItemFeatures, KappaOnPopularity
 from blob_pyro.models.priors.vector import VectorPrior
@@ -21,8 +21,8 @@ from blob_pyro.models.priors.vector import VectorPrior
 __all__ = ["from_json", "to_json"]
 
 _OWN = (
-    BanditPriors, HorseshoeKappa, ItemCategories, ItemDeviations, ItemFeatures, KappaOnPopularity, Learned,
-    StudentTKappa, UserCovariates, VectorPrior,
+    BanditPriors, EventCovariates, HorseshoeKappa, ItemCategories, ItemDeviations, ItemFeatures, KappaOnPopularity,
+    Learned, StudentTKappa, UserCovariates, VectorPrior,
 )  # fmt: skip
 _CLASSES: dict[str, Any] = {c.__name__: c for c in _OWN}
 _OWN_DISTRIBUTIONS: dict[str, Any] = {c.__name__: c for c in (ArrowheadNormal, MatrixNormal)}

@@ -21,7 +21,7 @@ class Events:
     Attributes:
         action: item number, ``B``.
         interest: omega, ``B x K``.
-        covariates: of the user at the decision, ``B x F``, or None where the batch has none.
+        covariates: those that the term asks for, ``B x F``, or None where the batch has none.
     """
 
     action: Tensor
@@ -38,6 +38,10 @@ class LogitTerm(Protocol):
     and is affine in ``events.interest`` and ``events.covariates``: so any guide fits them, every KL is what it says,
     and local reparameterisation applies. A term may also have a method ``fold``, as `KappaOnPopularity` does, which
     gives the posterior that the paper's model would need to answer for both; click logits then have a closed form.
+
+    A term that asks for covariates has an attribute ``num_covariates``, its ``F``; one that is the same for all items
+    has ``moves_all_items_alike = True``, and policies do not ask for its covariates. ``coordinates()`` may name the
+    entries of its sites for ArviZ: ``{site: {dimension: labels}}``.
 
     Example:
         >>> import pyro.distributions as dist

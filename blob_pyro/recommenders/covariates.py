@@ -1,0 +1,147 @@
+"""From what users hand over to the covariates that a bandit model's terms ask for, checked and in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from blob_pyro.data import Covariate, EventLog, Histories
+from blob_pyro.data.covariates import read_covariates
+from blob_pyro.models import BanditModel, EventCovariates
+
+__all__ = ["DecisionPoints", "covariates_of_histories", "decision_points"]
+
+USER = "user"
+"""The name of the matrix of `UserCovariates` where covariates come by name."""
+
+
+@dataclass(frozen=True)
+class DecisionPoints:
+    """The distinct contexts of a log's events: a history of a user, and what else was known.
+
+    Attributes:
+        context: of each event, ``N``.
+        history: row of ``log.contexts`` of each decision point, ``C``.
+        covariates: ``C x F``, or None where the model asks for none.
+    """
+
+    context: Tensor
+    history: Tensor
+    covariates: Tensor | None
+
+    def histories(self, log: EventLog) -> Histories:
+        """The views before each decision point, ``C``."""
+        return log.contexts[self.history]
+
+
+def decision_points(model: BanditModel, log: EventLog, covariates: Any = None) -> DecisionPoints:
+    """Find the decision points of a log, with the covariates that the model's terms ask for.
+
+    Events that share a history and differ in an event covariate are decided in different contexts.
+
+    Args:
+        model: whose terms they are for.
+        log: with bandit events; the source of `EventCovariates`.
+        covariates: those of users, in the order of ``log.users``: ``log.num_users x F``, or ``{"user": ...}``.
+
+    Raises:
+        ValueError: naming what is missing or misshapen.
+    """
+    every = torch.arange(len(log.contexts))
+    if not model.num_covariates:
+        _refuse_unwanted(covariates, "log")
+        return DecisionPoints(log.context, every, None)
+    user = torch.zeros(len(log.contexts), dtype=torch.int64)
+    user[log.context] = log.user
+    by_name = dict(log.covariates)
+    if log.position is not None:
+        by_name.setdefault("position", Covariate(log.position.double()))
+    of_events: list[int] = []
+    parts: list[Tensor] = []
+    for term, columns in zip(model.terms, model.covariate_columns):
+        size = columns.stop - columns.start
+        if isinstance(term, EventCovariates):
+            of_events.append(len(parts))
+            parts.append(term.encode(by_name, "log"))
+        elif size:
+            matrix = _matrix(covariates, log.num_users, size, "log.num_users")
+            parts.append(matrix[user])
+    context, history = log.context, every
+    if of_events:
+        key = torch.cat([log.context.double().unsqueeze(-1), *(parts[i] for i in of_events)], -1)
+        distinct, inverse = np.unique(key.numpy(), axis=0, return_inverse=True)
+        context, history = torch.from_numpy(inverse.reshape(-1)), torch.from_numpy(distinct[:, 0].astype(np.int64))
+        some_event = torch.zeros(len(distinct), dtype=torch.int64)
+        some_event[context] = torch.arange(len(context))
+        parts = [part[some_event] if i in of_events else part[history] for i, part in enumerate(parts)]
+    return DecisionPoints(context, history, torch.cat([part.to(model.item_embedding.cpu()) for part in parts], -1))
+
+
+def covariates_of_histories(model: BanditModel, covariates: Any, num_histories: int) -> Tensor | None:
+    """Check the covariates that come with histories.
+
+    Args:
+        model: whose terms they are for.
+        covariates: ``num_histories x F``, in the order of `BanditModel.covariate_columns`; or by name: columns of
+            ``num_histories`` values each for `EventCovariates`, and the matrix of `UserCovariates` under ``"user"``.
+        num_histories: expected rows.
+
+    Returns:
+        ``num_histories x F`` on the model's device, or None where the model asks for none.
+
+    Raises:
+        ValueError: naming what is missing, misshapen or unknown.
+    """
+    if not model.num_covariates:
+        _refuse_unwanted(covariates, "histories")
+        return None
+    what, named = "the number of histories", [t for t in model.terms if isinstance(t, EventCovariates)]
+    if covariates is None or not named or isinstance(covariates, Tensor):
+        matrix = _matrix(covariates, num_histories, model.num_covariates, what)
+        return matrix.to(model.item_embedding)
+    by_name = {k: v for k, v in _by_name(covariates).items() if k != USER}
+    for name, covariate in by_name.items():
+        if len(covariate) != num_histories:
+            raise ValueError(f"covariates: {name!r} has {len(covariate)} values for {num_histories} histories")
+    parts = []
+    for term, columns in zip(model.terms, model.covariate_columns):
+        size = columns.stop - columns.start
+        if isinstance(term, EventCovariates):
+            parts.append(term.encode(by_name))
+        elif size:
+            parts.append(_matrix(covariates, num_histories, size, what).double())
+    return torch.cat(parts, -1).to(model.item_embedding)
+
+
+def _by_name(covariates: Any) -> dict[str, Covariate]:
+    if isinstance(covariates, Mapping):
+        return read_covariates({name: column for name, column in covariates.items() if name != USER})
+    return read_covariates(covariates)
+
+
+def _matrix(covariates: Any, expected: int, size: int, what: str) -> Tensor:
+    """The covariates of users or contexts as a finite matrix, by themselves or under their name."""
+    if isinstance(covariates, Mapping):
+        covariates = covariates.get(USER)
+    matrix = None if covariates is None else torch.as_tensor(covariates)
+    found = None if matrix is None else tuple(matrix.shape)
+    if matrix is None or found != (expected, size):
+        raise ValueError(f"covariates: expected {expected} x {size} ({what} x the model's num_covariates), got {found}")
+    bad = ~torch.isfinite(matrix.double())
+    if bad.any():
+        row, column = (int(i) for i in bad.nonzero()[0])
+        raise ValueError(f"covariates: row {row}, column {column}: expected a finite number, got {matrix[row, column]}")
+    return matrix.cpu()
+
+
+def _refuse_unwanted(covariates: Any, what: str) -> None:
+    if covariates is not None:
+        raise ValueError(
+            f"covariates: came with {what}, and no term of the model asks for any; add UserCovariates or "
+            "EventCovariates to BanditPriors(terms=...)"
+        )
