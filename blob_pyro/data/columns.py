@@ -156,7 +156,7 @@ def as_values(raw: Any, where: str) -> Values:
     """
     try:
         return _as_values(raw, where)
-    except (pa.ArrowException, NotImplementedError, OverflowError) as error:
+    except (pa.ArrowException, NotImplementedError, OverflowError, UnicodeError) as error:
         raise ValueError(f"{where} cannot be read ({error}); convert it to numbers, text or timestamps first") from None
 
 
@@ -184,7 +184,7 @@ def _as_values(raw: Any, where: str) -> Values:
         return converted if isinstance(converted, pa.ChunkedArray) else pa.chunked_array([converted])
     if str(getattr(raw, "dtype", "")) == "Object" and hasattr(raw, "to_list"):  # polars' Python objects
         return raw.to_list()
-    if isinstance(raw, (str, bytes, dict, set, frozenset)):
+    if isinstance(raw, (str, bytes, dict, set, frozenset)) or hasattr(raw, "columns"):
         raise TypeError(f"{where}: expected a column of values, got {type(raw).__name__}")
     if hasattr(raw, "__arrow_c_stream__"):
         column = pa.chunked_array(raw)

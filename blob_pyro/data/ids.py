@@ -32,7 +32,7 @@ class Ids:
 
     Attributes:
         column: where they were read.
-        distinct: each id that occurs, in order of first appearance: an Arrow array of int64, uint64, large_string or
+        distinct: each id that occurs, once, in no particular order: an Arrow array of int64, uint64, large_string or
             large_binary, or a list of other objects.
         row: for each row the position of its id in ``distinct``; ``N``.
         kinds: the Python types of the ids; one, except in a list of mixed objects; none in an empty column.
@@ -168,10 +168,10 @@ def _only_used(distinct: pa.Array, row: np.ndarray) -> tuple[pa.Array, np.ndarra
 def _read_objects(column: Column, remedy: str, mixed: bool) -> Ids:
     column.require(remedy)
     kinds = {t: _kind(t) for t in column.python_types}
-    refused = {t for t, kind in kinds.items() if kind in (bool, Tensor) or (kind is float and len(kinds) > 1)}
+    refused = {t for t, kind in kinds.items() if _is_refused(kind) or (kind is float and len(kinds) > 1)}
     if refused:
         wrong = np.array([type(v) in refused for v in column.values])
-        column.fail(wrong, "an id is not a boolean, a float among others, or a tensor", _PLAIN)
+        column.fail(wrong, "an id is not a boolean, a float among others, a tensor or a NumPy time", _PLAIN)
     distinct_kinds = frozenset(kinds.values())
     if len(distinct_kinds) > 1 and not mixed:
         first = kinds[type(column.values[0])]
@@ -207,6 +207,11 @@ def _kind(kind: type) -> type:
         if kind is ours or issubclass(kind, theirs):
             return ours
     return kind
+
+
+def _is_refused(kind: type) -> bool:
+    """Whether values of this type hash alike, or unlike, for reasons that have nothing to do with ids."""
+    return kind is bool or issubclass(kind, (Tensor, np.generic))
 
 
 def _is_hashable(value: object) -> bool:

@@ -46,11 +46,11 @@ class Vocabulary:
         read = read_ids(_in_a_row(ids, argument), "Leave it out", mixed=True)
         if not len(read.row):
             raise ValueError(f"{argument}: there are none; a catalogue has at least one id")
-        twice = np.flatnonzero(read.row != np.arange(len(read.row)))
-        if len(twice):
-            first = read.objects[read.row[twice[0]]]
-            raise ValueError(f"{argument}: {first!r} occurs more than once; ids must be distinct")
-        self.ids = tuple(read.objects)
+        objects = read.objects
+        if len(objects) < len(read.row):
+            twice = objects[int(np.bincount(read.row).argmax())]
+            raise ValueError(f"{argument}: {twice!r} occurs more than once; ids must be distinct")
+        self.ids = tuple(objects[n] for n in read.row.tolist())
 
     @classmethod
     def numbered(cls, size: int, argument: str = "num_items") -> Vocabulary:
