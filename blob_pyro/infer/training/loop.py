@@ -254,13 +254,31 @@ class _Run:
         """Stop because a step's loss was not finite; parameters are as they were before that step."""
         bad, done = int(self.healthy_steps), len(self.rows)
         find = getattr(self.elbo, "find_bad_site", lambda *_: None)
-        site = find(self.model, self.guide, self.batch[order[bad]])
-        where = f"first at site {site!r}" if site else "in the gradient, or for some draws only"
+        batch = self.batch[order[bad]]
+        if site := find(self.model, self.guide, batch):
+            where = f"first at site {site!r}"
+        elif names := self._bad_gradients(batch):
+            where = f"in the gradient of {', '.join(names)}"
+        else:
+            where = "in the gradient, or for some draws only"
         raise FloatingPointError(
             f"the loss or its gradient is not finite at epoch {done + 1}, step {bad + 1} of {self.steps_per_epoch} "
             f"({where}); model and guide are back at epoch {done}. Lower learning_rate "
             f"({self.training.learning_rate}) or check the priors"
         )
+
+    def _bad_gradients(self, batch: Batch) -> list[str]:
+        """The parameters whose gradient is not finite there; draws anew, as the search for a site."""
+        with torch.enable_grad():
+            loss = self.elbo.differentiable_loss(self.model, self.guide, batch)
+            gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+        names = {id(p): name for m in self.modules for name, p in m.named_parameters()}
+        values = (g if g is None or not g.is_sparse else g.coalesce().values() for g in gradients)
+        return [
+            names.get(id(p), "a parameter of pyro.param")
+            for p, value in zip(self.parameters, values)
+            if value is not None and not torch.isfinite(value).all()
+        ]
 
     @torch.no_grad()
     def _validate(self, validation: Batch) -> Tensor:
