@@ -72,7 +72,7 @@ def bandit(guide):
 
 
 MODELS = {"BLO": organic, "BLOB-normal": bandit("normal"), "BLOB-matrix_normal": bandit("matrix_normal")}
-CASES = [(name, "cpu", seed) for name in MODELS for seed in range(6)]
+CASES = [(name, "cpu", seed) for name in MODELS for seed in range(4)]
 CASES += [(name, "pretend", seed) for name in MODELS for seed in range(2)]
 
 
