@@ -7,7 +7,6 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import pyro
 import torch
 from pyro import poutine
 from torch import Tensor, nn
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from blob_pyro.guides import make_guide
 from blob_pyro.infer import GuidedELBO, LocalReparameterization
 from blob_pyro.models import BanditBatch, BanditModel, BanditPriors
+from blob_pyro.ops.exclusive import own_parameter_store
 from blob_pyro.ops.seeds import seeded
 
 __all__ = ["check_guide"]
@@ -47,7 +47,7 @@ def check_guide(
         ...
         ValueError: guide: its sites are not the model's: missing ['kappa'], extra none. Sample each of ...
     """
-    with seeded(0, "cpu"), pyro.get_param_store().scope():
+    with seeded(0, "cpu"), own_parameter_store():
         model = _example_model() if model is None else model
         batch = _example_batch(model) if batch is None else batch
         _check_signature(guide)

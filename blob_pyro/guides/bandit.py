@@ -30,6 +30,7 @@ from blob_pyro.guides.training_defaults import TrainingDefaults
 from blob_pyro.models import BanditBatch, BanditModel
 from blob_pyro.models.sites import ZETA
 from blob_pyro.ops.names import unique_name
+from blob_pyro.ops.tensors import any_tensor
 
 __all__ = [
     "WIDEST_START",
@@ -50,7 +51,7 @@ nothing yet, and stays there: a worse optimum, with an ELBO 0.15 % lower on a lo
 
 def prior_moments(prior: TorchDistribution) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of a site's prior; zero and one where it has none, as heavy tails do."""
-    zeros = torch.zeros(prior.event_shape).to(prior.sample())
+    zeros = torch.zeros(prior.event_shape).to(any_tensor(prior))
     try:
         loc, scale = prior.mean.detach(), prior.stddev.detach()
     except NotImplementedError:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import pyro
 import torch
 from pyro import poutine
 
 from blob_pyro.models import BanditModel
+from blob_pyro.ops.exclusive import own_parameter_store
 from blob_pyro.ops.seeds import seeded
 
 __all__ = ["certain_sites", "is_a_set_of_draws"]
@@ -24,7 +24,7 @@ def certain_sites(guide: Callable[..., Any], model: BanditModel) -> list[str]:
         guide: see `blob_pyro.guides.bandit`.
         model: whose sites it covers.
     """
-    with seeded(0, model.item_embedding.device), torch.no_grad(), pyro.get_param_store().scope():
+    with seeded(0, model.item_embedding.device), torch.no_grad(), own_parameter_store():
         traces = [poutine.trace(guide).get_trace(None) for _ in range(_DRAWS)]
         names = list(model.site_priors())
     draws = {name: torch.stack([trace.nodes[name]["value"] for trace in traces]) for name in names}
@@ -33,7 +33,7 @@ def certain_sites(guide: Callable[..., Any], model: BanditModel) -> list[str]:
 
 def is_a_set_of_draws(guide: Callable[..., Any], model: BanditModel) -> bool:
     """Whether a guide draws from finitely many values, as what is left by MCMC does: it has no density then."""
-    with seeded(0, model.item_embedding.device), torch.no_grad(), pyro.get_param_store().scope():
+    with seeded(0, model.item_embedding.device), torch.no_grad(), own_parameter_store():
         trace = poutine.trace(guide).get_trace(None)
     laws = (site["fn"] for site in trace.nodes.values() if site["type"] == "sample")
     return any(getattr(law.support, "is_discrete", False) for law in laws)

@@ -7,7 +7,6 @@ import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution, constraints
 from pyro.nn import PyroModule, PyroParam
-from pyro.nn.module import to_pyro_module_
 from torch import Tensor, nn
 
 from blob_pyro.data import Histories
@@ -28,7 +27,6 @@ class AmortizedGuide(PyroModule):
 
     def __init__(self, encoder: nn.Module, items: ItemGuide | None = None) -> None:
         super().__init__(unique_name("organic_guide"))  # unique: Pyro's parameter store is global
-        to_pyro_module_(encoder)
         self.encoder = encoder
         self.items = items
 

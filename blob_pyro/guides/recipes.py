@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import pyro
 import torch
 from pyro import poutine
 from pyro.infer.autoguide import AutoGuide
@@ -18,7 +17,9 @@ from blob_pyro.guides.draws import DrawsGuide
 from blob_pyro.guides.multivariate import FullGuide, LaplaceGuide, LowRankGuide, MultivariateGuide
 from blob_pyro.models import BanditModel
 from blob_pyro.models.sites import JOINT
+from blob_pyro.ops.exclusive import own_parameter_store
 from blob_pyro.ops.names import unique_name
+from blob_pyro.ops.seeds import seeded
 
 __all__ = ["GUIDES", "FunctionGuide", "check_sites", "make_guide"]
 
@@ -36,36 +37,38 @@ GUIDES: dict[str, Callable[[BanditModel], nn.Module]] = {
 """Guides by name."""
 
 
-def make_guide(guide: str | Callable[..., Any], model: BanditModel) -> nn.Module:
+def make_guide(guide: str | Callable[..., Any], model: BanditModel, *, seed: int = 0) -> nn.Module:
     """A guide of ``model`` with all its parameters there.
 
     Args:
         guide: a name in `GUIDES`; a class, which is constructed from the model (Pyro's ``AutoGuide`` classes are); a
             module; or a function of the batch that samples the model's sites.
         model: whose sites it covers.
+        seed: of whatever is random in its construction; torch's default generator is left as it was.
 
     Raises:
         ValueError: for an unknown name, and for sites other than the model's: see `check_sites`.
         TypeError: for something that cannot be called.
     """
-    if isinstance(guide, str):
-        if guide not in GUIDES:
-            raise ValueError(f"guide: unknown name {guide!r}; known: {', '.join(sorted(GUIDES))}")
-        named = GUIDES[guide](model)
-        if model.vector_prior is not None:
-            check_sites(model, named)
-        return named
-    if not callable(guide):
+    if isinstance(guide, str) and guide not in GUIDES:
+        raise ValueError(f"guide: unknown name {guide!r}; known: {', '.join(sorted(GUIDES))}")
+    if not isinstance(guide, str) and not callable(guide):
         raise TypeError(f"guide: expected a name, a class, a module or a function of the batch, got {guide!r}")
-    made = guide(model) if isinstance(guide, type) else guide
-    if isinstance(made, MultivariateGuide):  # an instance may have been made for a model with another prior
-        made.is_auxiliary = model.vector_prior is None
-    if isinstance(made, AutoGuide):
-        _set_up(made, model)
-    elif not isinstance(made, nn.Module):
-        made = FunctionGuide(made, model)
-    check_sites(model, made)
-    return made
+    with seeded(seed, model.item_embedding.device):
+        if isinstance(guide, str):
+            named = GUIDES[guide](model)
+            if model.vector_prior is not None:
+                check_sites(model, named)
+            return named
+        made = guide(model) if isinstance(guide, type) else guide
+        if isinstance(made, MultivariateGuide):  # an instance may have been made for a model with another prior
+            made.is_auxiliary = model.vector_prior is None
+        if isinstance(made, AutoGuide):
+            _set_up(made, model)
+        elif not isinstance(made, nn.Module):
+            made = FunctionGuide(made, model)
+        check_sites(model, made)
+        return made
 
 
 def check_sites(model: BanditModel, guide: Callable[..., Any]) -> None:
@@ -75,7 +78,7 @@ def check_sites(model: BanditModel, guide: Callable[..., Any]) -> None:
         ValueError: naming the sites that are missing, those that are extra, and those whose draws have another shape.
     """
     expected = {name: tuple(prior.event_shape) for name, prior in model.site_priors().items()}
-    with torch.no_grad(), pyro.get_param_store().scope():
+    with torch.no_grad(), own_parameter_store():
         trace = poutine.trace(guide).get_trace(model.example_batch())
     sites = {name: site for name, site in trace.nodes.items() if site["type"] == "sample"}
     found = {n: tuple(site["value"].shape) for n, site in sites.items() if not site["infer"].get("is_auxiliary")}
@@ -105,7 +108,7 @@ def _set_up(guide: AutoGuide, model: BanditModel) -> None:
     """Let an AutoGuide see the model once, under a name of its own: its parameters appear now, not at a first step."""
     if getattr(guide, "prototype_trace", None) is None:
         guide._pyro_name = unique_name("bandit_guide_auto")
-        with pyro.get_param_store().scope():
+        with own_parameter_store():
             guide(model.example_batch())
 
 
@@ -131,7 +134,7 @@ class FunctionGuide(PyroModule):
         super().__init__(unique_name("bandit_guide_function"))
         self._function = (function,)  # in a tuple: not a part of this module
         self._names: dict[str, str] = {}
-        with pyro.get_param_store().scope(), poutine.trace(param_only=True) as capture:
+        with own_parameter_store(), poutine.trace(param_only=True) as capture:
             function(model.example_batch())
         for name, site in capture.trace.nodes.items():
             self._names[name] = attribute = f"parameter_{len(self._names)}"

@@ -19,6 +19,7 @@ from blob_pyro.guides.certainty import certain_sites, is_a_set_of_draws
 from blob_pyro.infer.elbo import GuidedELBO
 from blob_pyro.infer.local_reparameterization.handler import LocalReparameterization
 from blob_pyro.models import BanditBatch, BanditModel
+from blob_pyro.ops.exclusive import own_parameter_store
 from blob_pyro.ops.seeds import seeded
 
 __all__ = ["ELBOEstimate", "HasNoELBO", "estimate_elbo", "require_density"]
@@ -83,7 +84,7 @@ def estimate_elbo(
     require_density(guide, model)
     elbo = GuidedELBO(LocalReparameterization) if elbo is None else elbo
     device = model.item_embedding.device
-    with seeded(seed, device), torch.no_grad(), pyro.get_param_store().scope(), pyro.validation_enabled(False):
+    with seeded(seed, device), torch.no_grad(), own_parameter_store(), pyro.validation_enabled(False):
         values = torch.stack([_one_draw(elbo, model, guide, batch) for _ in range(num_draws)])
     values = values / batch.num_events
     return ELBOEstimate(float(values.mean()), float(values.std() / num_draws**0.5))

@@ -16,6 +16,7 @@ from blob_pyro.guides.multivariate import LaplaceGuide
 from blob_pyro.infer.laplace.fit import fit_laplace
 from blob_pyro.infer.training.trace import DRAW, LOG_JOINT, SECONDS, STEP_SIZE
 from blob_pyro.models import BanditBatch, BanditModel
+from blob_pyro.ops.exclusive import own_parameter_store
 
 __all__ = ["fit_nuts"]
 
@@ -46,7 +47,7 @@ def fit_nuts(
     start = time.perf_counter()
     mode = LaplaceGuide(model)
     fit_laplace(mode, model, batch, progress=progress)
-    with pyro.get_param_store().scope():
+    with own_parameter_store():
         initial = {name: part.v for name, part in mode.parts(mode.loc, mode.joint()).items()}
         kernel = NUTS(model, init_strategy=pyro.infer.autoguide.init_to_value(values=initial))
         rows: list[dict[str, float]] = []

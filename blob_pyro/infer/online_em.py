@@ -18,6 +18,7 @@ from blob_pyro.data import Histories
 from blob_pyro.infer.bounds.gaussian_logits import covariance_features, item_features, matrix_from_features
 from blob_pyro.infer.bounds.log_normalizers import bouchard_offset, bouchard_slope, curvature
 from blob_pyro.ops.precision import scale_tril_from_precision
+from blob_pyro.ops.seeds import generator
 
 __all__ = ["online_expectation_maximization"]
 
@@ -31,6 +32,7 @@ def online_expectation_maximization(
     num_steps: int = 1000,
     num_negatives: int = 128,
     decay: float = 0.55,
+    seed: int = 0,
 ) -> dist.MultivariateNormal:
     r"""Posterior of omega for each session, at a cost per step that does not depend on ``P``.
 
@@ -48,6 +50,7 @@ def online_expectation_maximization(
         num_steps: how many steps.
         num_negatives: items per step, ``S``, at most ``P``.
         decay: between 1/2 and 1.
+        seed: of the order of items.
 
     Returns:
         A `MultivariateNormal`: batch ``N``, event ``K``.
@@ -67,7 +70,7 @@ def online_expectation_maximization(
     )
     offset: Tensor | None = None
     average: list[Tensor] = []
-    chunks = _chunks(num_items, min(num_negatives, num_items), item_embedding.device)
+    chunks = _chunks(num_items, min(num_negatives, num_items), seed, item_embedding.device)
     for step in range(1, num_steps + 1):
         items = next(chunks)
         psi, rho, weight = item_embedding[items], item_intercept[items], num_items / len(items)
@@ -97,7 +100,9 @@ def online_expectation_maximization(
     return posterior
 
 
-def _chunks(num_items: int, size: int, device: torch.device) -> Iterator[Tensor]:
+def _chunks(num_items: int, size: int, seed: int, device: torch.device) -> Iterator[Tensor]:
     """Item numbers, ``size`` at a time, all of them before any comes again."""
+    order = generator(seed, device)
     while True:
-        yield from (c for c in torch.randperm(num_items, device=device).split(size) if len(c) == size)
+        items = torch.randperm(num_items, generator=order, device=order.device).to(device)
+        yield from (c for c in items.split(size) if len(c) == size)

@@ -9,7 +9,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import Distribution
 
-__all__ = ["detached", "like", "map_tensors"]
+__all__ = ["any_tensor", "detached", "like", "map_tensors"]
 
 
 def map_tensors(
@@ -39,6 +39,20 @@ def map_tensors(
         elif isinstance(value, Distribution):
             setattr(new, name, map_tensors(value, function, memo))
     return new
+
+
+def any_tensor(d: TorchDistribution) -> Tensor:
+    """A floating-point tensor that the distribution is made of: for its dtype and device.
+
+    Raises:
+        TypeError: if there is none.
+    """
+    found: list[Tensor] = []
+    map_tensors(d, lambda t: found.append(t) or t)  # type: ignore[func-returns-value]
+    for tensor in found:
+        if tensor.is_floating_point():
+            return tensor
+    raise TypeError(f"{type(d).__name__}: has no tensor of real numbers among its attributes")
 
 
 def detached(distributions: dict[str, TorchDistribution]) -> dict[str, TorchDistribution]:

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple, overload
 
 import pandas as pd
 import torch
-from pyro.distributions import TorchDistribution
+from pyro.distributions import Normal, TorchDistribution
 from torch import Tensor, nn
 
 from blob_pyro.data import EventLog, Histories, Vocabulary, as_histories
@@ -20,7 +20,6 @@ from blob_pyro.infer import (
     Training,
     expectation_maximization,
     online_expectation_maximization,
-    seeded,
     train,
 )
 from blob_pyro.infer.training.checkpoints import Checkpoint, untouched_if_refused
@@ -28,6 +27,7 @@ from blob_pyro.models import OrganicBatch, OrganicModel, OrganicPriors
 from blob_pyro.ops.device import default_device
 from blob_pyro.ops.fingerprints import content_hash
 from blob_pyro.ops.row_chunks import MAX_ELEMENTS
+from blob_pyro.ops.seeds import seeded, standard_normal
 from blob_pyro.serialization import folder
 from blob_pyro.serialization.organic import bound_from_json, bound_to_json, priors_from_json, priors_to_json
 
@@ -101,9 +101,10 @@ class BLO:
         self.bound: Bound | None = BOUNDS[bound]() if isinstance(bound, str) else bound
         self.items = Vocabulary.numbered(num_items)
         self.fits: list[dict[str, Any]] = []
-        self.model = OrganicModel(num_items, embedding_dim, priors, sparse)
-        if isinstance(encoder, str):
-            encoder = ENCODERS[encoder](num_items, embedding_dim, covariance=covariance, sparse=sparse)
+        with seeded(0, "cpu"):  # a fit draws its own start
+            self.model = OrganicModel(num_items, embedding_dim, priors, sparse)
+            if isinstance(encoder, str):
+                encoder = ENCODERS[encoder](num_items, embedding_dim, covariance=covariance, sparse=sparse)
         items = ItemGuide(self.model) if self.model.priors.inference == "posterior" else None
         self.guide = AmortizedGuide(encoder, items)
 
@@ -254,6 +255,7 @@ class BLO:
         posterior: str | TorchDistribution = ...,
         exclude_seen: bool = ...,
         top_k: None = ...,
+        seed: int = ...,
     ) -> Tensor: ...
 
     @overload
@@ -266,6 +268,7 @@ class BLO:
         posterior: str | TorchDistribution = ...,
         exclude_seen: bool = ...,
         top_k: int,
+        seed: int = ...,
     ) -> TopItems: ...
 
     def predict_next(
@@ -277,6 +280,7 @@ class BLO:
         posterior: str | TorchDistribution = "encoder",
         exclude_seen: bool = False,
         top_k: int | None = None,
+        seed: int = 0,
     ) -> Tensor | TopItems:
         """Probability of each item to be the next view (paper, section 6.4).
 
@@ -288,6 +292,7 @@ class BLO:
             exclude_seen: the next *new* item: items of the history get probability zero, the others what is left,
                 in proportion. After a history of all items nothing is left and the row is zero.
             top_k: only the likeliest items; the ``N x P`` matrix is then never formed.
+            seed: of the draws.
 
         Returns:
             ``N x P``, rows sum to 1; with ``top_k``, a `TopItems`.
@@ -302,7 +307,7 @@ class BLO:
         history = as_histories(histories, self.items).to(self.device)
         with torch.no_grad():
             q = self.user_posterior(history, posterior) if isinstance(posterior, str) else posterior
-            draws = q.mean.unsqueeze(0) if method == "mean" else q.sample((num_samples,))
+            draws = q.mean.unsqueeze(0) if method == "mean" else _draws(q, num_samples, seed)
             rows = max(1, MAX_ELEMENTS // self.num_items)
             parts = [
                 self._next_items(history[i : i + rows], draws[:, i : i + rows], exclude_seen, top_k)
@@ -404,3 +409,15 @@ class BLO:
         blo.fits = config["fits"]
         blo.items = folder.vocabulary_from_json(config["items"])
         return blo
+
+
+def _draws(posterior: TorchDistribution, num_samples: int, seed: int) -> Tensor:
+    """``num_samples x N x K`` under a seed; of Gaussians without torch's default generator, so that no thread waits."""
+    loc, scale = posterior.mean, getattr(posterior, "scale_tril", None)
+    if scale is not None:
+        noise = standard_normal((num_samples, *loc.shape), seed, loc)
+        return loc + (scale @ noise.unsqueeze(-1)).squeeze(-1)
+    if isinstance(getattr(posterior, "base_dist", None), Normal):
+        return loc + posterior.stddev * standard_normal((num_samples, *loc.shape), seed, loc)
+    with seeded(seed, loc.device):
+        return posterior.sample((num_samples,))

@@ -15,6 +15,7 @@ from blob_pyro.diagnostics import to_inference_data
 from blob_pyro.distributions.multivariate import MultivariatePart
 from blob_pyro.infer.elbo import RecordDistributions
 from blob_pyro.models import BanditBatch, BanditModel
+from blob_pyro.ops.exclusive import own_parameter_store
 from blob_pyro.ops.seeds import seeded
 from blob_pyro.ops.tensors import detached
 from blob_pyro.posteriors.click_logits import ClickLogits, has_closed_form
@@ -92,7 +93,7 @@ class ClickModel:
         1,000 draws. Sites of a joint guide are `MultivariatePart`: their ``mean`` and ``variance`` are the marginals'.
         """
         record = RecordDistributions()
-        with torch.no_grad(), pyro.get_param_store().scope():
+        with seeded(0, self.device), torch.no_grad(), own_parameter_store():
             trace = poutine.trace(record(self.guide)).get_trace(None)
             priors = self.model.site_priors()
         sites = {n: d for n, d in record.posterior.items() if n in priors}
@@ -109,7 +110,7 @@ class ClickModel:
 
     def sample(self, num_samples: int) -> dict[str, Tensor]:
         """Joint draws of the parameters from the guide, each ``num_samples x shape of the site``."""
-        with torch.no_grad(), pyro.get_param_store().scope():
+        with torch.no_grad(), own_parameter_store():
             plate = pyro.plate("draws", num_samples, dim=-2)  # -1 is the plate of events
             trace = poutine.trace(plate(self.guide)).get_trace(None)
             names = self.model.site_priors()

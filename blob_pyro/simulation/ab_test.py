@@ -24,9 +24,10 @@ from scipy.special import ndtri
 from torch import Tensor
 
 from blob_pyro.ops.arguments import number_between, one_of, whole_number
+from blob_pyro.ops.seeds import seeded
 from blob_pyro.simulation.decisions import AnyPolicy, check_policy
 from blob_pyro.simulation.process import HistoryMode
-from blob_pyro.simulation.random import CounterRandom, forked_torch_rng, hash_key
+from blob_pyro.simulation.random import CounterRandom, torch_seed
 from blob_pyro.simulation.recogym import RecoGym
 from blob_pyro.simulation.sessions import Impressions
 
@@ -183,7 +184,8 @@ def ab_test(
             catalogue, or users who never saw a recommendation.
         TypeError: for something that is not a policy.
 
-    >>> from blob_pyro.policies import SessionPopularity, Uniform
+    >>> from blob_pyro.ops.seeds import seeded
+    from blob_pyro.policies import SessionPopularity, Uniform
     >>> environment = RecoGym(num_items=20, seed=0)
     >>> policies = {"random": Uniform(20), "popular": SessionPopularity(20), "oracle": environment.oracle()}
     >>> result = ab_test(environment, policies, num_users=200)
@@ -223,7 +225,7 @@ def ab_test(
     }
     for name, policy in policies.items():
         random = CounterRandom(environment.seed, _AB_TEST, seed)
-        with forked_torch_rng(hash_key(random.key), environment.gamma.device):
+        with seeded(torch_seed(random.key), environment.gamma.device):
             events = environment.lives(
                 policy, range(num_users), random, progress=name if progress else False, **options
             )

@@ -13,13 +13,10 @@ arithmetic; two's complement int64 wraps the same way, and a logical shift is an
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
-__all__ = ["CounterRandom", "forked_torch_rng", "hash_key"]
+__all__ = ["CounterRandom", "hash_key", "torch_seed"]
 
 _MASK = (1 << 64) - 1
 # The increments of the three coordinates: 2^64 / golden ratio (SplitMix64's own), and two more odd
@@ -70,6 +67,15 @@ def hash_key(*parts: int) -> int:
     return key
 
 
+def torch_seed(*parts: int) -> int:
+    """A seed for `blob_pyro.ops.seeds.seeded` from any number of integers, as `hash_key`.
+
+    Distributions draw from torch's default generators; policies are sampled under such a seed, so that a simulation is
+    reproducible and the caller's stream of random numbers is not disturbed.
+    """
+    return hash_key(*parts) & (_MASK >> 1)
+
+
 class CounterRandom:
     """Uniform and normal numbers addressed by user, event and slot.
 
@@ -107,16 +113,3 @@ class CounterRandom:
     def normal(self, page: Tensor, slot: Tensor | int) -> Tensor:
         """Standard normal by the quantile function, in float64."""
         return torch.special.ndtri(self.uniform(page, slot))
-
-
-@contextlib.contextmanager
-def forked_torch_rng(seed: int, device: torch.device) -> Iterator[None]:
-    """Torch's global generators seeded with ``seed`` inside, and left as they were found.
-
-    Distributions draw from the global generator of their device; policies are sampled inside this context so
-    that a simulation is reproducible and the caller's stream of random numbers is not disturbed.
-    """
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed & (_MASK >> 1))
-        yield

@@ -11,12 +11,13 @@ from tqdm import tqdm
 
 from blob_pyro.data import EventLog
 from blob_pyro.ops.arguments import one_of, true_or_false, whole_number
+from blob_pyro.ops.seeds import seeded
 from blob_pyro.policies import Uniform
 from blob_pyro.policies.chunked import PROBABILITIES_AT_ONCE
 from blob_pyro.simulation.decisions import AnyPolicy, Oracle, check_policy
 from blob_pyro.simulation.environment import Environment
 from blob_pyro.simulation.process import HistoryMode, simulate_users
-from blob_pyro.simulation.random import CounterRandom, forked_torch_rng, hash_key
+from blob_pyro.simulation.random import CounterRandom, torch_seed
 from blob_pyro.simulation.sessions import Impressions, Views
 
 __all__ = ["RecoGym"]
@@ -91,7 +92,7 @@ class RecoGym(Environment):
         bandit = range(num_organic_users, num_organic_users + num_users)
         policy = Uniform(self.num_items) if policy is None else policy
         events: list[Views | Impressions] = []
-        with forked_torch_rng(hash_key(self.seed, _LOG, seed), self.gamma.device):
+        with seeded(torch_seed(self.seed, _LOG, seed), self.gamma.device):
             random = CounterRandom(self.seed, _LOG, seed)
             for who, users in ((None, organic), (policy, bandit)):
                 events += self.lives(

@@ -24,10 +24,11 @@ from torch import Tensor
 
 from blob_pyro.data import Histories
 from blob_pyro.ops.arguments import one_of, whole_number
+from blob_pyro.ops.seeds import seeded
 from blob_pyro.policies import Policy
 from blob_pyro.simulation.parameters import Settings, StaticParameters
 from blob_pyro.simulation.process import HistoryMode
-from blob_pyro.simulation.random import forked_torch_rng, hash_key
+from blob_pyro.simulation.random import torch_seed
 
 if TYPE_CHECKING:
     from recogym.agents import Agent
@@ -183,7 +184,7 @@ def agent_from_policy(policy: Policy, seed: int = 0, history: HistoryMode = "all
             elif news:
                 self.views, self.distribution = [*self.views, *news], None
             self.draws += 1
-            with forked_torch_rng(hash_key(seed, self.draws), torch.device("cpu")), torch.no_grad():
+            with seeded(torch_seed(seed, self.draws), "cpu"), torch.no_grad():
                 if self.distribution is None:
                     context = Histories.from_sequences([self.views], policy.num_items)
                     self.distribution = policy.action_distribution(context)

@@ -146,6 +146,7 @@ def test_a_point_mass_has_none_and_its_trace_does_not_say_so(guide, blo, log):
         blob.elbo(log)
 
 
+@pytest.mark.filterwarnings("ignore:guide 'nuts'.*R-hat")  # of forty draws
 def test_draws_have_none(blo, log):
     blob = BLOB(blo, "nuts", BanditPriors(w_b=-6.0, zeta=0.0, kappa=0.0))
     blob.guide = type(blob.guide)(blob.model, num_draws=40)

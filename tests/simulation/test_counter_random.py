@@ -4,7 +4,8 @@ import pytest
 import torch
 from scipy import stats
 
-from blob_pyro.simulation.random import CounterRandom, forked_torch_rng, hash_key
+from blob_pyro.ops.seeds import seeded
+from blob_pyro.simulation.random import CounterRandom, hash_key, torch_seed
 from blob_pyro.simulation.random import _mix_ as mix
 from blob_pyro.simulation.random import _mix_int as mix_int
 from blob_pyro.simulation.random import _signed as signed
@@ -96,7 +97,7 @@ def test_forked_rng_is_reproducible_and_leaves_no_trace():
     before = torch.get_rng_state()
     draws = []
     for _ in range(2):
-        with forked_torch_rng(hash_key(9), torch.device("cpu")):
+        with seeded(torch_seed(9), "cpu"):
             draws.append(torch.rand(3))
     assert torch.equal(*draws)
     assert torch.equal(torch.get_rng_state(), before)

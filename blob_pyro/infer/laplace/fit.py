@@ -33,7 +33,6 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-import pyro
 import torch
 from scipy.interpolate import CubicSpline
 from scipy.optimize import minimize_scalar
@@ -48,6 +47,7 @@ from blob_pyro.infer.laplace.log_posterior import LogPosterior
 from blob_pyro.infer.training.trace import DAMPING, LOG_JOINT, SECONDS, STEP
 from blob_pyro.models import BanditBatch, BanditModel
 from blob_pyro.models.sites import W_B
+from blob_pyro.ops.exclusive import own_parameter_store
 
 __all__ = ["MOST_SHARED", "fit_laplace"]
 
@@ -105,7 +105,7 @@ def fit_laplace(
             f"guide 'laplace': {num_shared} numbers are shared by items, and their curvature is dense; it takes up to "
             f"{MOST_SHARED}. Use 'normal', 'matrix_normal' or 'low_rank'"
         )
-    with pyro.get_param_store().scope():
+    with own_parameter_store():
         posterior = LogPosterior(guide, deepcopy(model).double(), batch)
         with tqdm(total=max_steps, desc="BLOB, Laplace", unit="step", disable=not progress) as bar:
             search = _Search(posterior, max_steps, bar)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -21,6 +20,7 @@ from blob_pyro._version import __version__
 from blob_pyro.infer.training.capture import CannotCapture, CapturedStep
 from blob_pyro.infer.training.checkpoints import Checkpoint, CheckpointError, generator_state, restore_generators
 from blob_pyro.infer.training.settings import Training, clip_gradients, make_optimizers
+from blob_pyro.ops.exclusive import own_parameter_store
 from blob_pyro.ops.fingerprints import content_hash, describe
 from blob_pyro.ops.interrupts import uninterrupted
 from blob_pyro.ops.seeds import seeded
@@ -87,7 +87,7 @@ def train(
         ValueError: if the checkpoint cannot be written.
     """
     checkpoint = Checkpoint.at(checkpoint, guide)
-    with _own_parameters():
+    with own_parameter_store():
         run = _Run(model, guide, elbo, batch, training, validation, modules)
         identity = {} if checkpoint is None else run.identity()
         state = None if checkpoint is None else checkpoint.load(identity)
@@ -368,13 +368,6 @@ class _Run:
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         sparse = [g is not None and g.is_sparse for g in gradients]
         return [p for p, s in zip(parameters, sparse) if not s], [p for p, s in zip(parameters, sparse) if s]
-
-
-@contextmanager
-def _own_parameters() -> Iterator[None]:
-    """An empty parameter store inside, so that training neither reads nor leaves anything in the global one."""
-    with pyro.get_param_store().scope():
-        yield
 
 
 def _device_of(model: nn.Module) -> torch.device:

@@ -43,7 +43,8 @@ class GRU:
     def __init__(self, num_items: int, hidden_dim: int = 64, embedding_dim: int | None = None) -> None:
         self.num_items = num_items
         self.items = Vocabulary.numbered(num_items)
-        self.model = _NextItem(num_items, hidden_dim, embedding_dim or hidden_dim)
+        with seeded(0, "cpu"):
+            self.model = _NextItem(num_items, hidden_dim, embedding_dim or hidden_dim)
 
     def fit(
         self,
@@ -98,8 +99,8 @@ class _NextItem(PyroModule):
     def __init__(self, num_items: int, hidden_dim: int, embedding_dim: int) -> None:
         super().__init__(unique_name("gru"))
         self.start = num_items  # the row of the input that stands for no view yet
-        self.embedding = PyroModule[nn.Embedding](num_items + 1, embedding_dim)
-        self.recurrent = PyroModule[nn.GRU](embedding_dim, hidden_dim)
+        self.embedding = nn.Embedding(num_items + 1, embedding_dim)
+        self.recurrent = nn.GRU(embedding_dim, hidden_dim)
         self.weight = nn.Parameter(torch.empty(num_items, hidden_dim))
         self.intercept = nn.Parameter(torch.empty(num_items))
         self.reset_parameters()
