@@ -120,6 +120,7 @@ class FunctionGuide(PyroModule):
         model: whose sites it covers.
 
     Example:
+        >>> import pyro
         >>> import pyro.distributions as dist
         >>> from blob_pyro.models import BanditPriors
         >>> model = BanditModel(torch.eye(2), BanditPriors(w_a=0.5, w_b=-6.0, kappa=0.0, zeta=0.0))
