@@ -38,6 +38,7 @@ def check_guide(
 
     Example:
         >>> check_guide("matrix_normal")
+        >>> import pyro
         >>> from blob_pyro.guides import NormalGuide
         >>> class Forgetful(NormalGuide):
         ...     def forward(self, batch=None):
