@@ -200,8 +200,16 @@ class ClickLogits(TorchDistribution):
     def mean(self) -> Tensor:
         """``N x P``, exact up to Gauss-Hermite quadrature of softplus."""
         features, weights = self._weight_features(_WEIGHT_NODES)
-        mean = (weights @ features).to(self.interest.dtype)
-        return self._by_rows(lambda part, _: part._terms @ mean)
+        a, b, *along, one, u, v = (weights @ features).to(self.interest.dtype).unbind()
+        base = one * (self.kappa_loc + self.weights[2].loc) + self._common.mT @ self._standard @ torch.stack([u, v])
+
+        def mean(part: ClickLogits, _: slice) -> Tensor:  # `_terms` with their weights, before they are multiplied out
+            direction = a * part.interest + b * part.deviation_loc
+            for strength, zeta in zip(along, self._zeta_along):
+                direction = direction + strength * (part._whitened @ zeta.mT)
+            return torch.addmm(base, direction, self.item_embedding.mT)
+
+        return self._by_rows(mean)
 
     @property
     def variance(self) -> Tensor:
@@ -287,6 +295,11 @@ class ClickLogits(TorchDistribution):
         first = inverse[0] * a.factor
         return torch.stack([first, inverse[1] * (b.factor - tril[1, 0] * first)], -1)
 
+    @property
+    def _zeta_along(self) -> Tensor:
+        """Loadings of zeta on each standardised weight, ``2 x K x K``."""
+        return torch.einsum("rij,rs->sij", self._zeta_factor, self._standard)
+
     @cached_property
     def _common(self) -> Tensor:
         """Loadings of ``w_c + kappa`` on the numbers of a Gaussian vector, ``R x P``."""
@@ -297,8 +310,7 @@ class ClickLogits(TorchDistribution):
         """Each logit's location given the weights, as a linear form of `_weight_features`, ``N x P x 7``."""
         psi = self.item_embedding
         deviation = self.deviation_loc @ psi.mT
-        along = torch.einsum("rij,rs->sij", self._zeta_factor, self._standard)  # of zeta, on each weight
-        deviation_along = [self._whitened @ (psi @ zeta).mT for zeta in along]
+        deviation_along = [self._whitened @ (psi @ zeta).mT for zeta in self._zeta_along]
         base = self.kappa_loc + self.weights[2].loc
         terms = [self.affinity, deviation, *deviation_along, base, *(self._common.mT @ self._standard).unbind(-1)]
         return torch.stack([term.expand_as(deviation) for term in terms], -1)
