@@ -26,6 +26,7 @@ from blob_pyro.infer.training.checkpoints import Checkpoint, untouched_if_refuse
 from blob_pyro.models import OrganicBatch, OrganicModel, OrganicPriors
 from blob_pyro.ops.device import default_device
 from blob_pyro.ops.fingerprints import content_hash
+from blob_pyro.ops.memory import require_memory
 from blob_pyro.ops.row_chunks import MAX_ELEMENTS
 from blob_pyro.ops.seeds import seeded, standard_normal
 from blob_pyro.serialization import folder
@@ -305,6 +306,8 @@ class BLO:
         if top_k is not None and not 1 <= top_k <= self.num_items:
             raise ValueError(f"top_k: must lie between 1 and num_items={self.num_items}, got {top_k}")
         history = as_histories(histories, self.items).to(self.device)
+        if top_k is None:
+            self._require_memory(len(history), "predict_next", "pass top_k=10, or ask for fewer histories at a time")
         with torch.no_grad():
             q = self.user_posterior(history, posterior) if isinstance(posterior, str) else posterior
             draws = q.mean.unsqueeze(0) if method == "mean" else _draws(q, num_samples, seed)
@@ -331,8 +334,17 @@ class BLO:
 
     def scores(self, histories: Histories | Any) -> Tensor:
         """Unnormalised log-probability of each item to be viewed next, at the posterior mean, ``N x P``."""
+        history = as_histories(histories, self.items)
+        self._require_memory(
+            len(history), "scores", "ask for fewer histories at a time, or predict_next(..., top_k=10)"
+        )
         with torch.no_grad():
-            return self._logits(self.embed(histories))
+            return self._logits(self.embed(history))
+
+    def _require_memory(self, num_histories: int, what: str, remedy: str) -> None:
+        num_bytes = 2 * num_histories * self.num_items * self.model.item_intercept.element_size()
+        shape = f"{num_histories:,} histories x {self.num_items:,} items"
+        require_memory(num_bytes, f"{what} of {shape}", remedy, self.device)
 
     def _logits(self, interest: Tensor) -> Tensor:
         return torch.addmm(self.model.item_intercept, interest, self.model.item_embedding.mT)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from blob_pyro import BLO
 from blob_pyro.data import Histories, Vocabulary
 from blob_pyro.policies import EpsilonGreedy, Greedy, SessionPopularity, Softmax, ThompsonSampling, Uniform
 from blob_pyro.policies import chunked as chunked_module
@@ -135,6 +136,14 @@ def test_click_logits_that_do_not_fit_are_refused_with_their_size(blob):
     for ask in (lambda: logits.mean, logits.rsample, logits.click_probability, lambda: logits.icdf(0.5)):
         with pytest.raises(MemoryError, match=r"Click logits of 1 x 1,000,000,000,000 contexts x 12 items .*bytes"):
             ask()
+
+
+def test_views_that_do_not_fit_are_refused_with_their_size(crowd):
+    blo = BLO(HUGE, embedding_dim=2)
+    blo.fits = [{"call": "none: a test of shapes"}]
+    for ask, name in ((blo.scores, "scores"), (blo.predict_next, "predict_next")):
+        with pytest.raises(MemoryError, match=rf"{name} of 1,000,000 histories x 1,000,000 items .*bytes.*top_k"):
+            ask(crowd)
 
 
 @pytest.mark.parametrize("make", POLICIES.values(), ids=POLICIES.keys())
