@@ -2,6 +2,7 @@
 
 from blob_pyro.ope.auditing import AuditReport, audit
 from blob_pyro.ope.delta import delta_beta_ips, delta_ips, delta_snips
+from blob_pyro.ope.distribution import RewardDistribution, reward_distribution
 from blob_pyro.ope.doubly_robust import direct_method, doubly_robust, dr_shrinkage, self_normalized_dr, switch_dr
 from blob_pyro.ope.estimate import Estimate
 from blob_pyro.ope.evaluation import Evaluation
@@ -24,6 +25,7 @@ __all__ = [
     "LoggedRows",
     "MissingSupportWarning",
     "OffPolicyWarning",
+    "RewardDistribution",
     "UnreliableIntervalWarning",
     "audit",
     "beta_ips",
@@ -39,6 +41,7 @@ __all__ = [
     "marginalized_ips",
     "register_estimator",
     "replay",
+    "reward_distribution",
     "reward_interaction_ips",
     "self_normalized_dr",
     "snips",
