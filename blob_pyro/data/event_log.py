@@ -303,6 +303,18 @@ class EventLog:
             f"{int(self.reward.sum()):,} rewarded)"
         )
 
+    def to_obp(self, *, context: Any = None, action_context: Any = None, logging_probs: Any = None) -> dict[str, Any]:
+        """The Open Bandit Pipeline's ``bandit_feedback`` dictionary.
+
+        Args:
+            context: see `blob_pyro.ope.to_obp`, as for all arguments.
+            action_context: features of the items.
+            logging_probs: probabilities of all items in each impression.
+        """
+        from blob_pyro.ope.interoperability import to_obp  # ope reads logs: only who asks for this needs it here
+
+        return to_obp(self, context=context, action_context=action_context, logging_probs=logging_probs)
+
     def require_views(self) -> None:
         """Raise a ValueError unless there is a view to learn from."""
         if self.num_views == 0:

@@ -63,6 +63,8 @@ def test_bandit_feedback(log):
     views = [np.bincount(h, minlength=12) for h in log.contexts.to_sequences()]
     assert (feedback["context"] == np.array(views)[log.context.numpy()]).all()
     assert (feedback["action_context"] == np.eye(12)).all()
+    assert (log.to_obp()["context"] == feedback["context"]).all()
+    assert log.to_obp(context=np.ones((log.num_impressions, 2)))["context"].shape[1] == 2
     assert feedback["position"] is None
     assert feedback["pi_b"] is None
     for name, ours in (("action", log.action), ("reward", log.reward), ("pscore", log.propensity)):
