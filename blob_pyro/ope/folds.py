@@ -46,6 +46,7 @@ def only_users(log: EventLog, keep: Tensor) -> EventLog:
         propensity=None if log.propensity is None else log.propensity[shown],
         position=None if log.position is None else log.position[shown],
         policy=None if log.policy is None else log.policy[shown],
+        covariates={name: covariate[shown] for name, covariate in log.covariates.items()},
         context=(context_kept.cumsum(0) - 1)[log.context[shown]],
         contexts=log.contexts[context_kept.nonzero().squeeze(-1)],
         sessions=log.sessions[keep[viewers].nonzero().squeeze(-1)],

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from blob_pyro import BLOB, EventLog, ope
+from blob_pyro.data.covariates import Covariate
 from blob_pyro.ope import LoggedRows, MissingSupportWarning, OffPolicyWarning, evaluate, register_estimator
 from blob_pyro.ope.folds import fold_of_users, only_users
 from blob_pyro.ope.logged_rows import read_rows
@@ -156,9 +157,11 @@ def test_the_log_of_some_users_is_that_built_from_their_rows(log):
     assert part.sessions.to_sequences() == again.sessions.to_sequences()
     for name in ("action", "reward", "propensity", "time", "context", "view_item", "view_time"):
         assert torch.equal(getattr(part, name), getattr(again, name)), name
+    named = dataclasses.replace(log, covariates={"hour": Covariate(torch.arange(log.num_impressions).double())})
+    assert torch.equal(only_users(named, keep).covariates["hour"].values, torch.from_numpy(shown.nonzero()[0]).double())
     known = {
         "items", "users", "view_user", "view_time", "view_item", "user", "time", "action", "reward", "propensity",
-        "position", "policy", "policies", "context", "contexts", "sessions", "clock",
+        "position", "policy", "policies", "context", "contexts", "sessions", "covariates", "clock",
     }  # fmt: skip
     assert {f.name for f in dataclasses.fields(log)} == known, "does only_users keep the new field of these users only?"
 
