@@ -184,8 +184,7 @@ def ab_test(
             catalogue, or users who never saw a recommendation.
         TypeError: for something that is not a policy.
 
-    >>> from blob_pyro.ops.seeds import seeded
-    from blob_pyro.policies import SessionPopularity, Uniform
+    >>> from blob_pyro.policies import SessionPopularity, Uniform
     >>> environment = RecoGym(num_items=20, seed=0)
     >>> policies = {"random": Uniform(20), "popular": SessionPopularity(20), "oracle": environment.oracle()}
     >>> result = ab_test(environment, policies, num_users=200)

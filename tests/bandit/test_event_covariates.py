@@ -8,6 +8,7 @@ import torch
 from blob_pyro import BLO, BLOB, BanditPriors, EventLog
 from blob_pyro.models import EventCovariates, UserCovariates
 from blob_pyro.models.priors.covariates import COVARIATE_WEIGHT, EVENT_COVARIATE_WEIGHT
+from blob_pyro.ope.folds import only_users
 from blob_pyro.policies import Greedy, Softmax, ThompsonSampling
 
 TERM = EventCovariates({"hour": None, "device": ["desktop", "phone"]})
@@ -161,6 +162,13 @@ def test_covariates_that_nobody_asked_for(blo, log):
 def test_bad_names_are_named(names, error, message):
     with pytest.raises(error, match=message):
         EventLog.from_tables(*tables(), num_items=6, covariates=names)
+
+
+def test_the_log_of_some_users_keeps_theirs(log):
+    keep = torch.arange(log.num_users) % 3 == 0
+    part = only_users(log, keep)
+    assert torch.equal(part.covariates["hour"].values, log.covariates["hour"].values[keep[log.user]])
+    assert part.covariates["device"].levels == log.covariates["device"].levels
 
 
 def test_missing_values_name_their_row():

@@ -95,10 +95,11 @@ def test_a_guide_equal_to_the_prior_has_no_kl(name, batch):
 
 @pytest.mark.parametrize("name", GUIDE)
 def test_local_reparameterisation_leaves_the_expectation(name, batch):
-    model = make(laws()[name])
+    law = laws()[name]
+    model = make(law)
     guide = make_guide(GUIDE[name], model)
-    if name == "arrow":
-        fit_laplace(guide, model, batch, progress=False)
+    if name == "arrow":  # at Laplace's mode the shared noise cancels to first order, with and without; not here
+        guide.take(law)
     with torch.no_grad():
         local, plain = (
             torch.stack([elbo.differentiable_loss(model, guide, batch) for _ in range(800)])
@@ -106,6 +107,7 @@ def test_local_reparameterisation_leaves_the_expectation(name, batch):
         )
     assert abs(local.mean() - plain.mean()) < 4 * ((local.var() + plain.var()) / 800).sqrt()
     assert local.var() < plain.var()
+    assert name != "arrow" or local.var() < plain.var() / 5
 
 
 @pytest.mark.parametrize("name", ["arrow", "full"])
