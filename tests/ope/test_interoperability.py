@@ -91,12 +91,12 @@ def test_vowpal_wabbit(log, tmp_path):
     path = tmp_path / "log.vw"
     lines = to_vowpal_wabbit(log, path)
     assert path.read_text().splitlines() == lines
+    assert [float(line.split(":")[1]) for line in lines] == (-log.reward).tolist()
     sequences = log.contexts.to_sequences()
     for n in range(0, log.num_impressions, 97):
         label, _, features = lines[n].partition(" |")
-        action, cost, probability = label.split(":")
+        action, _, probability = label.split(":")
         assert int(action) - 1 == log.action[n]
-        assert float(cost) == -log.reward[n]
         assert float(probability) == log.propensity[n]
         counts = np.bincount(sequences[log.context[n]], minlength=12)
         assert features.split() == [f"v{i}:{c}" for i, c in enumerate(counts) if c]

@@ -171,7 +171,8 @@ def false_alarms(seeds):
 
 
 def test_false_alarms_of_a_few_logs():
-    assert false_alarms(range(405, 411)) == []
+    rarely_explored = (24, 39, 54, 69)  # 100 items, one in ten explored, 40 users: contexts that the log does not show
+    assert false_alarms([*range(405, 411), *rarely_explored]) == []
 
 
 @pytest.mark.slow
@@ -203,6 +204,9 @@ def test_exact_numbers_and_small_ratios_are_not_counts():
     shares = 0.7 * rng.integers(1, total + 1) / total
     assert number_of_draws(np.concatenate([shares, 0.3 / rng.integers(5, 12, size=3000)]), 12) is None
     assert number_of_draws(np.full(100, 0.125), 4) is None
+    few = np.array([0.7 * views / total for total in range(1, 7) for views in range(1, total + 1)])
+    assert len(np.unique(few)) > 8  # all of them multiples of 1/600, and none needs it
+    assert number_of_draws(few.repeat(50), 7) is None
 
 
 # --- Open Bandit ------------------------------------------------------------------------------------------------------
