@@ -68,6 +68,57 @@ def test_bad_input(make, message):
         make()
 
 
+S, T, NAN = torch.tensor([[3.0, 2.0, 1.0], [0.0, 0.0, 1.0]]), torch.tensor([1, 1]), math.nan
+METRICS = {
+    "recall": (lambda scores, target: recall_at_k(scores, target, 1), "scores"),
+    "gain": (lambda scores, target: dcg_at_k(scores, target, 1), "scores"),
+    "reciprocal rank": (mean_reciprocal_rank, "scores"),
+    "log-likelihood": (log_likelihood, "probabilities"),
+}
+REFUSED = {
+    "list": ([[1.0, 2.0]], T, TypeError, "{}: expected a tensor, got list"),
+    "NumPy": (S.numpy(), T, TypeError, "{}: expected a tensor, got ndarray"),
+    "vector": (S[0], T, ValueError, r"{}: expected a matrix, histories x items, got shape \(3,\)"),
+    "complex": (S.to(torch.complex64), T, TypeError, "{}: expected real numbers, got torch.complex64"),
+    "NaN in one row": (torch.tensor([[0.5, 0.5, 0.0], [NAN, 0.5, 0.5]]), T, ValueError, "{}: .* row 1 "),
+    "list of targets": (S, [1, 1], TypeError, "target: expected a tensor, got list"),
+    "targets of floats": (S, T.float(), TypeError, "target: expected item numbers of dtype int64, got torch.float32"),
+    "targets of booleans": (S, T.bool(), TypeError, "target: expected item numbers of dtype int64, got torch.bool"),
+    "too few targets": (S, T[:1], ValueError, r"target: expected one item per row of {} \(2, 3\), got \(1,\)"),
+    "too many targets": (S, T.repeat(2), ValueError, r"target: expected one item per row of {} \(2, 3\), got \(4,\)"),
+    "no item": (S, torch.tensor([1, 3]), ValueError, "target: expected item numbers between 0 and 2, got 3 at row 1"),
+    "negative": (
+        S,
+        torch.tensor([1, -1]),
+        ValueError,
+        "target: expected item numbers between 0 and 2, got -1 at row 1",
+    ),
+    "another device": (S, T.to("meta"), ValueError, "target: is on meta, {} on cpu"),
+}
+
+
+@pytest.mark.parametrize(("metric", "name"), METRICS.values(), ids=METRICS.keys())
+@pytest.mark.parametrize(("scores", "target", "error", "message"), REFUSED.values(), ids=REFUSED.keys())
+def test_what_has_no_rank_is_refused_by_name(metric, name, scores, target, error, message):
+    with pytest.raises(error, match=message.format(name)):
+        metric(scores, target)
+
+
+@pytest.mark.parametrize("k", [1.5, "1", True, None], ids=repr)
+@pytest.mark.parametrize("metric", [recall_at_k, dcg_at_k])
+def test_k_is_a_whole_number(metric, k):
+    with pytest.raises(TypeError, match="k: expected a whole number, got"):
+        metric(S, T, k)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8], ids=str)
+def test_counts_are_scores_too(dtype):
+    counts = torch.tensor([[2, 2, 0], [0, 0, 0]], dtype=dtype)
+    assert recall_at_k(counts, T, 1).tolist() == pytest.approx([1 / 2, 1 / 3])
+    assert dcg_at_k(counts, T, 2).tolist() == pytest.approx([(1 + 1 / math.log2(3)) / 2, (1 + 1 / math.log2(3)) / 3])
+    assert mean_reciprocal_rank(counts, T).tolist() == pytest.approx([3 / 4, 11 / 18])
+
+
 def test_a_split_is_of_whole_sessions():
     sessions = Histories.from_sequences([[n] * (n % 3) + [n] for n in range(50)], num_items=50)
     train, test = split_sessions(sessions, 0.3, seed=1)

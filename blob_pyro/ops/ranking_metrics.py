@@ -5,7 +5,10 @@ ranks: each metric is its expectation over a random order of the tied, so that a
 neither flattered nor punished by how a sort happens to break ties. Ranking libraries take one order and many relevant
 items, and none of that is needed here.
 
-Every function returns one value per history, so that two methods can be compared in pairs.
+Every function returns one value per history, so that two methods can be compared in pairs: of the dtype of the scores,
+or of the default dtype where the scores are counts. All refuse, with a TypeError or ValueError that names argument and
+row, what has no rank: scores that are NaN or no matrix, targets that are not one item number of the catalogue a row,
+and a ``k`` that is no whole number between 1 and the number of items.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+from blob_pyro.ops.arguments import whole_number
 
 __all__ = ["dcg_at_k", "log_likelihood", "mean_reciprocal_rank", "recall_at_k"]
 
@@ -31,7 +36,7 @@ def recall_at_k(scores: Tensor, target: Tensor, k: int) -> Tensor:
         >>> recall_at_k(scores, torch.tensor([1, 1]), k=1)
         tensor([0.0000, 0.3333])
     """
-    return _expected(scores, target, lambda rank: (rank <= k).to(scores.dtype), k)
+    return _expected(scores, target, lambda rank: rank <= k, k)
 
 
 def dcg_at_k(scores: Tensor, target: Tensor, k: int) -> Tensor:
@@ -77,24 +82,58 @@ def log_likelihood(probabilities: Tensor, target: Tensor) -> Tensor:
     Raises:
         ValueError: if a row is not a probability vector: scores will not do.
     """
-    total = probabilities.sum(-1)
-    if bool(((total - 1).abs() > 1e-3).any()) or bool((probabilities < 0).any()):
-        raise ValueError("probabilities: rows must be probabilities that sum to 1; put scores through a softmax first")
+    _check(probabilities, target, "probabilities")
+    wrong = ~((probabilities.sum(-1) - 1).abs() <= 1e-3) | (probabilities < 0).any(-1)  # so that NaN is wrong too
+    if bool(wrong.any()):
+        row = int(wrong.nonzero()[0])
+        raise ValueError(
+            f"probabilities: rows must be probabilities that sum to 1, row {row} sums to "
+            f"{float(probabilities[row].sum()):g}, its least is {float(probabilities[row].amin()):g}; put scores "
+            f"through a softmax first"
+        )
     return probabilities.gather(-1, target.unsqueeze(-1)).squeeze(-1).log()
 
 
 def _expected(scores: Tensor, target: Tensor, value: Callable[[Tensor], Tensor], k: int) -> Tensor:
     """Mean of a function of the rank over the ranks that the target shares with its equals."""
-    if scores.dim() != 2 or target.shape != scores.shape[:1]:
-        raise ValueError(
-            f"target: expected one item per row of scores {tuple(scores.shape)}, got {tuple(target.shape)}"
-        )
-    if not 1 <= k <= scores.shape[1]:
+    _check(scores, target, "scores")
+    whole_number(k, "k")
+    if k > scores.shape[1]:
         raise ValueError(f"k: must lie between 1 and the number of items {scores.shape[1]}, got {k}")
-    if bool(scores.isnan().any()):
-        raise ValueError("scores: must not be NaN; a rank among NaN has no meaning")
+    missing = scores.isnan().any(-1)
+    if bool(missing.any()):
+        row = int(missing.nonzero()[0])
+        raise ValueError(f"scores: must not be NaN, row {row} has one; a rank among NaN has no meaning")
     own = scores.gather(-1, target.unsqueeze(-1))
     better, equal = (scores > own).sum(-1), (scores == own).sum(-1)  # equal counts the target itself
     ranks = torch.arange(1, scores.shape[1] + 1, device=scores.device, dtype=torch.float64)
     total = torch.cat([ranks.new_zeros(1), value(ranks).to(torch.float64).cumsum(0)])
-    return ((total[better + equal] - total[better]) / equal).to(scores.dtype)
+    dtype = scores.dtype if scores.is_floating_point() else torch.get_default_dtype()  # counts are scores too
+    return ((total[better + equal] - total[better]) / equal).to(dtype)
+
+
+def _check(scores: Tensor, target: Tensor, name: str) -> None:
+    """Refuse what is no matrix of numbers with one item a row, naming ``name`` or the target."""
+    for argument, tensor in ((name, scores), ("target", target)):
+        if not isinstance(tensor, Tensor):
+            raise TypeError(
+                f"{argument}: expected a tensor, got {type(tensor).__name__}; put it through torch.as_tensor"
+            )
+    if scores.dim() != 2:
+        raise ValueError(f"{name}: expected a matrix, histories x items, got shape {tuple(scores.shape)}")
+    if scores.is_complex():
+        raise TypeError(f"{name}: expected real numbers, got {scores.dtype}")
+    if target.dtype not in (torch.int32, torch.int64):
+        raise TypeError(f"target: expected item numbers of dtype int64, got {target.dtype}")
+    if target.shape != scores.shape[:1]:
+        raise ValueError(
+            f"target: expected one item per row of {name} {tuple(scores.shape)}, got {tuple(target.shape)}"
+        )
+    if target.device != scores.device:
+        raise ValueError(f"target: is on {target.device}, {name} on {scores.device}; move one of them")
+    outside = (target < 0) | (target >= scores.shape[1])
+    if bool(outside.any()):
+        row = int(outside.nonzero()[0])
+        raise ValueError(
+            f"target: expected item numbers between 0 and {scores.shape[1] - 1}, got {int(target[row])} at row {row}"
+        )
