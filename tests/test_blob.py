@@ -15,7 +15,6 @@ from torch.nn.functional import softplus
 from blob_pyro import BLO, BLOB, BanditPriors, EventLog
 from blob_pyro.guides import NormalGuide
 from blob_pyro.models.sites import KAPPA, W_A, W_B, W_C, ZETA
-from blob_pyro.serialization.folder import CONFIG, STATE
 
 HISTORIES = [[0, 0, 1], [], [5, 3]]
 
@@ -145,51 +144,6 @@ def test_comes_back_in_a_new_process_with_its_ids(tmp_path):
     blob.save(tmp_path / "model")
     run = subprocess.run([sys.executable, "-c", LOAD, tmp_path / "model"], capture_output=True, text=True, check=True)
     assert json.loads(run.stdout) == pytest.approx(blob.scores([["jar"]])[0].tolist(), rel=1e-5)
-
-
-def damage(path, name, content):
-    (path / name).write_bytes(content)
-
-
-SPOILED = {
-    "not there": (lambda p: (p / CONFIG).unlink(), "is not a saved model; it needs config.json"),
-    "cut short": (lambda p: damage(p, CONFIG, b'{"schema_ver'), "is damaged"),
-    "state": (lambda p: damage(p, STATE, b"nonsense"), "is damaged"),
-    "schema": (
-        lambda p: damage(p, CONFIG, (p / CONFIG).read_bytes().replace(b'"schema_version": 2', b'"schema_version": 9')),
-        "has schema version 9, written by blob-pyro .* which reads 2",
-    ),
-    "class": (
-        lambda p: damage(p, CONFIG, (p / CONFIG).read_bytes().replace(b'"class": "BLOB"', b'"class": "Other"')),
-        "holds a Other; load it with Other.load",
-    ),
-    "shape": (
-        lambda p: damage(p, CONFIG, (p / CONFIG).read_bytes().replace(b'"embedding_dim": 3', b'"embedding_dim": 4')),
-        "does not fit this organic_model: item_embedding missing, extra or misshapen",
-    ),
-}
-
-
-@pytest.mark.parametrize(("spoil", "message"), SPOILED.values(), ids=SPOILED.keys())
-def test_what_cannot_be_read_is_refused(blob, tmp_path, spoil, message):
-    blob.save(tmp_path / "model")
-    spoil(tmp_path / "model")
-    with pytest.raises(ValueError, match=message):
-        BLOB.load(tmp_path / "model")
-
-
-def test_a_failed_save_leaves_the_old_model(blob, tmp_path, monkeypatch):
-    blob.save(tmp_path / "model")
-
-    def fail(*args):
-        raise OSError("disk full")
-
-    monkeypatch.setattr("blob_pyro.serialization.folder.save_file", fail)
-    with pytest.raises(OSError, match="disk full"):
-        blob.save(tmp_path / "model")
-    monkeypatch.undo()
-    assert torch.equal(BLOB.load(tmp_path / "model", device="cpu").scores([[1]]), blob.scores([[1]]))
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["model"]
 
 
 def test_a_guide_of_one_s_own(blo, log, tmp_path):

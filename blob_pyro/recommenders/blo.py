@@ -29,8 +29,7 @@ from blob_pyro.ops.fingerprints import content_hash
 from blob_pyro.ops.memory import require_memory
 from blob_pyro.ops.row_chunks import MAX_ELEMENTS
 from blob_pyro.ops.seeds import seeded, standard_normal
-from blob_pyro.serialization import folder
-from blob_pyro.serialization.organic import bound_from_json, bound_to_json, priors_from_json, priors_to_json
+from blob_pyro.recommenders.saving import load_blo, save_blo
 
 __all__ = ["BLO", "TopItems"]
 
@@ -367,12 +366,16 @@ class BLO:
         return [self.model, self.guide, *([] if own is None else [own])]
 
     def save(self, path: str | Path) -> None:
-        """Write the model to a folder: ``config.json`` and ``state.safetensors``, no pickle; all or nothing.
+        """Write the model to a folder: a manifest, ``config.json``, ``state.safetensors``; no pickle, all or nothing.
+
+        An older model in the folder is replaced in one move: whoever loads meanwhile gets the old one or the new one.
 
         Raises:
-            ValueError: if item ids are not strings or integers, which JSON could not give back.
+            ValueError: if item ids are not strings or integers, which JSON could not give back; if something else is in
+                the folder.
+            OSError: if it cannot be written; an older model is then still there.
         """
-        folder.save(path, self._config(), {"model": self.model, "guide": self.guide})
+        save_blo(self, path)
 
     @classmethod
     def load(cls, path: str | Path, encoder: nn.Module | None = None, device: torch.device | str | None = None) -> BLO:
@@ -384,43 +387,10 @@ class BLO:
             device: where to put it; default CUDA where there is one.
 
         Raises:
-            ValueError: if the folder does not hold a BLO that this version can read, saying why.
+            SavedModelError: if the folder does not hold a BLO that this version can read, or not as it was written,
+                naming the file and the field. It is a ValueError.
         """
-        config, state = folder.load(path, "BLO")
-        blo = cls._from_config(config, encoder)
-        folder.restore({"model": blo.model, "guide": blo.guide}, state, path)
-        return blo.to(default_device(device))
-
-    def _config(self) -> dict[str, Any]:
-        return {
-            "class": "BLO",
-            "num_items": self.num_items,
-            "embedding_dim": self.embedding_dim,
-            "encoder": self.encoder_name,
-            "covariance": self.covariance,
-            "sparse": self.model.sparse,
-            "bound": bound_to_json(self.bound),
-            "priors": priors_to_json(self.model.priors),
-            "fits": self.fits,
-            "items": folder.vocabulary_to_json(self.items),
-        }
-
-    @classmethod
-    def _from_config(cls, config: dict[str, Any], encoder: nn.Module | None) -> BLO:
-        if encoder is None and config["encoder"] is None:
-            raise ValueError("encoder: this model was saved with an encoder of your own; pass a fresh one, encoder=...")
-        blo = cls(
-            config["num_items"],
-            config["embedding_dim"],
-            encoder or config["encoder"],
-            covariance=config["covariance"],
-            priors=priors_from_json(config["priors"]),
-            sparse=config["sparse"],
-        )
-        blo.bound = bound_from_json(config["bound"])
-        blo.fits = config["fits"]
-        blo.items = folder.vocabulary_from_json(config["items"])
-        return blo
+        return load_blo(cls, path, encoder).to(default_device(device))
 
 
 def _draws(posterior: TorchDistribution, num_samples: int, seed: int) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from blob_pyro.data import EventLog
-from blob_pyro.guides import DrawsGuide, TrainingDefaults, make_guide
+from blob_pyro.guides import TrainingDefaults, make_guide
 from blob_pyro.infer import ELBOEstimate, Training, estimate_elbo, fit_guide
 from blob_pyro.infer.training.checkpoints import Checkpoint, untouched_if_refused
 from blob_pyro.models import BanditBatch, BanditModel, BanditPriors
@@ -21,8 +21,7 @@ from blob_pyro.ops.seeds import seeded
 from blob_pyro.posteriors.next_priors import next_priors
 from blob_pyro.recommenders.blo import BLO
 from blob_pyro.recommenders.click_model import ClickModel
-from blob_pyro.serialization import folder
-from blob_pyro.serialization.priors import from_json, to_json
+from blob_pyro.recommenders.saving import load_blob, save_blob
 
 __all__ = ["BLOB"]
 
@@ -250,28 +249,18 @@ class BLOB(ClickModel):
         }
 
     def save(self, path: str | Path) -> None:
-        """Write both models to a folder: ``config.json`` and ``state.safetensors``, no pickle; all or nothing.
+        """Write both models to a folder: a manifest, ``config.json``, ``state.safetensors``; no pickle, all or nothing.
 
-        Priors that are functions, and terms of your own, are not written: pass them to `load` again.
+        An older model in the folder is replaced in one move: whoever loads meanwhile gets the old one or the new one.
+        Priors that are functions, and terms of a class that is not registered
+        (`blob_pyro.serialization.codec.register`), are not written: pass them to `load` again.
 
         Raises:
-            ValueError: if item ids are not strings or integers, which JSON could not give back.
+            ValueError: if item ids are not strings or integers, which JSON could not give back; if something else is in
+                the folder.
+            OSError: if it cannot be written; an older model is then still there.
         """
-        try:
-            priors = to_json(self.model.priors)
-        except ValueError:
-            priors = None
-        config = {
-            "class": "BLOB",
-            "guide": self.guide_name,
-            "num_draws": self.guide.num_draws if isinstance(self.guide, DrawsGuide) else None,
-            "omega": self.omega,
-            "jitter": self.model.jitter,
-            "priors": priors,
-            "fits": self.fits,
-            "blo": self.blo._config(),
-        }
-        folder.save(path, config, self._all_modules())
+        save_blob(self, path)
 
     @classmethod
     def load(
@@ -284,6 +273,8 @@ class BLOB(ClickModel):
     ) -> BLOB:
         """Read a model from a folder, in a new process, without data.
 
+        What a class saves, the same class loads; a class also loads what its subclasses save, as one of them.
+
         Args:
             path: what `save` wrote.
             guide: your own guide (its class, or a fresh instance), if the model was saved with one.
@@ -292,28 +283,19 @@ class BLOB(ClickModel):
             priors: your own priors, if the model was saved with some that JSON cannot hold.
 
         Raises:
-            ValueError: if the folder does not hold a BLOB that this version can read, saying why.
+            SavedModelError: if the folder does not hold a BLOB that this version can read, or not as it was written,
+                naming the file and the field. It is a ValueError.
         """
-        config, state = folder.load(path, "BLOB")
-        if guide is None and config["guide"] is None:
-            raise ValueError("guide: this model was saved with a guide of your own; pass its class, guide=...")
-        if priors is None and config["priors"] is None:
-            raise ValueError("priors: this model was saved with functions as priors or terms; pass them, priors=...")
-        blo = BLO._from_config(config["blo"], encoder)
-        folder.restore({"organic_model": blo.model, "organic_guide": blo.guide}, state, path)
-        priors = from_json(config["priors"]) if priors is None else priors
-        blob = cls(blo, guide or config["guide"], priors, omega=config["omega"], jitter=config["jitter"])
-        if isinstance(blob.guide, DrawsGuide):
-            blob.guide = DrawsGuide(blob.model, config["num_draws"])
-        folder.restore(blob._all_modules(), state, path)
-        blob.fits = config["fits"]
-        return blob.to(default_device(device))
+        classes = [cls, *cls.__subclasses__()]
+        return load_blob(classes, BLO, path, guide, encoder, priors).to(default_device(device))
+
+    @classmethod
+    def _assemble(cls, blo: BLO, guide: str | Callable[..., Any], priors: BanditPriors | None, **options: Any) -> BLOB:
+        """A model that is about to be given its saved state."""
+        return cls(blo, guide, priors, **options)
 
     def _modules(self) -> dict[str, nn.Module]:
         return {"model": self.model, "guide": self.guide}
-
-    def _all_modules(self) -> dict[str, nn.Module]:
-        return {**self._modules(), "organic_model": self.blo.model, "organic_guide": self.blo.guide}
 
 
 def _copy(module: nn.Module) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
@@ -11,9 +12,11 @@ from torch import nn
 
 from blob_pyro.data import EventLog
 from blob_pyro.infer import GuidedELBO, LocalReparameterization, Training, train
+from blob_pyro.models import BanditPriors
 from blob_pyro.models.joint import JointBatch, JointModel
 from blob_pyro.ops.device import default_device
 from blob_pyro.ops.seeds import seeded
+from blob_pyro.recommenders.blo import BLO
 from blob_pyro.recommenders.blob import BLOB
 from blob_pyro.recommenders.covariates import decision_points
 
@@ -23,8 +26,8 @@ __all__ = ["JointBLOB"]
 class JointBLOB(BLOB):
     """BLOB whose item embeddings and encoder learn from clicks too (the future work of Sakhi et al. 2020).
 
-    Starts from a fitted `BLOB`, of which it takes a copy. Afterwards it is a BLOB: it answers, plays, is saved and is
-    loaded as one (``BLOB.load``).
+    Starts from a fitted `BLOB`, of which it takes a copy. Afterwards it is a BLOB: it answers, plays and is saved as
+    one. ``JointBLOB.load`` loads it, and so does ``BLOB.load``, as a JointBLOB.
 
     Args:
         blob: fitted, with a guide that SVI trains.
@@ -58,6 +61,12 @@ class JointBLOB(BLOB):
             raise ValueError(f"blob: its guide {blob.guide_name!r} has nothing for SVI to train; use 'normal'")
         vars(self).update(vars(deepcopy(blob)))
         JointModel(self.blo.model, self.model, self.blo.guide.encoder)  # says what is wrong now rather than later
+
+    @classmethod
+    def _assemble(cls, blo: BLO, guide: str | Callable[..., Any], priors: BanditPriors | None, **options: Any) -> BLOB:
+        joint = cls.__new__(cls)
+        vars(joint).update(vars(BLOB(blo, guide, priors, **options)))
+        return joint
 
     def fit_jointly(
         self,

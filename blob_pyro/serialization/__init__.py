@@ -1,1 +1,5 @@
-"""Models on disk: the folder, and what is in its JSON."""
+"""Models on disk: the folder and its manifest, and one JSON codec with an open registry."""
+
+from blob_pyro.serialization.errors import SavedModelError
+
+__all__ = ["SavedModelError"]

@@ -1,114 +1,267 @@
-"""Models on disk: a folder with ``config.json`` and ``state.safetensors``. No pickle, no half-written folder."""
+"""Models on disk: a folder with ``manifest.json``, ``config.json`` and ``state.safetensors``. No pickle.
+
+The manifest has the SHA-256 of the other two, so that a reader sees any change of them. A new folder is written beside
+and renamed, so that a folder that is there is whole. Over an older model the new files are first written beside the old
+ones, under names with their hashes; then the manifest is replaced, in one move, which is when the new model is there;
+then they take the old ones' places. A reader that finds another file than its manifest says reads the manifest again:
+it sees the old model or the new one. A writer that is killed leaves the one or the other and, at most, files whose
+names start with a dot; the next save finishes or removes them.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
-from importlib.metadata import version
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyro.distributions as dist
 import torch
-from pyro.distributions import TorchDistribution
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor, nn
 
-from blob_pyro._version import __version__
-from blob_pyro.data import Vocabulary
+from blob_pyro.ops.files import locked, new_folder, remove_abandoned, staged, sync
+from blob_pyro.serialization import schema_2
+from blob_pyro.serialization.errors import SavedModelError
+from blob_pyro.serialization.manifest import CONFIG, FILES, MANIFEST, SCHEMA_VERSION, STATE, Manifest, read_json
+from blob_pyro.serialization.reading import NotThere, read_file, read_tensors
 
-__all__ = ["load", "restore", "save"]
+__all__ = ["CONFIG", "MANIFEST", "SCHEMA_VERSION", "STATE", "Saved", "load", "require_finite", "restore", "save"]
 
-SCHEMA_VERSION = 2
-CONFIG, STATE = "config.json", "state.safetensors"
+_ATTEMPTS = 100  # at reading a folder that others write to
+_MOST_MANIFEST = 2**24  # bytes
+_LEFT = (".tmp", ".new")
 
 
-def save(path: str | Path, config: dict[str, Any], modules: dict[str, nn.Module]) -> None:
-    """Write a folder in one move: a reader sees the old one or the new one."""
-    path = Path(path)
-    if path.exists() and not (path / CONFIG).exists() and (not path.is_dir() or any(path.iterdir())):
-        raise ValueError(f"path: {path} exists and is not a saved model; choose another folder")
-    about = {
-        "schema_version": SCHEMA_VERSION,
-        "versions": {"blob-pyro": __version__, **{p: version(p) for p in ("torch", "pyro-ppl")}},
+@dataclass(frozen=True)
+class Saved:
+    """What a folder holds, read and known to be what was written.
+
+    Attributes:
+        path: the folder.
+        class_name: of what was saved.
+        config: the contents of ``config.json``.
+        state: the tensors of ``state.safetensors``, on the CPU.
+    """
+
+    path: Path
+    class_name: str
+    config: dict[str, Any]
+    state: dict[str, Tensor]
+
+
+def save(
+    path: str | Path,
+    class_name: str,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    data: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a folder, or replace what it holds: a reader sees the old model or the new one.
+
+    A link to a folder is followed. Files in the folder that are not the model's stay where they are.
+
+    Args:
+        path: of the folder.
+        class_name: of what is saved.
+        config: JSON.
+        tensors: by name.
+        data: fingerprints of what it was fitted to.
+
+    Raises:
+        ValueError: if something else is there, or a tensor holds a number that is not finite.
+        OSError: if it cannot be written; an older model is then still there.
+    """
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise ValueError(f"save: {name} holds numbers that are not finite; fit the model again before you save it")
+    target = Path(os.path.realpath(path))
+    _require_ours(target, path)
+    contents = {
+        CONFIG: (json.dumps(config, indent=2, allow_nan=False) + "\n").encode(),
+        STATE: tensors_to_bytes({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}),
     }
-    tensors = {f"{name}.{key}": value.cpu().contiguous() for name, m in modules.items() for key, value in _state(m)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    try:
-        fresh = staging / "new"
-        fresh.mkdir()
-        (fresh / CONFIG).write_text(json.dumps({**about, **config}, indent=2) + "\n")
-        save_file(tensors, fresh / STATE)
-        if path.exists():
-            path.rename(staging / "old")
-        os.replace(fresh, path)
-    finally:
-        if not path.exists() and (staging / "old").exists():
-            (staging / "old").rename(path)
-        shutil.rmtree(staging, ignore_errors=True)
+    manifest = Manifest.of(class_name, data or {}, contents)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(target)
+    if target.is_dir() or not _create(target, manifest, contents):
+        _replace(target, manifest, contents)
 
 
-def load(path: str | Path, expected_class: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read a folder's configuration and tensors, or say in a ValueError why not."""
+def load(path: str | Path) -> Saved:
+    """Read a folder, every byte of it checked against its manifest.
+
+    A folder of schema version 2, which has no manifest, is read with a warning.
+
+    Raises:
+        SavedModelError: naming the file, if the folder does not hold a model that this version can read.
+    """
     path = Path(path)
-    if not (path / CONFIG).is_file() or not (path / STATE).is_file():
-        raise ValueError(f"path: {path} is not a saved model; it needs {CONFIG} and {STATE}")
     try:
-        config = json.loads((path / CONFIG).read_text())
-        state = load_file(path / STATE)
-    except (json.JSONDecodeError, UnicodeDecodeError, SafetensorError) as error:
-        raise ValueError(f"path: {path} is damaged: {error}. Restore it from a copy, or fit again") from error
-    if config.get("schema_version") != SCHEMA_VERSION:
-        raise ValueError(
-            f"path: {path} has schema version {config.get('schema_version')}, written by blob-pyro "
-            f"{config.get('versions', {}).get('blob-pyro')}; this is {__version__}, which reads {SCHEMA_VERSION}"
-        )
-    if config.get("class") != expected_class:
-        raise ValueError(f"path: {path} holds a {config.get('class')}; load it with {config.get('class')}.load")
-    return config, state
+        return _load(path)
+    except SavedModelError as error:
+        error.path = path
+        raise
 
 
-def restore(modules: dict[str, nn.Module], state: dict[str, Tensor], path: str | Path) -> None:
-    """Put saved tensors into fresh modules, all of them or none."""
+def restore(modules: Mapping[str, nn.Module], saved: Saved) -> None:
+    """Put saved tensors into fresh modules, all of them or none; a module takes the saved precision.
+
+    Raises:
+        SavedModelError: naming the tensor, for one that is missing, unknown, misshapen or of another kind.
+    """
     for name, module in modules.items():
-        own = {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
-        expected = dict(_state(module))
+        own = {k.removeprefix(f"{name}."): v for k, v in saved.state.items() if k.startswith(f"{name}.")}
+        expected = module.state_dict()
         wrong = sorted(set(own) ^ set(expected)) or sorted(k for k in own if own[k].shape != expected[k].shape)
         if wrong:
-            raise ValueError(f"path: {path} does not fit this {name}: {', '.join(wrong)} missing, extra or misshapen")
+            raise SavedModelError(
+                f"does not fit this {name}: {', '.join(wrong[:5])} missing, extra or misshapen",
+                path=saved.path,
+                file=STATE,
+                field=f"{name}.{wrong[0]}",
+            )
+        for key, value in own.items():
+            if value.dtype != expected[key].dtype and not (
+                value.is_floating_point() and expected[key].is_floating_point()
+            ):
+                problem = f"expected {expected[key].dtype}, got {value.dtype}"
+                raise SavedModelError(problem, path=saved.path, file=STATE, field=f"{name}.{key}")
     for name, module in modules.items():
-        module.load_state_dict({key: state[f"{name}.{key}"] for key, _ in _state(module)})
+        own = {key: saved.state[f"{name}.{key}"] for key in module.state_dict()}
+        precisions = {value.dtype for value in own.values() if value.is_floating_point()}
+        if len(precisions) == 1:
+            module.to(dtype=precisions.pop())
+        module.load_state_dict(own)
 
 
-def _state(module: nn.Module) -> list[tuple[str, Tensor]]:
-    return list(module.state_dict().items())
+def require_finite(saved: Saved, own: Callable[[str], bool]) -> None:
+    """Refuse numbers that are not finite.
+
+    Args:
+        saved: what was read.
+        own: of a tensor's name, whether it is in a module of the user's, which may mean something by them.
+
+    Raises:
+        SavedModelError: naming the tensor.
+    """
+    for name, value in saved.state.items():
+        if value.is_floating_point() and not own(name) and not torch.isfinite(value).all():
+            raise SavedModelError("holds numbers that are not finite", path=saved.path, file=STATE, field=name)
 
 
-def vocabulary_to_json(items: Vocabulary) -> Any:
-    """A count for numbered ids, else the list of ids."""
-    if items.is_numbered:
-        return len(items)
-    odd = next((i for i in items.ids if type(i) not in (str, int)), None)
-    if odd is not None:
-        raise ValueError(f"items: id {odd!r} is a {type(odd).__name__}; only strings and integers can be saved")
-    return list(items.ids)
+def _load(path: Path) -> Saved:
+    if not path.is_dir():
+        raise SavedModelError("is not a saved model; there is no such folder")
+    for _ in range(_ATTEMPTS):
+        if not (path / MANIFEST).exists():
+            return Saved(path, *schema_2.load(path))
+        before, content = read_file(path, MANIFEST, most=_MOST_MANIFEST)
+        manifest = Manifest.parse(content)
+        contents = {name: _find(path, name, manifest) for name in FILES}
+        missing = [name for name, found in contents.items() if found is None]
+        if not missing:
+            return _parse(path, manifest, {name: found for name, found in contents.items() if found is not None})
+        if read_file(path, MANIFEST, most=_MOST_MANIFEST)[0] == before:
+            raise SavedModelError(
+                f"is not the file that {MANIFEST} says: it is missing or damaged. Restore it from a copy, or fit again",
+                file=missing[0],
+            )
+    raise SavedModelError("was replaced every time that it was read; stop whatever keeps saving to it, and try again")
 
 
-def vocabulary_from_json(items: Any) -> Vocabulary:
-    """The inverse of `vocabulary_to_json`."""
-    return Vocabulary.numbered(items) if isinstance(items, int) else Vocabulary(items)
+def _parse(path: Path, manifest: Manifest, contents: Mapping[str, bytes]) -> Saved:
+    config = read_json(contents[CONFIG], CONFIG)
+    if not isinstance(config, dict):
+        raise SavedModelError("expected an object", file=CONFIG)
+    return Saved(path, manifest.class_name, config, read_tensors(contents[STATE]))
 
 
-def distribution_to_json(d: TorchDistribution) -> dict[str, Any]:
-    """A distribution's class and its parameters."""
-    return {"name": type(d).__name__, **{name: getattr(d, name).tolist() for name in d.arg_constraints}}
+def _find(path: Path, name: str, manifest: Manifest) -> bytes | None:
+    """A file's contents, wherever a writer may have got to; None if they are nowhere."""
+    entry = manifest.files[name]
+    for candidate in (_pending(name, manifest), name):
+        try:
+            _, content = read_file(path, candidate, size=entry.size)
+        except NotThere:
+            continue
+        if entry.holds(content):
+            return content
+    return None
 
 
-def distribution_from_json(value: dict[str, Any]) -> TorchDistribution:
-    """The inverse of `distribution_to_json`, for Pyro's own distributions."""
-    arguments = {k: torch.tensor(v) for k, v in value.items() if k != "name"}
-    return getattr(dist, value["name"])(**arguments)
+def _create(target: Path, manifest: Manifest, contents: Mapping[str, bytes]) -> bool:
+    """Write a new folder beside and rename it; False if another process has made one meanwhile."""
+    with new_folder(target) as stage:
+        for name, content in {**contents, MANIFEST: manifest.dump()}.items():
+            with open(stage / name, "xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        sync(stage)
+        try:
+            os.rename(stage, target)
+        except OSError:
+            if target.is_dir():
+                return False
+            raise
+    sync(target.parent)
+    return True
+
+
+def _replace(target: Path, manifest: Manifest, contents: Mapping[str, bytes]) -> None:
+    """Put a model in the place of whatever the folder holds; other writers wait."""
+    with locked(target):
+        _tidy(target)
+        try:
+            for name, content in contents.items():
+                with staged(target / _pending(name, manifest)) as file:
+                    file.write(content)
+            with staged(target / MANIFEST) as file:
+                file.write(manifest.dump())
+        finally:
+            _tidy(target)
+
+
+def _tidy(folder: Path) -> None:
+    """Finish what a writer has decided, and remove what it has not: what the manifest does not speak of."""
+    try:
+        manifest = Manifest.parse(read_file(folder, MANIFEST, most=_MOST_MANIFEST)[1])
+    except SavedModelError:
+        manifest = None
+    wanted = {} if manifest is None else {_pending(name, manifest): name for name in FILES}
+    for file in list(folder.iterdir()):
+        if file.name in wanted:
+            os.replace(file, folder / wanted[file.name])
+        elif _is_temporary(file.name):
+            with suppress(FileNotFoundError):
+                file.unlink()
+    sync(folder)
+
+
+def _is_temporary(name: str) -> bool:
+    return name.startswith(tuple(f".{file}." for file in (*FILES, MANIFEST))) and name.endswith(_LEFT)
+
+
+def _pending(name: str, manifest: Manifest) -> str:
+    return f".{name}.{manifest.files[name].sha256[:16]}.new"
+
+
+def _require_ours(target: Path, path: str | Path) -> None:
+    """Refuse to write where something else is."""
+    if not target.exists():
+        return
+    refusal = ValueError(f"path: {path} exists and is not a saved model; choose another folder")
+    if not target.is_dir():
+        raise refusal
+    names = {file.name for file in target.iterdir()}
+    others = {name for name in names if name not in (*FILES, MANIFEST) and not _is_temporary(name)}
+    if others and MANIFEST not in names and not schema_2.is_one(target):
+        raise refusal
+    if others and MANIFEST in names:
+        try:
+            Manifest.parse(read_file(target, MANIFEST, most=_MOST_MANIFEST)[1])
+        except SavedModelError:
+            raise refusal from None

@@ -9,6 +9,7 @@ from blob_pyro import BLOB, BanditPriors, EventLog
 from blob_pyro.infer import GuidedELBO, LocalReparameterization
 from blob_pyro.models.joint import JointBatch, JointModel
 from blob_pyro.recommenders.joint_blob import JointBLOB, _Both
+from blob_pyro.serialization import SavedModelError
 
 HISTORIES = [[0, 0, 1], [], [5, 3]]
 
@@ -76,8 +77,14 @@ def test_it_improves_on_the_warm_start_and_is_a_blob(warm, log, tmp_path):
     assert torch.equal(joint.model.item_embedding, psi)
     assert torch.allclose(joint.model.whitening @ joint.model.whitening.mT, psi.mT @ psi / 12, atol=1e-5)
     joint.save(tmp_path / "model")
-    back = BLOB.load(tmp_path / "model", device="cpu")
-    assert torch.equal(back.scores(HISTORIES), joint.scores(HISTORIES))
+    for cls in (JointBLOB, BLOB):
+        back = cls.load(tmp_path / "model", device="cpu")
+        assert type(back) is JointBLOB
+        assert torch.equal(back.scores(HISTORIES), joint.scores(HISTORIES))
+    back.fit_jointly(log, num_epochs=1, progress=False, device="cpu")
+    warm.save(tmp_path / "warm")
+    with pytest.raises(SavedModelError, match=r"holds a BLOB; load it with BLOB\.load"):
+        JointBLOB.load(tmp_path / "warm")
 
 
 def test_what_it_refuses(blo, warm, log):

@@ -20,7 +20,7 @@ from blob_pyro.models import (
     UserCovariates,
 )
 from blob_pyro.models.sites import CLICK, KAPPA, W_A, W_B, W_C, ZETA
-from blob_pyro.serialization.priors import from_json, to_json
+from blob_pyro.serialization.codec import decode, encode
 from blob_pyro.testing import check_guide
 
 P, K, C, N, F = 6, 2, 5, 40, 3
@@ -193,8 +193,8 @@ PRIORS = {
 
 @pytest.mark.parametrize("name", PRIORS)
 def test_priors_as_json(name, psi, rho):
-    back = from_json(to_json(PRIORS[name]))
-    assert to_json(back) == to_json(PRIORS[name])
+    back = decode(encode(PRIORS[name]))
+    assert encode(back) == encode(PRIORS[name])
     old, new = (BanditModel(psi, priors, rho).site_priors() for priors in (PRIORS[name], back))
     for site, prior in old.items():
         x = prior.sample()

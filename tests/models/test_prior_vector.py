@@ -14,7 +14,7 @@ from blob_pyro.infer import GuidedELBO, LocalReparameterization
 from blob_pyro.infer.laplace.fit import fit_laplace
 from blob_pyro.models import BanditBatch, BanditModel, ItemDeviations, VectorPrior
 from blob_pyro.models.sites import CLICK, JOINT, KAPPA, W_A, W_C, ZETA
-from blob_pyro.serialization.priors import from_json, to_json
+from blob_pyro.serialization.codec import decode, encode
 from blob_pyro.testing import check_guide
 
 P, K, N = 5, 2, 300
@@ -152,7 +152,7 @@ def test_json(name):
     priors = BanditPriors(vector=VectorPrior(law, SHAPES), terms=(ItemDeviations(0.2),))
     torch.set_default_dtype(torch.float64)
     try:
-        back = from_json(json.loads(json.dumps(to_json(priors))))
+        back = decode(json.loads(json.dumps(encode(priors))))
     finally:
         torch.set_default_dtype(torch.float32)
     assert dict(back.vector.shapes) == SHAPES

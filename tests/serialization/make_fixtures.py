@@ -34,7 +34,7 @@ def make_log() -> EventLog:
         },
         impressions={
             "user": [u for u in range(6) for _ in range(5)],
-            "time": [9 + t for _ in range(6) for t in range(5)],
+            "time": [1 + t for _ in range(6) for t in range(5)],
             "action": [items[(2 * u + t) % 5] for u in range(6) for t in range(5)],
             "reward": [int((u * 7 + t * 3) % 4 == 0) for u in range(6) for t in range(5)],
         },

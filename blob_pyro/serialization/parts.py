@@ -1,0 +1,47 @@
+"""What models are made of, registered with the codec: one line for each class."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyro.distributions as dist
+
+from blob_pyro.distributions import ArrowheadNormal, MatrixNormal
+from blob_pyro.infer import BOUNDS
+from blob_pyro.models import OrganicPriors
+from blob_pyro.models.priors.bandit_priors import BanditPriors, Learned
+from blob_pyro.models.priors.covariates import EventCovariates, UserCovariates
+from blob_pyro.models.priors.heavy_tails import HorseshoeKappa, StudentTKappa
+from blob_pyro.models.priors.items import ItemCategories, ItemDeviations, ItemFeatures, KappaOnPopularity
+from blob_pyro.models.priors.vector import VectorPrior
+from blob_pyro.serialization.codec import register
+
+__all__: list[str] = []
+
+for _part in (BanditPriors, Learned, OrganicPriors, VectorPrior):
+    register(_part)
+for _term in (HorseshoeKappa, ItemCategories, ItemDeviations, ItemFeatures, KappaOnPopularity, StudentTKappa):
+    register(_term)
+register(EventCovariates)
+register(UserCovariates)
+register(ArrowheadNormal)
+register(MatrixNormal)
+for _bound in BOUNDS.values():
+    register(_bound)  # type: ignore[type-var] # they are classes
+
+
+def _independent(base_dist: Any, reinterpreted_batch_ndims: int) -> Any:
+    return base_dist.to_event(reinterpreted_batch_ndims)
+
+
+register(dist.Independent, fields=["base_dist", "reinterpreted_batch_ndims"], make=_independent)
+register(dist.MultivariateNormal, fields=["loc", "scale_tril"])  # it takes one of three
+register(dist.Uniform, fields=["low", "high"])
+register(dist.MultivariateStudentT, fields=["df", "loc", "scale_tril"])
+for _distribution in (
+    dist.AsymmetricLaplace, dist.Beta, dist.Cauchy, dist.Chi2, dist.Exponential, dist.Gamma, dist.Gumbel,
+    dist.HalfCauchy, dist.HalfNormal, dist.InverseGamma, dist.Laplace, dist.LogNormal, dist.Logistic,
+    dist.LowRankMultivariateNormal, dist.Normal, dist.Pareto, dist.SkewLogistic, dist.SoftAsymmetricLaplace,
+    dist.SoftLaplace, dist.StudentT, dist.Weibull,
+):  # fmt: skip
+    register(_distribution)
