@@ -9,6 +9,7 @@ integrand spends its width in the wide region beside it, and the narrow one is m
 """
 
 import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,12 @@ from torch import Tensor
 
 NODES_PER_PANEL = 16
 LIPSCHITZ = 0.25
+# A mesh has been looked at closely enough when an interval that matters holds this many units; far more than that,
+# and the first look was too coarse for what it looked at.
+_CLOSE_ENOUGH, _EXPLODED = 3, 1000
+# An interval of this many units spans less than one order of magnitude.
+_UNITS_SEEN, _MOST_INTERVALS = 100, 4096
+_MOST_UNITS = 2.0**20
 # Elements in a temporary: what stays in a core's cache, and what fills a GPU.
 CPU_BLOCK = 2**15
 CUDA_BLOCK = 2**25
@@ -128,24 +135,44 @@ def refine(mesh: Mesh, monitor: Callable[[Tensor], tuple[Tensor, Tensor]], inter
         mesh: a first guess, which must cover everything that matters.
         monitor: maps points (rows x (K + 1)) to the local length on each interval and whether the interval
             matters (both rows x K). It may only err on the side of short lengths and of intervals that matter.
-        intervals: how many intervals to use for each look; their number is the largest number of looks.
+        intervals: how many intervals to use for each look (more, where lengths differ by many orders of magnitude);
+            their number is the largest number of looks.
+
+    Raises:
+        ValueError: for scores that no mesh of a sensible size resolves.
     """
-    for num_intervals in intervals:
-        points = mesh.spread(num_intervals)
-        length, matters = monitor(points)
-        interval = torch.arange(num_intervals, device=points.device)
-        first = torch.where(matters, interval, num_intervals - 1).amin(-1, keepdim=True)
-        last = torch.maximum(torch.where(matters, interval + 1, 0).amax(-1, keepdim=True), first + 1)
-        # Cutting off an end makes its intervals empty; an empty or idle interval asks for nothing.
-        longest = torch.where(matters, length, 0.0).amax(-1, keepdim=True)
-        span = points[:, -1:] - points[:, :1]
-        length = torch.where(matters, length, torch.where(longest > 0, longest, span))
-        points = torch.minimum(torch.maximum(points, points.gather(-1, first)), points.gather(-1, last))
-        mesh = Mesh.from_intervals(points, length)
-        kept = (last - first).squeeze(-1)
-        if bool((mesh.total <= 3 * kept).all()):
+    guess = mesh
+    for look, num_intervals in enumerate(intervals):
+        closest = num_intervals if look == 0 else max(num_intervals, min(_MOST_INTERVALS, int(total / _UNITS_SEEN)))
+        mesh, kept = _look(mesh, monitor, closest)
+        excess, total = torch.stack([(mesh.total / kept).amax(), mesh.total.amax()]).tolist()
+        if excess > _EXPLODED and look == 0:
+            # An interval across orders of magnitude takes the length of its narrowest point all along.
+            mesh, kept = _look(guess, monitor, min(_MOST_INTERVALS, math.ceil(guess.total.amax().item() / _UNITS_SEEN)))
+            excess, total = torch.stack([(mesh.total / kept).amax(), mesh.total.amax()]).tolist()
+        if excess <= _CLOSE_ENOUGH:
             break
+    if not total <= _MOST_UNITS:
+        raise ValueError(
+            f"the scores of one row differ so much in scale that their quadrature would need {total:.1g} panels. "
+            "Leave out actions that cannot win, or raise the smallest scales (or concentrations)."
+        )
     return mesh
+
+
+def _look(mesh: Mesh, monitor: Callable[[Tensor], tuple[Tensor, Tensor]], num_intervals: int) -> tuple[Mesh, Tensor]:
+    """A mesh by what the monitor says of another one, and the number of intervals of each row that matter."""
+    points = mesh.spread(num_intervals)
+    length, matters = monitor(points)
+    interval = torch.arange(num_intervals, device=points.device)
+    first = torch.where(matters, interval, num_intervals - 1).amin(-1, keepdim=True)
+    last = torch.maximum(torch.where(matters, interval + 1, 0).amax(-1, keepdim=True), first + 1)
+    # Cutting off an end makes its intervals empty; an empty or idle interval asks for nothing.
+    longest = torch.where(matters, length, 0.0).amax(-1, keepdim=True)
+    span = points[:, -1:] - points[:, :1]
+    length = torch.where(matters, length, torch.where(longest > 0, longest, span))
+    points = torch.minimum(torch.maximum(points, points.gather(-1, first)), points.gather(-1, last))
+    return Mesh.from_intervals(points, length), (last - first).squeeze(-1)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ bounds for where it matters; see :func:`_monitor`.
 
 Distances are measured from the lower limit L of the integration. Each arm that matters has L within 38 of its own
 standard deviations, so narrow arms lie close to the origin of y and nothing cancels, however large the locations
-are or however different the scales.
+are or however different the scales. The unit of length is (up to a factor of two) the smallest scale that matters, so
+that nothing overflows or underflows either.
 """
 
 import functools
@@ -24,6 +25,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from blob_pyro.propensity.kernels.mesh import NODES_PER_PANEL, Mesh, Panels, block_elements, is_cheap_to_read, refine
+from blob_pyro.propensity.kernels.rounding import to_dtype
 
 
 @dataclass(frozen=True)
@@ -53,31 +55,37 @@ QUICK = Accuracy(tail=11.0, log_floor=-60.0, log_trim=20.0, units_per_panel=9.0,
 MANY_ARMS = 4096
 # What a coarse look remembers of its slices of arms; it recomputes them for very large sets.
 KEPT_SLICES = 16
+# Scales that matter in one row may differ by this factor; the probabilities of other rows are NaN.
+LARGEST_RATIO = 1e140
+# Rows with larger numbers are shrunk first, so that differences and multiples of them are finite.
+_LARGE, _SHRINK = 1e300, 2.0**-64
 _SQRT_HALF = math.sqrt(0.5)
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
 
 @dataclass(frozen=True)
 class _Arms:
-    """Rows of arms, seen from each row's origin; deterministic arms are out of the way.
+    """Rows of arms, seen from each row's origin and measured in its unit; who does not take part is out of the way.
 
     Attributes:
-        origin: rows, the lower limit of the integration in the user's coordinates.
-        offset: rows x A, location minus origin.
-        scale: rows x A, positive.
+        offset: rows x A, location minus the lower limit of the integration.
+        scale: rows x A, at least 1.
         rate: rows x A, 1 / scale.
-        random: rows x A, False for deterministic arms (whose F is 1 wherever it is asked for).
+        random: rows x A, False for deterministic arms and for those out of reach (whose F is 1 wherever it is asked for).
         fixed: rows x A, True for the deterministic arms that hold the highest deterministic score.
         truncated: rows, whether a deterministic arm sets the origin.
+        unit: rows, of length, in the user's coordinates; a power of two.
+        possible: rows, False where the scales that matter are too different; such a row holds a stand-in.
     """
 
-    origin: Tensor
     offset: Tensor
     scale: Tensor
     rate: Tensor
     random: Tensor
     fixed: Tensor
     truncated: Tensor
+    unit: Tensor
+    possible: Tensor
 
     @functools.cached_property
     def may_be_truncated(self) -> bool:
@@ -86,15 +94,44 @@ class _Arms:
 
     @classmethod
     def place(cls, loc: Tensor, scale: Tensor, accuracy: Accuracy) -> "_Arms":
-        random = scale > 0
-        deterministic = torch.where(random, -math.inf, loc).amax(-1, keepdim=True)
-        fixed = ~random & (loc == deterministic)
-        lower = _lower_limit(loc, scale, random, accuracy)
-        truncated = deterministic.squeeze(-1) >= lower
-        origin = torch.where(truncated, deterministic.squeeze(-1), lower)
+        deterministic = torch.where(scale > 0, -math.inf, loc).amax(-1, keepdim=True)
+        fixed = (scale == 0) & (loc == deterministic)
+        gap, scale, random, unit, possible = _normalize(loc, scale, accuracy)
+        lower = _lower_limit(gap, scale, random, accuracy)
+        best = torch.where(fixed, gap, -math.inf).amax(-1)
+        truncated = best >= lower
+        offset = gap - torch.where(truncated, best, lower)[:, None]
         scale = torch.where(random, scale, 1.0)
-        offset = torch.where(random, loc - origin[:, None], -1e3)
-        return cls(origin, offset, scale, scale.reciprocal(), random, fixed, truncated)
+        # A location that is this far out of reach is as good as any other.
+        offset = torch.where(random, offset.maximum(-1e3 * scale), -1e3)
+        return cls(offset, scale, scale.reciprocal(), random, fixed, truncated, unit, possible)
+
+
+def _normalize(loc: Tensor, scale: Tensor, accuracy: Accuracy) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Locations and scales seen from the arm with the highest lower end, in units of the smallest scale that matters.
+
+    Returns:
+        Locations, scales and whether an arm is random and within reach (all rows x A); the unit and whether the row is
+        possible (both rows).
+    """
+    reach = accuracy.tail
+    large = torch.maximum(loc.abs(), scale).amax(-1, keepdim=True) > _LARGE
+    shrink = torch.where(large, _SHRINK, 1.0)
+    deterministic, loc, scale = scale == 0, loc * shrink, scale * shrink
+    highest = (loc - reach * scale).argmax(-1, keepdim=True)
+    gap = loc - loc.gather(-1, highest)
+    # A scale that shrinking has turned into 0 counts too: its row is not possible.
+    random = ~deterministic & (gap + reach * scale >= -reach * scale.gather(-1, highest))
+    smallest = torch.where(random, scale, math.inf).amin(-1, keepdim=True)
+    smallest = torch.where(smallest < math.inf, smallest, 1.0)
+    largest = torch.where(random, scale, 0.0).amax(-1, keepdim=True)
+    possible = (smallest >= torch.finfo(scale.dtype).tiny) & (largest <= LARGEST_RATIO * smallest)
+    smallest = torch.where(possible, smallest, 1.0)
+    unit = smallest / torch.frexp(smallest).mantissa / 2
+    lowest = -torch.finfo(scale.dtype).max / 4
+    gap = torch.where(possible & (random | deterministic), (gap / unit).clamp_min(lowest), lowest)
+    scale = torch.where(random & possible, scale / unit, 1.0)
+    return gap, scale, random, (unit / shrink).squeeze(-1), possible.squeeze(-1)
 
 
 def _normal_terms(y: Tensor, offset: Tensor, rate: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -188,8 +225,9 @@ def _monitor(points: Tensor, arms: _Arms, accuracy: Accuracy) -> tuple[Tensor, T
         shortest = torch.minimum(shortest, _shortest_scale(points, these, total, total_hazard, arms, part, accuracy))
     step = points.diff(dim=-1)
     drop = -total_hazard.diff(dim=-1).clamp_max_(0)
-    curvature = torch.where(step > 0, drop / step, 0.0)
-    return (shortest.pow(-2) + curvature).rsqrt(), shortest < math.inf
+    # A root of its own each, so that no square leaves the range of numbers.
+    joint = torch.where(step > 0, drop.sqrt() / step.sqrt(), 0.0)
+    return torch.hypot(shortest.reciprocal(), joint).reciprocal(), shortest < math.inf
 
 
 def _arm_slices(num_arms: int, per_slice: int) -> list[slice]:
@@ -237,7 +275,7 @@ def _rows_per_chunk(num_arms: int, device: torch.device, accuracy: Accuracy) -> 
 def _deterministic_node(arms: _Arms) -> tuple[Tensor, Tensor, Tensor]:
     """z, hazard and the probability e^S of the best deterministic score, which is the origin where it can win."""
     num_arms = arms.offset.shape[-1]
-    start = torch.zeros_like(arms.origin)[:, None]
+    start = torch.zeros_like(arms.unit)[:, None]
     z, cdf, hazard = _normal_terms(start, arms.offset, arms.rate)
     mass = torch.where(arms.truncated, _log_product(z, cdf, num_arms).exp().squeeze(-1), 0.0)
     return z.squeeze(-2), hazard.squeeze(-2), mass
@@ -255,23 +293,26 @@ def _probabilities(panels: Panels, arms: _Arms) -> Tensor:
     return probs
 
 
+def _of_others(value: Tensor) -> Tensor:
+    """The sum over all other entries of the last dimension; a total minus the own entry would cancel."""
+    before = torch.nn.functional.pad(value[..., :-1].cumsum(-1), (1, 0))
+    after = torch.nn.functional.pad(value[..., 1:].flip(-1).cumsum(-1).flip(-1), (0, 1))
+    return before.add_(after)
+
+
 def _gradients(panels: Panels, arms: _Arms, cotangent: Tensor) -> tuple[Tensor, Tensor]:
     """The gradients of sum_i v_i pi_i with respect to locations and scales.
 
-    With H the sum of the hazards and V = sum_i v_i h_i,
-    d(v . pi) / d loc_j = integral of h_j e^S (v_j H - V); for scale_j the same with another factor z_j.
+    d(v . pi) / d loc_j = integral of h_j e^S sum_(i != j) (v_j - v_i) h_i; for scale_j the same with another factor z_j.
     """
     by_loc, by_scale = torch.zeros_like(cotangent), torch.zeros_like(cotangent)
     for row, nodes, hazard, mass in _blocks(panels, arms):
-        rate, v = arms.rate[row], cotangent[row]
-        hazard.mul_(rate[:, None, :])
-        both = torch.stack([rate.new_ones(rate.shape), v], dim=-1)
-        # n x 2 x nodes: e^S H and e^S V.
-        carried = torch.bmm(hazard, both).mul_(mass[..., None]).transpose(-1, -2)
-        z = (nodes[..., None] - arms.offset[row][:, None, :]).mul_(rate[:, None, :])
-        for gradient, factor in ((by_loc, hazard), (by_scale, z.mul_(hazard))):
-            own, others = torch.bmm(carried, factor).unbind(-2)
-            gradient.index_add_(0, row, v * own - others)
+        rate, v = arms.rate[row][:, None, :], cotangent[row][:, None, :]
+        hazard.mul_(rate)
+        flow = _of_others(hazard).mul_(v).sub_(_of_others(hazard * v)).mul_(hazard)
+        z = (nodes[..., None] - arms.offset[row][:, None, :]).mul_(rate)
+        by_loc.index_add_(0, row, torch.bmm(mass[:, None, :], flow).squeeze(-2))
+        by_scale.index_add_(0, row, torch.bmm(mass[:, None, :], z.mul_(flow)).squeeze(-2))
     if arms.may_be_truncated:
         z, hazard, mass = _deterministic_node(arms)
         count = arms.fixed.sum(-1, keepdim=True).clamp_min(1)
@@ -288,34 +329,32 @@ class _ArgmaxNormal(torch.autograd.Function):
     def forward(ctx: Any, loc: Tensor, scale: Tensor, accuracy: Accuracy) -> Tensor:
         rows, num_arms = loc.shape
         size = _rows_per_chunk(num_arms, loc.device, accuracy)
-        probs, panels, counts = [], [], []
+        result = loc.new_empty(rows, num_arms)
+        panels = []
         for start in range(0, rows, size):
-            arms = _Arms.place(loc[start : start + size], scale[start : start + size], accuracy)
-            part = _panels(arms, accuracy)
-            probs.append(_probabilities(part, arms))
-            panels.append(part)
-            counts.append(len(arms.origin))
-        result = torch.cat(probs)
-        ctx.save_for_backward(loc, scale, result)
-        ctx.panels, ctx.counts, ctx.accuracy = panels, counts, accuracy
-        return result.log()
+            part = slice(start, start + size)
+            arms = _Arms.place(loc[part].double(), scale[part].double(), accuracy)
+            panels.append(_panels(arms, accuracy))
+            probs = _probabilities(panels[-1], arms)
+            result[part] = torch.where(arms.possible[:, None], probs.log_(), math.nan)
+        if any(ctx.needs_input_grad):
+            ctx.save_for_backward(loc, scale, result)
+            ctx.panels, ctx.size, ctx.accuracy = panels, size, accuracy
+        return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_log_probs: Tensor) -> tuple[Tensor, Tensor, None]:
-        loc, scale, probs = ctx.saved_tensors
-        # Below 1e-300 the gradient of the logarithm fades out instead of overflowing.
-        cotangent = grad_log_probs / probs.clamp_min(1e-300)
-        by_loc, by_scale = [], []
-        start = 0
-        for panels, count in zip(ctx.panels, ctx.counts):
-            part = slice(start, start + count)
-            arms = _Arms.place(loc[part], scale[part], ctx.accuracy)
-            gradients = _gradients(panels, arms, cotangent[part])
-            by_loc.append(gradients[0])
-            by_scale.append(gradients[1])
-            start += count
-        return torch.cat(by_loc), torch.cat(by_scale), None
+        loc, scale, log_probs = ctx.saved_tensors
+        by_loc, by_scale = torch.empty_like(loc), torch.empty_like(scale)
+        for index, panels in enumerate(ctx.panels):
+            part = slice(index * ctx.size, (index + 1) * ctx.size)
+            arms = _Arms.place(loc[part].double(), scale[part].double(), ctx.accuracy)
+            # Below 1e-300 the gradient of the logarithm fades out instead of overflowing.
+            cotangent = grad_log_probs[part].double() / log_probs[part].double().exp().clamp_min(1e-300)
+            for whole, gradient in zip((by_loc, by_scale), _gradients(panels, arms, cotangent)):
+                whole[part] = to_dtype(gradient / arms.unit[:, None], whole.dtype)
+        return by_loc, by_scale, None
 
 
 def argmax_normal_log_probs(loc: Tensor, scale: Tensor, accuracy: Accuracy = EXACT) -> Tensor:
@@ -334,14 +373,14 @@ def argmax_normal_log_probs(loc: Tensor, scale: Tensor, accuracy: Accuracy = EXA
 
     Returns:
         batch_shape x A, in the dtype of the input. Probabilities below 1e-300 lose their relative accuracy and
-        those below 1e-313 are reported as -inf.
+        those below 1e-313 are reported as -inf. Gradients beyond the largest number of the dtype (scales below 1e-38
+        in float32) are that number. A row is NaN where scales that matter differ by more than 1e140, or are smaller
+        than 1e-307.
 
     >>> argmax_normal_log_probs(torch.tensor([0.0, 0.0, -1.0]), torch.tensor([1.0, 1.0, 0.0])).exp()
     tensor([0.4874, 0.4874, 0.0252])
     """
     loc, scale = torch.broadcast_tensors(loc, scale)
-    batch_shape, num_arms = loc.shape[:-1], loc.shape[-1]
-    log_probs = _ArgmaxNormal.apply(
-        loc.reshape(-1, num_arms).to(torch.float64), scale.reshape(-1, num_arms).to(torch.float64), accuracy
-    )
-    return log_probs.reshape(*batch_shape, num_arms).to(loc.dtype)
+    num_arms = loc.shape[-1]
+    log_probs = _ArgmaxNormal.apply(loc.reshape(-1, num_arms), scale.reshape(-1, num_arms), accuracy)
+    return log_probs.reshape(loc.shape)
