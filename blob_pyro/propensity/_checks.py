@@ -1,7 +1,14 @@
 """Checks at the boundary: each raises a ValueError that names the argument, the offending index and the remedy."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+
+from blob_pyro.propensity._types import check_actions, check_float_tensor, check_number, check_power_of_two
+
+# In logit space a score is as wide as 1 / concentration, or as narrow as its root.
+LEAST_CONCENTRATION, LARGEST_CONCENTRATION = 1e-45, 1e12
 
 
 def _first(bad: Tensor) -> str:
@@ -24,11 +31,7 @@ def check_vectors(owner: str, **arguments: Tensor) -> tuple[Tensor, ...]:
         ValueError: an argument is not a floating-point tensor with at least one action, or the shapes disagree.
     """
     for name, value in arguments.items():
-        if not isinstance(value, Tensor) or not value.is_floating_point():
-            kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
-            raise ValueError(
-                f"{owner}: {name} must be a floating-point tensor, got {kind}. Convert it with torch.as_tensor(...)."
-            )
+        check_float_tensor(owner, name, value)
         if value.dim() == 0 or value.shape[-1] == 0:
             raise ValueError(
                 f"{owner}: {name} has shape {tuple(value.shape)}, so there is no action to choose from. "
@@ -40,15 +43,25 @@ def check_vectors(owner: str, **arguments: Tensor) -> tuple[Tensor, ...]:
             f"{owner}: {' and '.join(shapes)} have different numbers of actions in their last dimension: {shapes}. "
             "Expand the shorter one over the actions."
         )
-    dtypes = {value.dtype for value in arguments.values()}
-    dtype = max(dtypes, key=lambda d: torch.finfo(d).bits)
-    try:
-        return torch.broadcast_tensors(*(value.to(dtype) for value in arguments.values()))
-    except RuntimeError as error:
-        raise ValueError(
-            f"{owner}: the batch shapes of {' and '.join(shapes)} do not broadcast: {shapes}. "
-            "Insert dimensions of size 1 where they differ."
-        ) from error
+    check_devices(owner, **arguments)
+    dtype = widest_dtype(*arguments.values())
+    check_batch_shapes(owner, **{name: value.shape[:-1] for name, value in arguments.items()})
+    return torch.broadcast_tensors(*(value.to(dtype) for value in arguments.values()))
+
+
+def widest_dtype(*values: Tensor) -> torch.dtype:
+    """The floating-point dtype that holds them all."""
+    dtype = values[0].dtype
+    for value in values[1:]:
+        dtype = torch.promote_types(dtype, value.dtype)
+    return dtype
+
+
+def check_devices(owner: str, **arguments: Tensor) -> None:
+    """Reject tensors on several devices."""
+    devices = {name: str(value.device) for name, value in arguments.items()}
+    if len(set(devices.values())) > 1:
+        raise ValueError(f"{owner}: {' and '.join(devices)} are on different devices: {devices}. Move them to one.")
 
 
 def check_finite(owner: str, name: str, value: Tensor) -> None:
@@ -67,10 +80,15 @@ def check_scale(owner: str, name: str, value: Tensor, *, zero: bool = True) -> N
     _reject(owner, name, value, ~(value.isfinite() & (value >= 0)), "finite and at least 0", remedy)
 
 
-def check_positive(owner: str, name: str, value: Tensor) -> None:
-    """Reject NaN, infinite and non-positive concentrations."""
+def check_concentration(owner: str, name: str, value: Tensor) -> None:
+    """Reject NaN, non-positive concentrations, and those beyond what float64 can tell apart."""
     remedy = "Add the prior's pseudo-counts (for example 1) to the observed counts."
     _reject(owner, name, value, ~(value.isfinite() & (value > 0)), "finite and greater than 0", remedy)
+    remedy = "Below it a score is 0 or 1, above it a number: take the nearest concentration that is possible."
+    outside = (value < LEAST_CONCENTRATION) | (value > LARGEST_CONCENTRATION)
+    _reject(
+        owner, name, value, outside, f"between {LEAST_CONCENTRATION:g} and {LARGEST_CONCENTRATION:g}", remedy
+    )
 
 
 def check_variance(owner: str, name: str, value: Tensor) -> None:
@@ -79,8 +97,9 @@ def check_variance(owner: str, name: str, value: Tensor) -> None:
     _reject(owner, name, value, ~(value.isfinite() & (value >= 0)), "finite and at least 0", remedy)
 
 
-def check_matrix_shape(owner: str, name: str, value: Tensor, num_actions: int, *, square: bool) -> None:
-    """Reject matrices whose rows (and columns, if square) are not the actions."""
+def check_matrix(owner: str, name: str, value: Tensor, num_actions: int, *, square: bool) -> None:
+    """Reject what is no matrix whose rows (and columns, if square) are the actions."""
+    check_float_tensor(owner, name, value)
     fits = value.dim() >= 2 and value.shape[-2] == num_actions
     fits = fits and (value.shape[-1] == num_actions if square else value.shape[-1] > 0)
     if not fits:
@@ -111,8 +130,10 @@ def check_covariance(owner: str, name: str, value: Tensor) -> None:
     remedy = "Average it with its transpose."
     expected = f"symmetric, so the same as its mirror image {name}[..., j, i]"
     _reject(owner, name, value, (value - value.mT).abs() > tolerance * scale, expected, remedy)
-    smallest = torch.linalg.eigvalsh(value.detach().double())[..., 0]
-    bad = smallest < -tolerance * scale[..., 0, 0]
+    size = scale.double().clamp_min(torch.finfo(torch.float64).tiny)
+    smallest = torch.linalg.eigvalsh(value.detach().double() / size)[..., 0]
+    bad = smallest < -tolerance
+    smallest = smallest * size[..., 0, 0]
     if bool(bad.any()):
         index = torch.nonzero(bad)[0]
         low = smallest[tuple(index)].item()
@@ -123,19 +144,69 @@ def check_covariance(owner: str, name: str, value: Tensor) -> None:
         )
 
 
-def check_sampling(owner: str, method: str | None, methods: tuple[str, ...], num_replicates: int) -> None:
-    """Reject unknown ways of computation, and replicates too few to estimate an error from."""
-    if method is not None and method not in methods:
+def check_sampling(
+    owner: str,
+    method: str | None,
+    methods: tuple[str, ...],
+    num_points: int | None,
+    num_replicates: int,
+    seed: int,
+) -> None:
+    """Reject unknown ways of computation, unbalanced points, and replicates too few to estimate an error from."""
+    if method is not None and (not isinstance(method, str) or method not in methods):
         raise ValueError(f"{owner}: method is {method!r}, but must be None or one of {', '.join(methods)}.")
-    if num_replicates < 2:
-        raise ValueError(
-            f"{owner}: num_replicates is {num_replicates}, but an error estimate needs at least 2. Take 8 or more."
-        )
+    if num_points is not None:
+        check_power_of_two(owner, "num_points", num_points)
+    check_number(owner, "num_replicates", num_replicates, 2, "An error estimate needs them: take 8 or more.")
+    check_number(owner, "seed", seed, 0, "It makes the randomisation repeatable.")
 
 
 def check_ranks(owner: str, num_ranks: int, num_actions: int) -> None:
     """Reject slates with no slot or with more slots than actions."""
-    if not 1 <= num_ranks <= num_actions:
+    if isinstance(num_ranks, bool) or not isinstance(num_ranks, int) or not 1 <= num_ranks <= num_actions:
         raise ValueError(
-            f"{owner}: num_ranks is {num_ranks}, but must be between 1 and the number of actions, {num_actions}."
+            f"{owner}: num_ranks is {num_ranks!r}, but must be a whole number between 1 and the number of actions, "
+            f"{num_actions}."
+        )
+
+
+def check_ordering(owner: str, ordering: Tensor, num_actions: int) -> Tensor:
+    """Reject what are no slates of actions; their numbers as int64."""
+    index = check_actions(owner, "ordering", ordering)
+    if index.dim() == 0 or not 1 <= index.shape[-1] <= num_actions:
+        raise ValueError(
+            f"{owner}: ordering has shape {tuple(index.shape)}, but its last dimension must hold 1 to {num_actions} "
+            "actions, the best first."
+        )
+    _reject(
+        owner, "ordering", index, (index < 0) | (index >= num_actions), f"an action, 0 to {num_actions - 1}",
+        "Number the actions from 0.",
+    )  # fmt: skip
+    return index
+
+
+def total_tolerance(dtype: torch.dtype) -> float:
+    """By how much exact probabilities, rounded to a dtype, may miss a sum of one: 1e-9, or 1e-5 in float32."""
+    return max(1e-9, min(0.2, 100 * torch.finfo(dtype).eps))
+
+
+def check_total(
+    owner: str, total: Tensor, tolerance: float | Tensor, describe: Callable[[tuple[int, ...]], str]
+) -> None:
+    """Reject probabilities that are none.
+
+    Args:
+        owner: the distribution.
+        total: sums that should be one; the message gives the index of the first that is not.
+        tolerance: by how much they may miss it.
+        describe: what to say of the parameters at an index.
+    """
+    bad = ~((total - 1).abs() <= tolerance)
+    if bool(bad.any()):
+        index = tuple(torch.nonzero(bad)[0].tolist())
+        where = f"of context {list(index)} " if index else ""
+        raise ValueError(
+            f"{owner}: the probabilities {where}sum to {total[index].item():.6g}: its scores are too extreme for the "
+            f"quadrature ({describe(index)}). Leave out actions that cannot win, and bring scales (concentrations) "
+            "closer to each other."
         )

@@ -8,6 +8,15 @@ from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor
 from torch.distributions import Distribution
 
+from blob_pyro.ops.memory import require_memory
+from blob_pyro.propensity._checks import check_total, total_tolerance
+from blob_pyro.propensity._types import check_actions, check_flag, check_shape
+from blob_pyro.propensity.kernels.draws import best_index
+
+# Scores drawn at once, 128 MiB in float64, and bytes that nobody needs to ask for.
+MAX_SCORES = 2**24
+_UNASKED_BYTES = 2**28
+
 
 def wants_validation(validate_args: bool | None) -> bool:
     """Whether arguments are checked: the caller's word, else torch's default, which Pyro switches."""
@@ -15,62 +24,172 @@ def wants_validation(validate_args: bool | None) -> bool:
     return Distribution._validate_args if validate_args is None else validate_args
 
 
-class IndexDistribution(TorchDistribution):
-    """A distribution over 0..A-1, the index of the largest (or smallest) of A random scores.
+class ScoreDistribution(TorchDistribution):
+    """A distribution of what is best among A random scores, with parameters over a batch of contexts.
 
-    Subclasses set :attr:`event_dims`, the parameters and how many of their last dimensions describe the actions,
-    and define :meth:`_compute_log_probs` and :meth:`_draw_scores`. Probabilities are computed once, when first
-    asked for, and shared by everything that :meth:`expand` makes of the distribution.
+    Subclasses set :attr:`event_dims`: the parameters, and how many of their last dimensions describe the actions.
     """
 
-    has_enumerate_support = True
     event_dims: ClassVar[dict[str, int]]
     minimum: bool
     num_actions: int
-    _source: "IndexDistribution | None" = None
-    _cached_log_probs: Tensor | None = None
 
-    def _finish(self, batch_shape: torch.Size, num_actions: int, minimum: bool, validate_args: bool | None) -> None:
-        self.minimum = minimum
-        self.num_actions = num_actions
-        super().__init__(batch_shape, torch.Size(), validate_args=validate_args)
+    def _start(
+        self, batch_shape: torch.Size, event_shape: torch.Size, num_actions: int, minimum: bool, validate: bool | None
+    ) -> None:
+        owner = type(self).__name__
+        check_flag(owner, "minimum", minimum)
+        check_flag(owner, "validate_args", validate, optional=True)
+        self.minimum, self.num_actions = minimum, num_actions
+        super().__init__(batch_shape, event_shape, validate_args=validate)
 
-    def _compute_log_probs(self) -> Tensor:
-        """The log-probability of every action, batch_shape x A."""
-        raise NotImplementedError(f"{type(self).__name__} must define _compute_log_probs")
+    def _copy_attributes(self, new: Any) -> None:
+        """Give `new` whatever is neither a parameter nor a shape."""
 
-    def _draw_scores(self, sample_shape: torch.Size) -> Tensor:
-        """Scores, sample_shape x batch_shape x A, of which the largest (smallest) wins."""
-        raise NotImplementedError(f"{type(self).__name__} must define _draw_scores, or sample")
-
-    def _is_differentiable(self) -> bool:
-        return any(getattr(self, name).requires_grad for name in self.event_dims)
-
-    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "IndexDistribution":
-        """Repeat over a larger batch shape, without repeating the work."""
-        new = self._get_checked_instance(type(self), _instance)
-        batch_shape = torch.Size(batch_shape)
+    def _with_parameters(self, new: Any, batch_shape: torch.Size, change: Any) -> Any:
         for name, event_dim in self.event_dims.items():
-            parameter = getattr(self, name)
-            setattr(new, name, parameter.expand(batch_shape + parameter.shape[parameter.dim() - event_dim :]))
-        new._source = self
-        new._finish(batch_shape, self.num_actions, self.minimum, False)
+            setattr(new, name, change(getattr(self, name), event_dim))
+        self._copy_attributes(new)
+        new._start(batch_shape, self.event_shape, self.num_actions, self.minimum, False)
         new._validate_args = self._validate_args
         return new
+
+    def _expanded(self, batch_shape: Any, instance: Any) -> Any:
+        new = self._get_checked_instance(type(self), instance)
+        batch_shape = check_shape(type(self).__name__, "batch_shape", batch_shape)
+
+        def change(parameter: Tensor, event_dim: int) -> Tensor:
+            return parameter.expand(batch_shape + parameter.shape[parameter.dim() - event_dim :])
+
+        try:
+            return self._with_parameters(new, batch_shape, change)
+        except RuntimeError as error:
+            raise ValueError(
+                f"{type(self).__name__}: batch_shape {tuple(self.batch_shape)} cannot be expanded to "
+                f"{tuple(batch_shape)}. Only dimensions of size 1 grow, and new ones come first."
+            ) from error
+
+    def _part(self, dim: int, start: int, size: int) -> Any:
+        """The distribution for some indices of a batch dimension."""
+        size = min(size, self.batch_shape[dim] - start)
+        shape = torch.Size([*self.batch_shape[:dim], size, *self.batch_shape[dim + 1 :]])
+        new = self._get_checked_instance(type(self), None)
+        return self._with_parameters(new, shape, lambda parameter, event_dim: parameter.narrow(dim, start, size))
 
     @property
     def _device(self) -> torch.device:
         return getattr(self, next(iter(self.event_dims))).device
 
     @property
+    def _dtype(self) -> torch.dtype:
+        return getattr(self, next(iter(self.event_dims))).dtype
+
+    def _is_differentiable(self) -> bool:
+        return any(getattr(self, name).requires_grad for name in self.event_dims)
+
+    def _nothing(self, shape: torch.Size) -> Tensor:
+        """An empty result for an empty batch, with gradients (of nothing) for the parameters."""
+        result = torch.zeros(shape, dtype=self._dtype, device=self._device)
+        for name in self.event_dims:
+            result = result + getattr(self, name).sum() * 0
+        return result
+
+    def _working_bytes(self) -> int:
+        """Bytes that computing the probabilities takes at once, beside the parameters."""
+        return 4 * math.prod(self.batch_shape) * self.num_actions * self._dtype.itemsize
+
+    def _require_memory(self, num_bytes: int) -> None:
+        if num_bytes > _UNASKED_BYTES:
+            what = f"{type(self).__name__} of {math.prod(self.batch_shape):,} contexts x {self.num_actions:,} actions"
+            remedy = "take fewer contexts at a time, or leave out actions that cannot win."
+            require_memory(num_bytes, what, remedy, self._device)
+
+    def _draw_scores(self, sample_shape: torch.Size) -> tuple[Tensor, ...]:
+        """Scores, sample_shape x batch_shape x A, by parts with the leading one first; the largest (smallest) wins."""
+        raise NotImplementedError(f"{type(self).__name__} must define _draw_scores, or sample")
+
+    def _best(self, scores: tuple[Tensor, ...]) -> Tensor:
+        """The event that these scores make, sample_shape x batch_shape x event_shape."""
+        raise NotImplementedError(f"{type(self).__name__} must define _best")
+
+    def _sample(self, sample_shape: torch.Size) -> Tensor:
+        draws, contexts = sample_shape.numel(), self.batch_shape.numel()
+        whole = sample_shape + self.batch_shape + self.event_shape
+        if draws == 0 or contexts == 0:
+            return torch.zeros(whole, dtype=torch.long, device=self._device)
+        at_once = MAX_SCORES // self.num_actions
+        if draws * contexts <= max(at_once, 1):
+            return self._best(self._draw_scores(sample_shape))
+        if draws > 1:
+            some = max(1, at_once // contexts)
+            counts = [min(some, draws - start) for start in range(0, draws, some)]
+            return torch.cat([self._sample(torch.Size([count])) for count in counts]).reshape(whole)
+        dim = next(dim for dim, size in enumerate(self.batch_shape) if size > 1)
+        size = self.batch_shape[dim]
+        some = max(1, at_once * size // contexts)
+        parts = [self._part(dim, start, some)._sample(torch.Size()) for start in range(0, size, some)]
+        return torch.cat(parts, dim).reshape(whole)
+
+    def _parameter_ranges(self, index: tuple[int, ...]) -> str:
+        """The smallest and largest parameters of a context, for an error."""
+        texts = []
+        for name in self.event_dims:
+            values = getattr(self, name).detach()[index].double()
+            texts.append(f"{name} is between {values.amin():.3g} and {values.amax():.3g}")
+        return ", ".join(texts)
+
+
+class IndexDistribution(ScoreDistribution):
+    """A distribution over 0..A-1, the index of the largest (or smallest) of A random scores.
+
+    Subclasses define :meth:`_compute_log_probs` and :meth:`_draw_scores`. Probabilities are computed once, when first
+    asked for, checked to be finite and to sum to one, and shared by everything that :meth:`expand` makes of the
+    distribution.
+    """
+
+    has_enumerate_support = True
+    _source: "IndexDistribution | None" = None
+    _cached_log_probs: Tensor | None = None
+
+    def _finish(self, batch_shape: torch.Size, num_actions: int, minimum: bool, validate_args: bool | None) -> None:
+        self._start(batch_shape, torch.Size(), num_actions, minimum, validate_args)
+
+    def _compute_log_probs(self) -> Tensor:
+        """The log-probability of every action, batch_shape x A; the batch is not empty."""
+        raise NotImplementedError(f"{type(self).__name__} must define _compute_log_probs")
+
+    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "IndexDistribution":
+        """Repeat over a larger batch shape, without repeating the work."""
+        new = self._expanded(batch_shape, _instance)
+        new._source = self
+        return new
+
+    def _tolerance(self) -> float | Tensor:
+        """By how much the probabilities of a context may miss a sum of one."""
+        return total_tolerance(self._dtype)
+
+    @property
     def log_probs(self) -> Tensor:
-        """batch_shape x A: the log-probability of every action. Differentiable; computed once."""
+        """batch_shape x A: the log-probability of every action. Differentiable; computed once.
+
+        Raises:
+            ValueError: scores so extreme that their probabilities do not come out finite with a sum of one.
+            MemoryError: more contexts x actions than fit, naming the bytes.
+        """
+        shape = torch.Size([*self.batch_shape, self.num_actions])
         if self._source is not None:
-            return self._source.log_probs.expand((*self.batch_shape, self.num_actions))
+            return self._source.log_probs.expand(shape)
         # What was cached under no_grad cannot be differentiated later.
         cached = self._cached_log_probs
         if cached is None or (torch.is_grad_enabled() and not cached.requires_grad and self._is_differentiable()):
-            cached = self._cached_log_probs = self._compute_log_probs()
+            if shape.numel() == 0:
+                cached = self._nothing(shape)
+            else:
+                self._require_memory(self._working_bytes())
+                cached = self._compute_log_probs()
+                total = cached.detach().exp().sum(-1, dtype=torch.float64)
+                check_total(type(self).__name__, total, self._tolerance(), self._parameter_ranges)
+            self._cached_log_probs = cached
         return cached
 
     @property
@@ -94,22 +213,22 @@ class IndexDistribution(TorchDistribution):
         return constraints.integer_interval(0, self.num_actions - 1)
 
     def sample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
-        """Draw all scores and return the index of the best; ties are broken at random."""
+        """Draw all scores, as many at a time as fit, and return the index of the best; ties are broken at random."""
+        sample_shape = check_shape(type(self).__name__, "sample_shape", sample_shape)
         with torch.no_grad():
-            scores = self._draw_scores(torch.Size(sample_shape))
-            if self.minimum:
-                scores = -scores
-            best = scores == scores.amax(-1, keepdim=True)
-            if bool((best.sum(-1) > 1).any()):
-                return torch.where(best, torch.rand_like(scores), -1.0).argmax(-1)
-            return best.to(torch.uint8).argmax(-1)
+            return self._sample(sample_shape)
+
+    def _best(self, scores: tuple[Tensor, ...]) -> Tensor:
+        return best_index(scores, self.minimum)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log-probability of the actions `value`, whose shape broadcasts with the batch shape."""
+        index = check_actions(type(self).__name__, "value", value)
         if self._validate_args:
             self._validate_sample(value)
-        index, log_probs = torch.broadcast_tensors(value.long().unsqueeze(-1), self.log_probs)
-        return log_probs.gather(-1, index[..., :1]).squeeze(-1)
+        shape = torch.broadcast_shapes(index.shape, self.batch_shape)
+        log_probs = self.log_probs.expand((*shape, self.num_actions))
+        return log_probs.gather(-1, index.expand(shape).unsqueeze(-1)).squeeze(-1)
 
     def entropy(self) -> Tensor:
         """batch_shape: the entropy in nats."""
@@ -118,6 +237,7 @@ class IndexDistribution(TorchDistribution):
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
         """All actions along a new first dimension, expanded over the batch shape unless told otherwise."""
+        check_flag(type(self).__name__, "expand", expand)
         values = torch.arange(self.num_actions, device=self._device)
         values = values.reshape((-1,) + (1,) * len(self.batch_shape))
         return values.expand((-1, *self.batch_shape)) if expand else values
@@ -141,12 +261,18 @@ class EstimatedIndexDistribution(IndexDistribution):
         # An action that no point of the sample shows keeps a finite logarithm, with gradient 0.
         return probs.clamp_min(torch.finfo(probs.dtype).tiny).log()
 
+    def _tolerance(self) -> float | Tensor:
+        assert self._cached_error is not None
+        # The inner accuracy of each conditional probability, and six standard errors of their sum.
+        return max(1e-6, total_tolerance(self._dtype)) + 6 * self._cached_error.double().sum(-1)
+
     @property
     def error_estimate(self) -> Tensor:
         """batch_shape x A: the numerical error of :attr:`probs`, one standard error where it is random."""
         if isinstance(self._source, EstimatedIndexDistribution):
             return self._source.error_estimate.expand((*self.batch_shape, self.num_actions))
         if self._cached_error is None:
-            _ = self.log_probs
-        assert self._cached_error is not None
+            log_probs = self.log_probs
+            if self._cached_error is None:
+                self._cached_error = torch.zeros_like(log_probs)
         return self._cached_error

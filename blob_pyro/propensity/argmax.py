@@ -10,9 +10,11 @@ from pyro.distributions import constraints
 from torch import Tensor
 from torch.distributions import Distribution
 
+from blob_pyro.propensity._checks import total_tolerance
 from blob_pyro.propensity._index import IndexDistribution
-from blob_pyro.propensity.kernels.adaptive import resolve
-from blob_pyro.propensity.kernels.cumulative import Distributions, panel_nodes
+from blob_pyro.propensity._types import kind
+from blob_pyro.propensity.kernels.adaptive import PanelRows, resolve
+from blob_pyro.propensity.kernels.cumulative import Distributions
 
 __all__ = ["Argmax"]
 
@@ -102,13 +104,20 @@ class Argmax(IndexDistribution):
 
     def __init__(self, base: Distribution, *, minimum: bool = False, validate_args: bool | None = None) -> None:
         owner = type(self).__name__
+        if not isinstance(base, Distribution):
+            raise ValueError(f"{owner}: base must be a distribution of scores, got {kind(base)}.")
         if len(base.event_shape) > 0 or len(base.batch_shape) == 0 or base.batch_shape[-1] == 0:
             raise ValueError(
                 f"{owner}: base has batch shape {tuple(base.batch_shape)} and event shape {tuple(base.event_shape)}, "
                 "but needs the actions as its last batch dimension and no event dimensions. Expand it over the actions."
             )
-        support = base.support
-        if support is None or support.is_discrete:
+        try:
+            support = base.support
+        except NotImplementedError:
+            support = None
+        if support is None:
+            raise ValueError(f"{owner}: base, a {type(base).__name__}, does not say what its support is.")
+        if support.is_discrete:
             raise ValueError(
                 f"{owner}: base is a discrete {type(base).__name__}, but ties have to be "
                 "impossible. Use a continuous one."
@@ -120,8 +129,10 @@ class Argmax(IndexDistribution):
         """Repeat over a larger batch shape, without repeating the work."""
         new = super().expand(batch_shape, _instance)
         new.base = self.base.expand(torch.Size(batch_shape) + self.base.batch_shape[-1:])
-        new._support, new._coordinate = self._support, self._coordinate
         return new
+
+    def _copy_attributes(self, new: Any) -> None:
+        new.base, new._support, new._coordinate = self.base, self._support, self._coordinate
 
     def _log_density(self, t: Tensor) -> Tensor:
         """Log-densities, rows x N x A, at positions t, rows x N (x A)."""
@@ -177,23 +188,37 @@ class Argmax(IndexDistribution):
     def _device(self) -> torch.device:
         return _device_of(self.base)
 
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self._probe().dtype
+
+    def _nothing(self, shape: torch.Size) -> Tensor:
+        return self._probe().reshape(shape)
+
+    def _tolerance(self) -> float:
+        return max(_MASS_TOLERANCE, total_tolerance(self._dtype))
+
+    def _parameter_ranges(self, index: tuple[int, ...]) -> str:
+        return f"base is {self.base}"
+
     def _compute_log_probs(self) -> Tensor:
         rows = math.prod(self.batch_shape)
         probe = self._probe()
         sign = -1 if self.minimum else 1
         with torch.no_grad():
-            edges = resolve(self._log_density, self._first_edges(rows, probe.device))
-        nodes, width = panel_nodes(edges)
+            first = PanelRows.between(self._first_edges(rows, probe.device))
+            panels = resolve(lambda t, _: self._log_density(t), first)
+        nodes, _ = panels.nodes()
         log_density = self._log_density(nodes.flatten(1)).unflatten(1, nodes.shape[1:])
         nothing = torch.zeros(rows, self.num_actions, dtype=torch.float64, device=probe.device)
-        scores = Distributions.cumulate(log_density, width, nothing, nothing)
+        scores = Distributions.cumulate(log_density, panels.width, nothing, nothing)
         self._check_mass(scores)
         log_probs = (scores if sign > 0 else scores.reversed()).argmax_log_probs()
         return log_probs.reshape(*self.batch_shape, self.num_actions).to(probe.dtype)
 
     def _check_mass(self, scores: Distributions) -> None:
         mass = (scores.log_density.detach().exp() * scores.weights[..., None]).sum(1)
-        bad = (mass - 1).abs() > _MASS_TOLERANCE
+        bad = ~((mass - 1).abs() <= _MASS_TOLERANCE)
         if bool(bad.any()):
             row, action = torch.nonzero(bad)[0].tolist()
             found = mass[row, action].item()
@@ -203,5 +228,5 @@ class Argmax(IndexDistribution):
                 "components that are far narrower than the rest."
             )
 
-    def _draw_scores(self, sample_shape: torch.Size) -> Tensor:
-        return self.base.sample(sample_shape)
+    def _draw_scores(self, sample_shape: torch.Size) -> tuple[Tensor, ...]:
+        return (self.base.sample(sample_shape),)

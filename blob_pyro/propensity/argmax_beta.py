@@ -6,7 +6,7 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor
 
-from blob_pyro.propensity._checks import check_positive, check_vectors
+from blob_pyro.propensity._checks import check_concentration, check_vectors
 from blob_pyro.propensity._index import IndexDistribution, wants_validation
 from blob_pyro.propensity.kernels.beta import argmax_beta_log_probs
 
@@ -79,8 +79,8 @@ class ArgmaxBeta(IndexDistribution):
             owner, concentration1=concentration1, concentration0=concentration0
         )
         if wants_validation(validate_args):
-            check_positive(owner, "concentration1", self.concentration1)
-            check_positive(owner, "concentration0", self.concentration0)
+            check_concentration(owner, "concentration1", concentration1)
+            check_concentration(owner, "concentration0", concentration0)
         shape = self.concentration1.shape
         self._finish(shape[:-1], shape[-1], minimum, validate_args)
 
@@ -89,5 +89,5 @@ class ArgmaxBeta(IndexDistribution):
             return argmax_beta_log_probs(self.concentration0, self.concentration1)
         return argmax_beta_log_probs(self.concentration1, self.concentration0)
 
-    def _draw_scores(self, sample_shape: torch.Size) -> Tensor:
-        return draw_beta_logits(self.concentration1, self.concentration0, sample_shape)
+    def _draw_scores(self, sample_shape: torch.Size) -> tuple[Tensor, ...]:
+        return (draw_beta_logits(self.concentration1, self.concentration0, sample_shape),)

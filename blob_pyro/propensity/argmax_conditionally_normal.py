@@ -7,8 +7,9 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor
 
-from blob_pyro.propensity._checks import check_sampling, check_scale
+from blob_pyro.propensity._checks import check_batch_shapes, check_sampling, check_scale
 from blob_pyro.propensity._index import EstimatedIndexDistribution, wants_validation
+from blob_pyro.propensity._types import check_float_tensor, check_number, kind
 from blob_pyro.propensity.kernels.normal import QUICK, Accuracy, argmax_normal_log_probs
 from blob_pyro.propensity.kernels.qmc import mean_and_error, normal_replicates
 
@@ -104,8 +105,18 @@ class ArgmaxConditionallyNormal(EstimatedIndexDistribution):
         validate_args: bool | None = None,
     ) -> None:
         owner = type(self).__name__
-        check_sampling(owner, None, (), num_replicates)
+        check_float_tensor(owner, "scale", scale)
+        if scale.dim() == 0 or scale.shape[-1] == 0:
+            raise ValueError(
+                f"{owner}: scale has shape {tuple(scale.shape)}, so there is no action to choose from. "
+                "Give it a last dimension with at least one action."
+            )
+        check_number(owner, "num_shared", num_shared, 0, "It is the number of normals that location takes.")
+        check_sampling(owner, None, (), num_points, num_replicates, seed)
+        if not callable(location):
+            raise ValueError(f"{owner}: location must be a function of draws, got {kind(location)}.")
         probe = location(torch.zeros(1, num_shared, dtype=scale.dtype, device=scale.device))
+        check_float_tensor(owner, "location's result", probe)
         if probe.dim() < 2 or probe.shape[-2] != 1 or probe.shape[-1] != scale.shape[-1]:
             raise ValueError(
                 f"{owner}: location maps draws of shape (1, {num_shared}) to {tuple(probe.shape)}, but it must give "
@@ -115,18 +126,18 @@ class ArgmaxConditionallyNormal(EstimatedIndexDistribution):
             check_scale(owner, "scale", scale)
             if not bool(probe.isfinite().all()):
                 raise ValueError(f"{owner}: location is not finite at z = 0. Repair the posterior that it comes from.")
-        batch_shape = torch.broadcast_shapes(probe.shape[:-2], scale.shape[:-1])
+        batch_shape = check_batch_shapes(owner, location=probe.shape[:-2], scale=scale.shape[:-1])
         self.scale = scale.expand(batch_shape + scale.shape[-1:])
         self.location = location
         self.num_shared, self.num_points, self.num_replicates, self.seed = num_shared, num_points, num_replicates, seed
         self._finish(batch_shape, scale.shape[-1], minimum, validate_args)
 
-    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "EstimatedIndexDistribution":
-        """Repeat over a larger batch shape, without repeating the work."""
-        new = super().expand(batch_shape, _instance)
+    def _copy_attributes(self, new: Any) -> None:
         for name in ("location", "num_shared", "num_points", "num_replicates", "seed"):
             setattr(new, name, getattr(self, name))
-        return new
+
+    def _working_bytes(self) -> int:
+        return (self.num_replicates + 8) * self.scale.numel() * 8
 
     def _is_differentiable(self) -> bool:
         return self.scale.requires_grad or self.location(self.scale.new_zeros(1, self.num_shared)).requires_grad
@@ -144,7 +155,8 @@ class ArgmaxConditionallyNormal(EstimatedIndexDistribution):
         )
         return mean_and_error(replicates)
 
-    def sample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
-        """Draw actions from the computed probabilities."""
-        with torch.no_grad():
-            return torch.distributions.Categorical(logits=self.log_probs, validate_args=False).sample(sample_shape)
+    def _sample(self, sample_shape: torch.Size) -> Tensor:
+        """Actions from the computed probabilities."""
+        if self.scale.numel() == 0:
+            return torch.zeros(sample_shape + self.batch_shape, dtype=torch.long, device=self._device)
+        return torch.distributions.Categorical(logits=self.log_probs, validate_args=False).sample(sample_shape)

@@ -8,7 +8,7 @@ from torch import Tensor
 from blob_pyro.propensity._checks import (
     check_batch_shapes,
     check_finite,
-    check_matrix_shape,
+    check_matrix,
     check_variance,
     check_vectors,
 )
@@ -80,16 +80,16 @@ class ArgmaxLowRankNormal(ArgmaxJointlyNormal):
         owner = type(self).__name__
         loc, cov_diag = check_vectors(owner, loc=loc, cov_diag=cov_diag)
         num_actions = loc.shape[-1]
-        check_matrix_shape(owner, "cov_factor", cov_factor, num_actions, square=False)
+        check_matrix(owner, "cov_factor", cov_factor, num_actions, square=False)
         batch_shape = check_batch_shapes(owner, loc=loc.shape[:-1], cov_factor=cov_factor.shape[:-2])
         self.loc, self.cov_diag = loc.expand((*batch_shape, num_actions)), cov_diag.expand((*batch_shape, num_actions))
         self.cov_factor = cov_factor.expand(batch_shape + cov_factor.shape[-2:])
         if wants_validation(validate_args):
-            check_finite(owner, "loc", self.loc)
-            check_finite(owner, "cov_factor", self.cov_factor)
-            check_variance(owner, "cov_diag", self.cov_diag)
-        self._configure(method, num_points, num_replicates, seed)
+            check_finite(owner, "loc", loc)
+            check_finite(owner, "cov_factor", cov_factor)
+            check_variance(owner, "cov_diag", cov_diag)
         self._finish(batch_shape, num_actions, minimum, validate_args)
+        self._configure(method, num_points, num_replicates, seed)
 
     def _scores(self) -> JointlyNormal:
         num_actions, rank = self.cov_factor.shape[-2:]

@@ -11,12 +11,20 @@ from blob_pyro.propensity._checks import (
     check_batch_shapes,
     check_covariance,
     check_finite,
-    check_matrix_shape,
+    check_matrix,
     check_sampling,
     check_vectors,
 )
 from blob_pyro.propensity._index import EstimatedIndexDistribution, wants_validation
-from blob_pyro.propensity.kernels.jointly_normal import METHODS, JointlyNormal, Sampling, choose_method, default_points
+from blob_pyro.propensity.kernels.draws import two_sum
+from blob_pyro.propensity.kernels.jointly_normal import (
+    METHODS,
+    JointlyNormal,
+    Sampling,
+    choose_method,
+    default_points,
+    working_bytes,
+)
 
 __all__ = ["ArgmaxJointlyNormal", "ArgmaxMultivariateNormal"]
 
@@ -38,9 +46,9 @@ class ArgmaxJointlyNormal(EstimatedIndexDistribution):
     seed: int
 
     def _configure(self, method: str | None, num_points: int | None, num_replicates: int, seed: int) -> None:
-        check_sampling(type(self).__name__, method, tuple(METHODS), num_replicates)
+        check_sampling(type(self).__name__, method, tuple(METHODS), num_points, num_replicates, seed)
         with torch.no_grad():
-            self.method = choose_method(self._scores()) if method is None else method
+            self.method = choose_method(self._normalized_scores()) if method is None else method
         self.num_points = num_points or default_points(self.method, self.loc.shape[-1])
         self.num_replicates, self.seed = num_replicates, seed
 
@@ -48,28 +56,31 @@ class ArgmaxJointlyNormal(EstimatedIndexDistribution):
         """The parameters in float64 and a flat batch."""
         raise NotImplementedError(f"{type(self).__name__} must define _scores")
 
-    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "EstimatedIndexDistribution":
-        """Repeat over a larger batch shape, without repeating the work."""
-        new = super().expand(batch_shape, _instance)
+    def _normalized_scores(self) -> JointlyNormal:
+        scores = self._scores()
+        return (dataclasses.replace(scores, loc=-scores.loc) if self.minimum else scores).normalized()
+
+    def _copy_attributes(self, new: Any) -> None:
         for name in ("method", "num_points", "num_replicates", "seed"):
             setattr(new, name, getattr(self, name))
-        return new
+
+    def _working_bytes(self) -> int:
+        rows, num_actions = self.loc[..., 0].numel(), self.num_actions
+        return super()._working_bytes() + working_bytes(self.method, rows, num_actions, self.num_replicates)
 
     def _estimate(self) -> tuple[Tensor, Tensor]:
-        scores = self._scores()
-        if self.minimum:
-            scores = dataclasses.replace(scores, loc=-scores.loc)
+        scores = self._normalized_scores()
         probs, error = METHODS[self.method](scores, Sampling(self.num_points, self.num_replicates, self.seed))
         shape = (*self.batch_shape, self.num_actions)
         return probs.reshape(shape).to(self.loc.dtype), error.reshape(shape).to(self.loc.dtype)
 
-    def _draw_scores(self, sample_shape: torch.Size) -> Tensor:
+    def _draw_scores(self, sample_shape: torch.Size) -> tuple[Tensor, ...]:
         scores = self._scores()
         shape = sample_shape + self.loc.shape
         noise = scores.loc.new_empty(shape).normal_() * scores.diagonal.sqrt().reshape(self.loc.shape)
         factor = scores.factor.reshape(self.loc.shape + scores.factor.shape[-1:])
         shared = scores.loc.new_empty(sample_shape + self.batch_shape + factor.shape[-1:]).normal_()
-        return self.loc + noise + (factor @ shared.unsqueeze(-1)).squeeze(-1)
+        return two_sum(self.loc.double(), noise + (factor @ shared.unsqueeze(-1)).squeeze(-1))
 
 
 class ArgmaxMultivariateNormal(ArgmaxJointlyNormal):
@@ -129,15 +140,15 @@ class ArgmaxMultivariateNormal(ArgmaxJointlyNormal):
     ) -> None:
         owner = type(self).__name__
         (loc,) = check_vectors(owner, loc=loc)
-        check_matrix_shape(owner, "covariance_matrix", covariance_matrix, loc.shape[-1], square=True)
+        check_matrix(owner, "covariance_matrix", covariance_matrix, loc.shape[-1], square=True)
         batch_shape = check_batch_shapes(owner, loc=loc.shape[:-1], covariance_matrix=covariance_matrix.shape[:-2])
         self.loc = loc.expand(batch_shape + loc.shape[-1:])
         self.covariance_matrix = covariance_matrix.expand(batch_shape + covariance_matrix.shape[-2:])
         if wants_validation(validate_args):
             check_finite(owner, "loc", loc)
             check_covariance(owner, "covariance_matrix", covariance_matrix)
-        self._configure(method, num_points, num_replicates, seed)
         self._finish(batch_shape, loc.shape[-1], minimum, validate_args)
+        self._configure(method, num_points, num_replicates, seed)
 
     @classmethod
     def from_linear(

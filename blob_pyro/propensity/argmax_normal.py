@@ -8,6 +8,7 @@ from torch import Tensor
 
 from blob_pyro.propensity._checks import check_finite, check_scale, check_vectors
 from blob_pyro.propensity._index import IndexDistribution, wants_validation
+from blob_pyro.propensity.kernels.draws import draw_normals
 from blob_pyro.propensity.kernels.normal import argmax_normal_log_probs
 
 __all__ = ["ArgmaxLogNormal", "ArgmaxNormal"]
@@ -60,17 +61,15 @@ class ArgmaxNormal(IndexDistribution):
         owner = type(self).__name__
         self.loc, self.scale = check_vectors(owner, loc=loc, scale=scale)
         if wants_validation(validate_args):
-            check_finite(owner, "loc", self.loc)
-            check_scale(owner, "scale", self.scale)
+            check_finite(owner, "loc", loc)
+            check_scale(owner, "scale", scale)
         self._finish(self.loc.shape[:-1], self.loc.shape[-1], minimum, validate_args)
 
     def _compute_log_probs(self) -> Tensor:
         return argmax_normal_log_probs(-self.loc if self.minimum else self.loc, self.scale)
 
-    def _draw_scores(self, sample_shape: torch.Size) -> Tensor:
-        # In float64, so that large locations do not round scores into ties.
-        loc, scale = self.loc.double(), self.scale.double()
-        return loc + scale * loc.new_empty(sample_shape + loc.shape).normal_()
+    def _draw_scores(self, sample_shape: torch.Size) -> tuple[Tensor, ...]:
+        return draw_normals(self.loc, self.scale, sample_shape)
 
 
 class ArgmaxLogNormal(ArgmaxNormal):

@@ -4,67 +4,79 @@ import math
 from typing import Any, ClassVar
 
 import torch
-from pyro.distributions import TorchDistribution, constraints
+from pyro.distributions import constraints
 from torch import Tensor
 
-from blob_pyro.propensity._checks import check_finite, check_positive, check_ranks, check_scale, check_vectors
-from blob_pyro.propensity._index import wants_validation
+from blob_pyro.propensity._checks import (
+    check_batch_shapes,
+    check_concentration,
+    check_finite,
+    check_ordering,
+    check_ranks,
+    check_scale,
+    check_total,
+    check_vectors,
+    total_tolerance,
+)
+from blob_pyro.propensity._index import ScoreDistribution, wants_validation
+from blob_pyro.propensity._types import check_actions, check_shape
 from blob_pyro.propensity.argmax_beta import draw_beta_logits
-from blob_pyro.propensity.kernels.adaptive import resolve
 from blob_pyro.propensity.kernels.beta import Arms
-from blob_pyro.propensity.kernels.cumulative import Distributions, panel_nodes, panel_weights
+from blob_pyro.propensity.kernels.cumulative import Distributions
+from blob_pyro.propensity.kernels.draws import best_indices, draw_normals
+from blob_pyro.propensity.kernels.mesh import NODES_PER_PANEL
+from blob_pyro.propensity.kernels.rank_meshes import normal_distributions, resolved_beta_distributions
 from blob_pyro.propensity.kernels.ranks import ordering_log_probs, rank_probs
 
 __all__ = ["RankBeta", "RankNormal"]
 
-_LOG_TRIM = 45.0
 _BLOCK = 2**21
 
 
-class _RankDistribution(TorchDistribution):
+class _RankDistribution(ScoreDistribution):
     """A distribution over ordered slates of the `num_ranks` best of A independent scores.
 
     Subclasses give the densities (:meth:`_distributions`) and draw scores.
     """
 
-    event_dims: ClassVar[dict[str, int]]
     num_ranks: int
-    num_actions: int
-    minimum: bool
     _source: "_RankDistribution | None" = None
     _cached_probs: Tensor | None = None
 
     def _finish(self, num_ranks: int, minimum: bool, validate_args: bool | None) -> None:
         shape = getattr(self, next(iter(self.event_dims))).shape
         check_ranks(type(self).__name__, num_ranks, shape[-1])
-        self.num_ranks, self.num_actions, self.minimum = num_ranks, shape[-1], minimum
-        super().__init__(shape[:-1], torch.Size([num_ranks]), validate_args=validate_args)
+        self.num_ranks = num_ranks
+        self._start(shape[:-1], torch.Size([num_ranks]), shape[-1], minimum, validate_args)
+
+    def _copy_attributes(self, new: Any) -> None:
+        new.num_ranks = self.num_ranks
 
     def _distributions(self, parameters: tuple[Tensor, ...]) -> Distributions:
         """Densities and distribution functions for rows of parameters (rows x A each)."""
         raise NotImplementedError(f"{type(self).__name__} must define _distributions")
 
-    def _draw_scores(self, sample_shape: torch.Size) -> Tensor:
-        """Scores, sample_shape x batch_shape x A, whose order is the slate."""
+    def _draw_scores(self, sample_shape: torch.Size) -> tuple[Tensor, ...]:
+        """Scores, sample_shape x batch_shape x A, by parts with the leading one first, whose order is the slate."""
         raise NotImplementedError(f"{type(self).__name__} must define _draw_scores")
 
     def _flat_parameters(self, batch_shape: torch.Size) -> tuple[Tensor, ...]:
         shape = (*batch_shape, self.num_actions)
-        return tuple(
-            getattr(self, name).expand(shape).reshape(-1, self.num_actions).double() for name in self.event_dims
-        )
+        return tuple(getattr(self, name).expand(shape).reshape(-1, self.num_actions) for name in self.event_dims)
 
     def _rows_per_chunk(self) -> int:
         return max(1, _BLOCK // (self.num_actions * 640 * self.num_ranks))
 
+    def _working_bytes(self) -> int:
+        """Every action has panels of its own, on which every other one is looked at."""
+        nodes = 3 * NODES_PER_PANEL * self.num_actions
+        one_row = 8 * nodes * self.num_actions * (6 + 4 * self.num_ranks)
+        return one_row + 3 * self.batch_shape.numel() * self.num_actions * self.num_ranks * self._dtype.itemsize
+
     def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "_RankDistribution":
         """Repeat over a larger batch shape, without repeating the work."""
-        new = self._get_checked_instance(type(self), _instance)
-        for name in self.event_dims:
-            setattr(new, name, getattr(self, name).expand((*batch_shape, self.num_actions)))
+        new = self._expanded(batch_shape, _instance)
         new._source = self
-        new._finish(self.num_ranks, self.minimum, False)
-        new._validate_args = self._validate_args
         return new
 
     @constraints.dependent_property(is_discrete=True, event_dim=1)
@@ -74,20 +86,46 @@ class _RankDistribution(TorchDistribution):
 
     @property
     def probs(self) -> Tensor:
-        """batch_shape x A x num_ranks: the probability of every action in every slot, the best one first."""
+        """batch_shape x A x num_ranks: the probability of every action in every slot, the best one first.
+
+        Raises:
+            ValueError: scores so extreme that a slot's probabilities do not come out finite with a sum of one.
+            MemoryError: more actions than fit, naming the bytes.
+        """
+        shape = torch.Size([*self.batch_shape, self.num_actions, self.num_ranks])
         if self._source is not None:
-            return self._source.probs.expand((*self.batch_shape, self.num_actions, self.num_ranks))
-        parameters = self._flat_parameters(self.batch_shape)
-        wanted = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in parameters)
-        if self._cached_probs is None or (wanted and not self._cached_probs.requires_grad):
-            size = self._rows_per_chunk()
-            parts = [
-                rank_probs(self._distributions(tuple(p[start : start + size] for p in parameters)), self.num_ranks)
-                for start in range(0, parameters[0].shape[0], size)
-            ]
-            shape = (*self.batch_shape, self.num_actions, self.num_ranks)
-            self._cached_probs = torch.cat(parts).reshape(shape).to(getattr(self, next(iter(self.event_dims))).dtype)
-        return self._cached_probs
+            return self._source.probs.expand(shape)
+        cached = self._cached_probs
+        if cached is None or (torch.is_grad_enabled() and not cached.requires_grad and self._is_differentiable()):
+            if shape.numel() == 0:
+                cached = self._nothing(shape)
+            else:
+                self._require_memory(self._working_bytes())
+                cached = self._compute_probs().reshape(shape)
+                self._check(cached.detach())
+            self._cached_probs = cached
+        return cached
+
+    def _compute_probs(self) -> Tensor:
+        size = self._rows_per_chunk()
+        parts = []
+        for rows in zip(*(parameter.split(size) for parameter in self._flat_parameters(self.batch_shape))):
+            scores = self._distributions(tuple(parameter.double() for parameter in rows))
+            parts.append(rank_probs(scores, self.num_ranks).to(self._dtype))
+        return torch.cat(parts)
+
+    def _check(self, probs: Tensor) -> None:
+        """Every slot holds one action, and an action is in one slot at most."""
+        owner, tolerance = type(self).__name__, total_tolerance(self._dtype)
+        per_slot = probs.sum(-2, dtype=torch.float64)
+        per_action = probs.sum(-1, dtype=torch.float64).amax(-1, keepdim=True).clamp_min(1.0)
+        context = len(self.batch_shape)
+        check_total(
+            owner,
+            torch.cat([per_slot, per_action], dim=-1),
+            tolerance,
+            lambda index: self._parameter_ranges(index[:context]),
+        )
 
     def ordering_log_prob(self, ordering: Tensor) -> Tensor:
         r"""The log-probability that these actions are the best ones, in this order.
@@ -101,31 +139,44 @@ class _RankDistribution(TorchDistribution):
         Returns:
             The broadcast batch shape; -inf for an ordering that repeats an action. The mesh covers e^-45 of every
             density: orderings far rarer than 1e-12 have few correct digits.
+
+        Raises:
+            ValueError: what is no tensor of action numbers, actions outside 0..A-1, more actions than there are; scores
+                too extreme for the quadrature.
         """
-        ordering = ordering.long()
-        batch_shape = torch.broadcast_shapes(ordering.shape[:-1], self.batch_shape)
-        parameters = self._flat_parameters(batch_shape)
+        owner = type(self).__name__
+        ordering = check_ordering(owner, ordering, self.num_actions)
+        batch_shape = check_batch_shapes(owner, ordering=ordering.shape[:-1], distribution=self.batch_shape)
+        if batch_shape.numel() == 0:
+            return self._nothing(batch_shape)
+        self._require_memory(self._working_bytes())
         flat = ordering.expand(batch_shape + ordering.shape[-1:]).reshape(-1, ordering.shape[-1])
         size = self._rows_per_chunk()
         parts = []
-        for start in range(0, flat.shape[0], size):
-            part = slice(start, start + size)
-            parts.append(ordering_log_probs(self._distributions(tuple(p[part] for p in parameters)), flat[part]))
+        for chosen, *rows in zip(flat.split(size), *(p.split(size) for p in self._flat_parameters(batch_shape))):
+            parts.append(ordering_log_probs(self._distributions(tuple(p.double() for p in rows)), chosen))
+        log_probs = torch.cat(parts)
+        # Nothing more can be checked of a single ordering: NaN and more than one are no probabilities.
+        total = log_probs.detach().exp().clamp_min(1.0)
+        check_total(owner, total, total_tolerance(self._dtype), lambda index: "the actions of this slate")
         distinct = flat.sort(-1).values.diff(dim=-1).ne(0).all(-1)
-        result = torch.where(distinct, torch.cat(parts), -math.inf)
-        return result.reshape(batch_shape).to(getattr(self, next(iter(self.event_dims))).dtype)
+        return torch.where(distinct, log_probs, -math.inf).reshape(batch_shape).to(self._dtype)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log-probability of ordered slates ... x num_ranks: :meth:`ordering_log_prob`."""
+        check_actions(type(self).__name__, "value", value)
         if self._validate_args:
             self._validate_sample(value)
         return self.ordering_log_prob(value)
 
     def sample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
-        """Draw all scores and return the indices of the best num_ranks, the best first."""
+        """Draw all scores, as many at a time as fit, and return the indices of the best num_ranks, the best first."""
+        sample_shape = check_shape(type(self).__name__, "sample_shape", sample_shape)
         with torch.no_grad():
-            scores = self._draw_scores(torch.Size(sample_shape))
-            return scores.topk(self.num_ranks, dim=-1, largest=not self.minimum).indices
+            return self._sample(sample_shape)
+
+    def _best(self, scores: tuple[Tensor, ...]) -> Tensor:
+        return best_indices(scores, self.num_ranks, self.minimum)
 
 
 class RankNormal(_RankDistribution):
@@ -179,35 +230,16 @@ class RankNormal(_RankDistribution):
         owner = type(self).__name__
         self.loc, self.scale = check_vectors(owner, loc=loc, scale=scale)
         if wants_validation(validate_args):
-            check_finite(owner, "loc", self.loc)
-            check_scale(owner, "scale", self.scale, zero=False)
+            check_finite(owner, "loc", loc)
+            check_scale(owner, "scale", scale, zero=False)
         self._finish(num_ranks, minimum, validate_args)
 
     def _distributions(self, parameters: tuple[Tensor, ...]) -> Distributions:
         loc, scale = parameters
-        loc = -loc if self.minimum else loc
-        # Distances from a location in the middle: large locations cancel.
-        loc = loc - loc.detach().median(-1, keepdim=True).values
+        return normal_distributions(-loc if self.minimum else loc, scale)
 
-        def log_density(y: Tensor) -> Tensor:
-            z = (y[..., None] - loc[:, None]) / scale[:, None]
-            return -0.5 * z.square() - scale[:, None].log() - 0.5 * math.log(2 * math.pi)
-
-        with torch.no_grad():
-            reach = math.sqrt(2 * _LOG_TRIM) * scale
-            edges = resolve(log_density, torch.cat([loc - reach, loc, loc + reach], dim=-1).sort(dim=-1).values)
-        nodes, width = panel_nodes(edges)
-        z = (nodes.flatten(1)[..., None] - loc[:, None]) / scale[:, None]
-        return Distributions(
-            panel_weights(width),
-            log_density(nodes.flatten(1)),
-            torch.special.log_ndtr(z),
-            torch.special.log_ndtr(-z),
-        )
-
-    def _draw_scores(self, sample_shape: torch.Size) -> Tensor:
-        loc, scale = self.loc.double(), self.scale.double()
-        return loc + scale * loc.new_empty(sample_shape + loc.shape).normal_()
+    def _draw_scores(self, sample_shape: torch.Size) -> tuple[Tensor, ...]:
+        return draw_normals(self.loc, self.scale, sample_shape)
 
 
 class RankBeta(_RankDistribution):
@@ -260,23 +292,12 @@ class RankBeta(_RankDistribution):
             owner, concentration1=concentration1, concentration0=concentration0
         )
         if wants_validation(validate_args):
-            check_positive(owner, "concentration1", self.concentration1)
-            check_positive(owner, "concentration0", self.concentration0)
+            check_concentration(owner, "concentration1", concentration1)
+            check_concentration(owner, "concentration0", concentration0)
         self._finish(num_ranks, minimum, validate_args)
 
     def _distributions(self, parameters: tuple[Tensor, ...]) -> Distributions:
-        arms = Arms(*(reversed(parameters) if self.minimum else parameters))
+        return resolved_beta_distributions(Arms(*(reversed(parameters) if self.minimum else parameters)))
 
-        def log_density(x: Tensor) -> Tensor:
-            return arms.relative_log_density(x[..., None]) + arms.log_peak[:, None]
-
-        with torch.no_grad():
-            ends = [arms.fall(_LOG_TRIM, -1), arms.mode, arms.fall(_LOG_TRIM, +1)]
-            edges = resolve(log_density, torch.cat(ends, dim=-1).sort(dim=-1).values)
-        nodes, width = panel_nodes(edges)
-        values = log_density(nodes.flatten(1)).unflatten(1, nodes.shape[1:])
-        nothing = torch.zeros_like(arms.a)
-        return Distributions.cumulate(values, width, nothing, nothing)
-
-    def _draw_scores(self, sample_shape: torch.Size) -> Tensor:
-        return draw_beta_logits(self.concentration1, self.concentration0, sample_shape)
+    def _draw_scores(self, sample_shape: torch.Size) -> tuple[Tensor, ...]:
+        return (draw_beta_logits(self.concentration1, self.concentration0, sample_shape),)

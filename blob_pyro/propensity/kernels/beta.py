@@ -30,6 +30,8 @@ UNITS_PER_PANEL = 3.5
 _FOLDS_PER_UNIT = 2.0
 # The logistic function has poles at +-i pi: a panel may not be much longer than its distance from them.
 _POLE_SHARE = 0.3
+# Powers of 4 that reach the tail of the smallest concentration.
+_DECADES = 80
 _INTERVALS = (24,) + 9 * (32,)
 _TAIL_INTERVALS = (16,) + 5 * (16,)
 _BLOCK = 2**18
@@ -198,9 +200,13 @@ def _to_poles(points: Tensor) -> Tensor:
     return _POLE_SHARE * (nearest.square() + math.pi**2).sqrt()
 
 
-def _uniform_mesh(low: Tensor, high: Tensor) -> Mesh:
-    points = torch.stack([low, high], dim=-1)
-    return Mesh.from_points(points, torch.ones_like(points))
+def _first_mesh(low: Tensor, high: Tensor) -> Mesh:
+    """Points that crowd around the poles of the logistic function, as no other part of the line needs them to."""
+    grid = math.pi * 4.0 ** torch.arange(_DECADES, dtype=low.dtype, device=low.device)
+    grid = torch.cat([-grid.flip(0), grid.new_zeros(1), grid]).expand(len(low), -1)
+    points = torch.minimum(torch.maximum(grid, low[:, None]), high[:, None])
+    points = torch.cat([low[:, None], points, high[:, None]], dim=-1)
+    return Mesh.from_points(points, _POLE_SHARE * torch.hypot(points, torch.full_like(points, math.pi)))
 
 
 def _tail_edges(arms: Arms, start: Tensor, end: Tensor) -> Tensor:
@@ -215,7 +221,7 @@ def _tail_edges(arms: Arms, start: Tensor, end: Tensor) -> Tensor:
         length = (curvature + fall.square()).clamp_min(1e-30).rsqrt().minimum(_to_poles(points))
         return length, torch.ones_like(step, dtype=torch.bool)
 
-    mesh = refine(_uniform_mesh(start, end), monitor, _TAIL_INTERVALS)
+    mesh = refine(_first_mesh(start, end), monitor, _TAIL_INTERVALS)
     return mesh.edges(UNITS_PER_PANEL)[0]
 
 
@@ -230,7 +236,7 @@ class _Plan:
     @classmethod
     def draw(cls, arms: Arms) -> "_Plan":
         low, high = _range(arms)
-        mesh = refine(_uniform_mesh(low, high), lambda x: _monitor(x, arms), _INTERVALS)
+        mesh = refine(_first_mesh(low, high), lambda x: _monitor(x, arms), _INTERVALS)
         edges, _ = mesh.edges(UNITS_PER_PANEL)
         first = edges[:, :1].expand_as(arms.a)
         left = first < arms.mode

@@ -13,6 +13,8 @@ from blob_pyro.propensity.kernels.normal import argmax_normal_log_probs
 
 # Relative to a unit variance. The square root has no derivative at 0, the probabilities have one.
 _SMALLEST_VARIANCE = 1e-14
+# In units of the largest variance.
+_LEAST = 1e-250
 
 
 def _both_exceed(a: Tensor, b: Tensor, correlation: Tensor) -> Tensor:
@@ -32,15 +34,16 @@ def argmax_probs_of_three(loc: Tensor, covariance: Tensor) -> Tensor:
     A difference without variance is given a tiny one, so that equal scores share their probability.
     """
     variance = covariance.diagonal(dim1=-2, dim2=-1)
-    largest = variance.amax(-1, keepdim=True).clamp_min(1e-300)
     probs = []
     for own in range(3):
         j, k = (other for other in range(3) if other != own)
         to_j = variance[:, own] + variance[:, j] - 2 * covariance[:, own, j]
         to_k = variance[:, own] + variance[:, k] - 2 * covariance[:, own, k]
         both = variance[:, own] - covariance[:, own, j] - covariance[:, own, k] + covariance[:, j, k]
-        floor = _SMALLEST_VARIANCE**2 * largest[:, 0]
-        spread_j, spread_k = to_j.maximum(floor).sqrt(), to_k.maximum(floor).sqrt()
+        spread_j, spread_k = (
+            to.maximum(_SMALLEST_VARIANCE**2 * (variance[:, own] + variance[:, other]).clamp_min(_LEAST)).sqrt()
+            for to, other in ((to_j, j), (to_k, k))
+        )
         probs.append(
             _both_exceed(
                 (loc[:, j] - loc[:, own]) / spread_j, (loc[:, k] - loc[:, own]) / spread_k, both / (spread_j * spread_k)
@@ -53,6 +56,5 @@ def argmax_probs_of_two(loc: Tensor, covariance: Tensor) -> Tensor:
     """B x 2 probabilities: a single normal CDF."""
     variance = covariance[:, 0, 0] + covariance[:, 1, 1] - 2 * covariance[:, 0, 1]
     gap = loc[:, 0] - loc[:, 1]
-    tiny = torch.finfo(loc.dtype).tiny ** 0.5
-    standard = gap / variance.clamp_min(tiny).sqrt()
+    standard = gap / variance.clamp_min(_LEAST).sqrt()
     return torch.special.ndtr(torch.stack([standard, -standard], dim=-1))

@@ -38,8 +38,12 @@ _QUADRATURE_NODES = 1024
 _LARGEST_GRID = 2**16
 # The inner accuracy of averages over shared normals, see QUICK.
 _INNER_ERROR = 1e-8
-# Relative to the mean variance; shared directions of its size are noise.
+# Relative to each variance; shared directions of its size are noise.
 _JITTER = 1e-10
+# Standard deviations below its location that a score is taken to reach.
+_REACH = 12.0
+# A difference with less than this share of the variances is rounding.
+_SAME = 1e-15
 _IDLE = 3e-5
 
 
@@ -72,19 +76,46 @@ class JointlyNormal:
     def from_covariance(cls, loc: Tensor, covariance: Tensor) -> "JointlyNormal":
         """Give each score as much noise of its own as the covariance allows, and factorise the rest.
 
-        The noise is a fraction c of each variance, c a little below the smallest eigenvalue of the correlations.
+        The noise is a fraction c of each variance, c a little below the smallest eigenvalue of the correlations, in
+        which scores of all scales count alike.
         """
         variance = covariance.diagonal(dim1=-2, dim2=-1)
-        deviation = variance.detach().clamp_min(1e-300).sqrt()
-        correlation = covariance.detach() / (deviation[..., :, None] * deviation[..., None, :])
-        smallest = torch.linalg.eigvalsh(correlation)[..., :1]
+        still = variance.detach() == 0
+        deviation = torch.where(still, 1.0, variance.detach()).sqrt()
+        correlation = covariance / deviation[..., :, None] / deviation[..., None, :]
+        # A score that does not vary has no part in the correlations.
+        correlation = correlation + torch.diag_embed(still.to(correlation.dtype))
+        smallest = torch.linalg.eigvalsh(correlation.detach())[..., :1]
         share = torch.where(smallest < 1e-6, 0.0, 0.99 * smallest)
-        diagonal = share * variance
         # A singular matrix has eigenvalues that rounding (of the caller's dtype) made negative.
-        jitter = (_JITTER - 2 * smallest.clamp_max(0)) * variance.detach()
-        jitter = jitter.maximum(_JITTER * variance.detach().mean(-1, keepdim=True)).clamp_min(1e-300)
-        factor = torch.linalg.cholesky(covariance + torch.diag_embed(jitter - diagonal))
-        return cls(loc, factor, diagonal, covariance)
+        jitter = (_JITTER - 2 * smallest.clamp_max(0) - share).expand_as(variance)
+        factor = torch.linalg.cholesky(correlation + torch.diag_embed(jitter))
+        factor = factor * torch.where(still, 0.0, deviation)[..., None]
+        return cls(loc, factor, share * variance, covariance)
+
+    def normalized(self) -> "JointlyNormal":
+        """The same argmax, seen from a score that can be the best and in units of the largest standard deviation.
+
+        Any shift and any unit, the same for all actions, leave the probabilities as they are.
+        """
+        deviation = self.deviation.detach()
+        largest = deviation.amax(-1, keepdim=True)
+        unit = torch.where(largest > 0, largest / torch.frexp(largest).mantissa, 1.0)
+        highest = (self.loc.detach() - _REACH * deviation).argmax(-1, keepdim=True)
+        limit = torch.finfo(self.loc.dtype).max / 4
+        # Of very large numbers the differences are infinite.
+        shrink = torch.where(torch.maximum(self.loc.detach().abs(), deviation).amax(-1, keepdim=True) > limit, 0.125, 1.0)
+        loc = self.loc * shrink
+        loc = ((loc - loc.gather(-1, highest)) / (unit * shrink)).clamp(-limit, limit)
+        matrix = None if self.matrix is None else self.matrix / unit[..., None] / unit[..., None]
+        return JointlyNormal(loc, self.factor / unit[..., None], self.diagonal / unit / unit, matrix)
+
+    @property
+    def deviation(self) -> Tensor:
+        """B x A, the standard deviations."""
+        largest = self.factor.detach().abs().amax(-1).clamp_min(torch.finfo(self.loc.dtype).tiny)
+        shared = (self.factor / largest[..., None]).square().sum(-1).sqrt() * largest
+        return torch.hypot(shared, self.diagonal.sqrt())
 
     @property
     def covariance(self) -> Tensor:
@@ -96,13 +127,38 @@ class JointlyNormal:
     def rotated(self) -> "JointlyNormal":
         """The same differences with the strongest shared direction first and idle directions dropped.
 
-        What all scores share does not matter: the factor is centred. The rotation is no function of the
-        parameters (any orthogonal one is right), so that its derivative never enters.
+        What all scores share does not matter: the factor is centred, at a mean to which a score counts the less the
+        more it varies. The rotation is no function of the parameters (any orthogonal one is right), so that its
+        derivative never enters.
         """
-        factor = self.factor - self.factor.mean(-2, keepdim=True)
-        _, strength, directions = torch.linalg.svd(factor.detach(), full_matrices=False)
-        kept = max(1, int((strength > _IDLE * strength.amax().clamp_min(1e-300)).any(0).sum()))
+        precision = self.deviation.detach().clamp_min(1e-100).square().reciprocal()
+        weights = precision / precision.sum(-1, keepdim=True)
+        factor = self.factor - (weights[..., None] * self.factor).sum(-2, keepdim=True)
+        own = torch.hypot(factor.detach().square().sum(-1).sqrt(), self.diagonal.detach().sqrt()).clamp_min(1e-300)
+        _, _, directions = torch.linalg.svd(factor.detach(), full_matrices=False)
+        loading = (factor.detach() @ directions.mT).abs() / own[..., None]
+        kept = max(1, int((loading > _IDLE).flatten(0, -2).any(0).sum()))
         return JointlyNormal(self.loc, factor @ directions.mT[..., :kept], self.diagonal)
+
+
+def _without_copies(scores: JointlyNormal) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Scores that are always the same as an earlier one are put out of reach.
+
+    Returns:
+        B x A locations and B x A x A covariances without copies; the index of each score's original and how many
+        scores have the same one (both B x A).
+    """
+    covariance, loc = scores.covariance, scores.loc
+    variance = covariance.diagonal(dim1=-2, dim2=-1)
+    total = variance[..., :, None] + variance[..., None, :]
+    same = (total - 2 * covariance).detach() <= _SAME * total.detach()
+    same = same & (loc[..., :, None] == loc[..., None, :])
+    original = same.to(torch.uint8).argmax(-1)
+    count = torch.zeros_like(loc).scatter_add(-1, original, torch.ones_like(loc)).gather(-1, original)
+    copy = original != torch.arange(loc.shape[-1], device=loc.device)
+    both = copy[..., :, None] | copy[..., None, :]
+    covariance = torch.where(both, torch.diag_embed(copy.to(loc.dtype)), covariance)
+    return torch.where(copy, -torch.finfo(loc.dtype).max / 8, loc), covariance, original, count
 
 
 def _independent(scores: JointlyNormal, sampling: Sampling) -> tuple[Tensor, Tensor]:
@@ -119,7 +175,8 @@ def _exact(scores: JointlyNormal, sampling: Sampling) -> tuple[Tensor, Tensor]:
     elif num_actions == 2:
         probs = argmax_probs_of_two(scores.loc, scores.covariance)
     else:
-        probs = argmax_probs_of_three(scores.loc, scores.covariance)
+        loc, covariance, original, count = _without_copies(scores)
+        probs = argmax_probs_of_three(loc, covariance).gather(-1, original) / count
     return probs, torch.full_like(probs, 4 * torch.finfo(torch.float64).eps)
 
 
@@ -133,11 +190,11 @@ def _envelope(scores: JointlyNormal, sampling: Sampling) -> tuple[Tensor, Tensor
 
 
 def _orthants(scores: JointlyNormal, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    return mean_and_error(
-        argmax_probs_by_orthants(
-            scores.loc, scores.covariance, sampling.num_replicates, sampling.num_points, sampling.seed
-        )
+    loc, covariance, original, count = _without_copies(scores)
+    replicates = argmax_probs_by_orthants(
+        loc, covariance, sampling.num_replicates, sampling.num_points, sampling.seed
     )
+    return mean_and_error(replicates.gather(-1, original.expand_as(replicates)) / count)
 
 
 def _steps(rotated: JointlyNormal) -> list[float]:
@@ -235,3 +292,13 @@ def default_points(method: str, num_actions: int) -> int:
     if method == "envelope":
         return max(16, min(1024, 2 ** int(math.log2(2**22 / num_actions**2))))
     return max(8, min(128, 2 ** int(math.log2(2**14 / num_actions))))
+
+
+def working_bytes(method: str, num_rows: int, num_actions: int, num_replicates: int) -> int:
+    """Bytes that a way takes at once for float64 results, beside the parameters."""
+    vectors = 8 * num_rows * num_actions
+    if method == "envelope":
+        return (num_replicates + 4) * vectors + 48 * num_rows * num_actions**2
+    if method == "orthants":
+        return (num_replicates + 4) * vectors + 40 * num_actions * (num_actions - 1) ** 2
+    return (num_replicates + 12) * vectors

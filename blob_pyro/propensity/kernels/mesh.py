@@ -23,7 +23,7 @@ LIPSCHITZ = 0.25
 # and the first look was too coarse for what it looked at.
 _CLOSE_ENOUGH, _EXPLODED = 3, 1000
 # An interval of this many units spans less than one order of magnitude.
-_UNITS_SEEN, _MOST_INTERVALS = 100, 4096
+_UNITS_SEEN, _CLOSER, _MOST_INTERVALS = 100, 8, 4096
 _MOST_UNITS = 2.0**20
 # Elements in a temporary: what stays in a core's cache, and what fills a GPU.
 CPU_BLOCK = 2**15
@@ -141,14 +141,15 @@ def refine(mesh: Mesh, monitor: Callable[[Tensor], tuple[Tensor, Tensor]], inter
     Raises:
         ValueError: for scores that no mesh of a sensible size resolves.
     """
-    guess = mesh
+    guess, least = mesh, 0
     for look, num_intervals in enumerate(intervals):
-        closest = num_intervals if look == 0 else max(num_intervals, min(_MOST_INTERVALS, int(total / _UNITS_SEEN)))
-        mesh, kept = _look(mesh, monitor, closest)
+        seen = max(num_intervals, least, 0 if look == 0 else _closely(total))
+        mesh, kept = _look(mesh, monitor, seen)
         excess, total = torch.stack([(mesh.total / kept).amax(), mesh.total.amax()]).tolist()
         if excess > _EXPLODED and look == 0:
             # An interval across orders of magnitude takes the length of its narrowest point all along.
-            mesh, kept = _look(guess, monitor, min(_MOST_INTERVALS, math.ceil(guess.total.amax().item() / _UNITS_SEEN)))
+            least = max(_CLOSER * seen, _closely(guess.total.amax().item()))
+            mesh, kept = _look(guess, monitor, least)
             excess, total = torch.stack([(mesh.total / kept).amax(), mesh.total.amax()]).tolist()
         if excess <= _CLOSE_ENOUGH:
             break
@@ -158,6 +159,11 @@ def refine(mesh: Mesh, monitor: Callable[[Tensor], tuple[Tensor, Tensor]], inter
             "Leave out actions that cannot win, or raise the smallest scales (or concentrations)."
         )
     return mesh
+
+
+def _closely(total: float) -> int:
+    """How many intervals see this many units without spanning orders of magnitude."""
+    return math.ceil(min(_MOST_INTERVALS, total / _UNITS_SEEN)) if total < math.inf else _MOST_INTERVALS
 
 
 def _look(mesh: Mesh, monitor: Callable[[Tensor], tuple[Tensor, Tensor]], num_intervals: int) -> tuple[Mesh, Tensor]:

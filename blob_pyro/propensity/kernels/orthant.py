@@ -17,6 +17,8 @@ from blob_pyro.propensity.kernels.qmc import uniform_replicates
 # Relative to the largest standard deviation: a smaller conditional spread is rounding and counts as zero.
 _SMALLEST_SPREAD = 1e-6
 _SMALLEST = 1e-300
+# A difference with less than this share of the variances is rounding.
+_ROUNDING = 1e-15
 _BLOCK = 2**16
 
 
@@ -30,7 +32,12 @@ def _differences(loc: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
     with_own = covariance[:, index[:, None], others]
     own = covariance.diagonal(dim1=-2, dim2=-1)
     difference = of_others - with_own[..., None, :] - with_own[..., :, None] + own[..., None, None]
-    return limit.flatten(0, 1), difference.flatten(0, 1)
+    # In units of each difference's own standard deviation, so that none is small by the measure of another.
+    variance = difference.diagonal(dim1=-2, dim2=-1).detach()
+    total = own[..., None] + of_others.diagonal(dim1=-2, dim2=-1)
+    spread = variance.maximum(_ROUNDING * total.detach()).clamp_min(_SMALLEST).sqrt()
+    difference = difference / spread[..., :, None] / spread[..., None, :]
+    return (limit / spread).flatten(0, 1), difference.flatten(0, 1)
 
 
 def _greedy_order(limit: Tensor, covariance: Tensor) -> Tensor:
