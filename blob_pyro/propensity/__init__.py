@@ -7,13 +7,13 @@ fit in memory at once (for 30 actions, with arguments checked; the checks are mo
 distribution                      construction  probs  sample
 ================================  ============  =====  ======
 `ArgmaxNormal`, `ArgmaxLogNormal`            4      4       1
-`ArgmaxBeta`                                 4     20       1
+`ArgmaxBeta`                                 6     20       1
 `ArgmaxConditionallyNormal`                  3      4       1
 `ArgmaxLowRankNormal`                        9      6       1
 `ArgmaxMultivariateNormal`                  11      8       3
 `Argmax` (and its base's checks)              2     24       1
 `RankNormal`                                 4      5       0
-`RankBeta`                                   4      8       0
+`RankBeta`                                   6     10       0
 `interpolated_argmax_normal_probs`           -     20       -
 ================================  ============  =====  ======
 """

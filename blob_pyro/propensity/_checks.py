@@ -86,9 +86,7 @@ def check_concentration(owner: str, name: str, value: Tensor) -> None:
     _reject(owner, name, value, ~(value.isfinite() & (value > 0)), "finite and greater than 0", remedy)
     remedy = "Below it a score is 0 or 1, above it a number: take the nearest concentration that is possible."
     outside = (value < LEAST_CONCENTRATION) | (value > LARGEST_CONCENTRATION)
-    _reject(
-        owner, name, value, outside, f"between {LEAST_CONCENTRATION:g} and {LARGEST_CONCENTRATION:g}", remedy
-    )
+    _reject(owner, name, value, outside, f"between {LEAST_CONCENTRATION:g} and {LARGEST_CONCENTRATION:g}", remedy)
 
 
 def check_variance(owner: str, name: str, value: Tensor) -> None:

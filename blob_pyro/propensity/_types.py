@@ -33,8 +33,8 @@ def check_not_batched(owner: str, name: str, value: Tensor) -> None:
     # torch has no public test for this.
     if torch._C._functorch.is_batchedtensor(value):
         raise ValueError(
-            f"{owner}: {name} comes from torch.func.vmap, which cannot follow an adaptive quadrature. Every batch shape "
-            "is taken as it is: pass batch_shape x A at once; for a Jacobian use torch.autograd.functional.jacobian."
+            f"{owner}: {name} comes from torch.func.vmap, which cannot follow an adaptive quadrature. Every batch "
+            "shape is taken as it is: pass batch_shape x A at once; Jacobians come from torch.autograd.functional."
         )
 
 
@@ -76,7 +76,7 @@ def check_actions(owner: str, name: str, value: Any) -> Tensor:
     """Action numbers as int64; floating-point tensors may hold them too, as in Pyro's enumeration."""
     if not isinstance(value, Tensor) or value.is_complex() or value.dtype == torch.bool:
         raise ValueError(
-            f"{owner}: {name} must be a tensor of action numbers, got {kind(value)}. Convert it with torch.as_tensor(...)."
+            f"{owner}: {name} must be a tensor of action numbers, got {kind(value)}. Convert it by torch.as_tensor."
         )
     check_not_batched(owner, name, value)
     return value.long()

@@ -66,18 +66,18 @@ class PanelRows:
 
     @property
     def middle(self) -> Tensor:
-        """rows x P, the middle of each panel, seen from the anchor of its left end."""
+        """Rows x P, the middle of each panel, seen from the anchor of its left end."""
         return self.offset[:, :-1] + self.width / 2
 
-    def halved(self, split: Tensor) -> "PanelRows":
-        """Both halves of the panels in `split`, and the others as they are, with empty panels at the end."""
+    def halved(self, split: Tensor, most: int) -> "PanelRows":
+        """Both halves of the panels in `split`, at most ``most`` a row, and the others; empty panels at the end."""
         left, middle, edges = self.offset[:, :-1], self.middle, self.offset.shape[-1]
         # Widths are differences of the rounded positions, so that panels neither overlap nor leave gaps.
         first = torch.where(split, middle - left, self.width)
         second = torch.where(split, (left + self.width) - middle, 0.0)
         rank = torch.arange(edges, device=left.device, dtype=left.dtype).expand_as(self.offset)
         rank = torch.cat([rank, torch.where(split, rank[:, :-1] + 0.5, math.inf)], dim=-1)
-        order = rank.argsort(dim=-1, stable=True)[:, : edges + int(split.sum(-1).max())]
+        order = rank.argsort(dim=-1, stable=True)[:, : edges + most]
         # What is not split has no middle: the last edge stands there.
         order = torch.where(rank.gather(-1, order) < math.inf, order, edges - 1)
         width = torch.cat([first, torch.zeros_like(first[:, :1]), second], dim=-1).gather(-1, order)[:, :-1]
@@ -98,7 +98,9 @@ def resolve(
         panels: to begin with.
         max_panels: where to stop in any case, which the total mass of each density then shows.
     """
-    last_coefficients, at_ends = (torch.tensor(matrix, device=panels.offset.device) for matrix in _tests(NODES_PER_PANEL))
+    last_coefficients, at_ends = (
+        torch.tensor(matrix, device=panels.offset.device) for matrix in _tests(NODES_PER_PANEL)
+    )
     for _ in range(_MAX_ROUNDS):
         offset, anchor = panels.nodes()
         density = log_density(offset.flatten(1), anchor.flatten(1)).exp().unflatten(1, offset.shape[1:])
@@ -113,7 +115,8 @@ def resolve(
         error = torch.maximum(error, hidden * width * _END_SHARE)
         left, middle = panels.offset[:, :-1], panels.middle
         split = (error > _TOLERANCE) & (middle > left) & (middle < left + width)
-        if not bool(split.any()) or width.shape[-1] >= max_panels:
+        most = int(split.sum(-1).amax()) if width.shape[-1] < max_panels and split.numel() else 0
+        if not most:
             break
-        panels = panels.halved(split)
+        panels = panels.halved(split, most)
     return panels

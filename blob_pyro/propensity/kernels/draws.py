@@ -8,7 +8,7 @@ _LARGE, _SHRINK = 1e300, 2.0**-64
 
 
 def two_sum(loc: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
-    """loc + deviation (both ... x A, float64) as a rounded sum and what was rounded away (Knuth).
+    """Loc + deviation (both ... x A, float64) as a rounded sum and what was rounded away (Knuth).
 
     Rows with very large numbers are shrunk: only the order of the sums is meant to be looked at.
     """

@@ -104,7 +104,9 @@ class JointlyNormal:
         highest = (self.loc.detach() - _REACH * deviation).argmax(-1, keepdim=True)
         limit = torch.finfo(self.loc.dtype).max / 4
         # Of very large numbers the differences are infinite.
-        shrink = torch.where(torch.maximum(self.loc.detach().abs(), deviation).amax(-1, keepdim=True) > limit, 0.125, 1.0)
+        shrink = torch.where(
+            torch.maximum(self.loc.detach().abs(), deviation).amax(-1, keepdim=True) > limit, 0.125, 1.0
+        )
         loc = self.loc * shrink
         loc = ((loc - loc.gather(-1, highest)) / (unit * shrink)).clamp(-limit, limit)
         matrix = None if self.matrix is None else self.matrix / unit[..., None] / unit[..., None]
@@ -191,9 +193,7 @@ def _envelope(scores: JointlyNormal, sampling: Sampling) -> tuple[Tensor, Tensor
 
 def _orthants(scores: JointlyNormal, sampling: Sampling) -> tuple[Tensor, Tensor]:
     loc, covariance, original, count = _without_copies(scores)
-    replicates = argmax_probs_by_orthants(
-        loc, covariance, sampling.num_replicates, sampling.num_points, sampling.seed
-    )
+    replicates = argmax_probs_by_orthants(loc, covariance, sampling.num_replicates, sampling.num_points, sampling.seed)
     return mean_and_error(replicates.gather(-1, original.expand_as(replicates)) / count)
 
 

@@ -141,7 +141,7 @@ def refine(mesh: Mesh, monitor: Callable[[Tensor], tuple[Tensor, Tensor]], inter
     Raises:
         ValueError: for scores that no mesh of a sensible size resolves.
     """
-    guess, least = mesh, 0
+    guess, least, total = mesh, 0, 0.0
     for look, num_intervals in enumerate(intervals):
         seen = max(num_intervals, least, 0 if look == 0 else _closely(total))
         mesh, kept = _look(mesh, monitor, seen)

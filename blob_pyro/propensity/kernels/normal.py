@@ -71,7 +71,7 @@ class _Arms:
         offset: rows x A, location minus the lower limit of the integration.
         scale: rows x A, at least 1.
         rate: rows x A, 1 / scale.
-        random: rows x A, False for deterministic arms and for those out of reach (whose F is 1 wherever it is asked for).
+        random: rows x A, False for deterministic arms and for those out of reach (whose F is 1 where it is asked).
         fixed: rows x A, True for the deterministic arms that hold the highest deterministic score.
         truncated: rows, whether a deterministic arm sets the origin.
         unit: rows, of length, in the user's coordinates; a power of two.
@@ -303,7 +303,7 @@ def _of_others(value: Tensor) -> Tensor:
 def _gradients(panels: Panels, arms: _Arms, cotangent: Tensor) -> tuple[Tensor, Tensor]:
     """The gradients of sum_i v_i pi_i with respect to locations and scales.
 
-    d(v . pi) / d loc_j = integral of h_j e^S sum_(i != j) (v_j - v_i) h_i; for scale_j the same with another factor z_j.
+    d(v . pi) / d loc_j = integral of h_j e^S sum_(i != j) (v_j - v_i) h_i; for scale_j the same with a factor z_j.
     """
     by_loc, by_scale = torch.zeros_like(cotangent), torch.zeros_like(cotangent)
     for row, nodes, hazard, mass in _blocks(panels, arms):
