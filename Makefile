@@ -21,6 +21,7 @@ LOWEST := .venv-lowest
 # $(call environment,PYTHON,FOLDER,NAME): a virtual environment of what .ci/NAME.txt lists, and of this package, editable.
 # torch comes without CUDA where pip finds such a build, else with CUDA's libraries.
 define environment
+	$(if $(SERIES),,$(error $(PYTHON) does not run: name another with PYTHON=))
 	$(1) -m venv $(2)
 	$(2)/bin/python -m pip install $(PIP) --require-hashes --requirement .ci/build.txt
 	test ! -f .ci/$(3)-cpu.txt || $(2)/bin/python -m pip install $(PIP) --require-hashes --requirement .ci/$(3)-cpu.txt \

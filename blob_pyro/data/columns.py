@@ -186,6 +186,9 @@ def _as_values(raw: Any, where: str) -> Values:
         return raw.to_list()
     if isinstance(raw, (str, bytes, dict, set, frozenset)) or hasattr(raw, "columns"):
         raise TypeError(f"{where}: expected a column of values, got {type(raw).__name__}")
+    if hasattr(raw, "to_arrow"):  # polars: its stream had times wrong up to 1.32, and none of a column before 1.3
+        converted = raw.to_arrow()
+        return converted if isinstance(converted, pa.ChunkedArray) else pa.chunked_array([converted])
     if hasattr(raw, "__arrow_c_stream__"):
         column = pa.chunked_array(raw)
         return column.cast(pa.large_string()) if str(column.type) == "string_view" else column
@@ -203,6 +206,8 @@ def _from_numpy(array: np.ndarray, where: str) -> Values:
         return array.tolist()
     if array.dtype.kind == "M":
         array = _whole_units(array, where)
+    if array.dtype == np.float16:  # exactly so, and older releases of Arrow cannot encode it
+        array = array.astype(np.float32)
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
     mask = np.ma.getmaskarray(array) if isinstance(array, np.ma.MaskedArray) else None

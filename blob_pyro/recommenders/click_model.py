@@ -11,7 +11,6 @@ from pyro.distributions import Delta, Empirical, TorchDistribution
 from torch import Tensor, nn
 
 from blob_pyro.data import EventLog, Histories, Vocabulary, as_histories
-from blob_pyro.diagnostics import to_inference_data
 from blob_pyro.distributions.multivariate import MultivariatePart
 from blob_pyro.infer.elbo import RecordDistributions
 from blob_pyro.models import BanditBatch, BanditModel
@@ -269,6 +268,8 @@ class ClickModel:
         Returns:
             ``arviz.InferenceData`` (ArviZ 0.x) or ``xarray.DataTree`` (1.x): groups ``posterior`` and ``prior``.
         """
+        from blob_pyro.diagnostics import to_inference_data  # below in the order of imports, and slow to import
+
         with seeded(seed, self.device), torch.no_grad():
             posterior = self.sample(num_samples)
             prior = self.model.prior_draws(num_samples)

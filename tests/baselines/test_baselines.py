@@ -87,3 +87,47 @@ def test_gru_knows_the_log_s_ids():
     assert gru.scores([["tea", "mug"], []]).shape == (2, 2)
     with pytest.raises(ValueError, match="log: has 2 items, but this model has num_items=3"):
         GRU(3).fit(log)
+
+
+@pytest.mark.parametrize("log", [None, [["a"]], 3, "views"], ids=repr)
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [(Popularity, "log"), (ItemKNN, "sessions"), (SessionItemKNN, "sessions"), (lambda log: GRU(2).fit(log), "log")],
+    ids=["popularity", "item", "session", "gru"],
+)
+def test_what_is_no_log(make, name, log):
+    with pytest.raises(TypeError, match=f"{name}: expected an EventLog or its sessions as Histories, got "):
+        make(log)
+
+
+@pytest.mark.parametrize("baseline", [ItemKNN, SessionItemKNN])
+def test_no_sessions_have_no_correlation(baseline):
+    with pytest.raises(ValueError, match="sessions: there are none"):
+        baseline(Histories.from_sequences([], 3))
+
+
+GRU_ARGUMENTS = {
+    "no units": (lambda: GRU(3, 0), ValueError, "hidden_dim: must be 1 or more, got 0"),
+    "half a unit": (lambda: GRU(3, 2.5), TypeError, "hidden_dim: expected a whole number, got 2.5"),
+    "no embedding": (lambda: GRU(3, 4, 0), ValueError, "embedding_dim: must be 1 or more, got 0"),
+    "negative embedding": (lambda: GRU(3, 4, -1), ValueError, "embedding_dim: must be 1 or more, got -1"),
+    "no sessions": (lambda: GRU(2).fit(Histories.from_sequences([], 2)), ValueError, "log: has no views"),
+    "no views": (lambda: GRU(2).fit(Histories.from_sequences([[], []], 2)), ValueError, "log: has no views"),
+}
+
+
+@pytest.mark.parametrize(("make", "error", "message"), GRU_ARGUMENTS.values(), ids=GRU_ARGUMENTS.keys())
+def test_arguments_of_the_gru(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_validation_of_the_gru_is_over_its_catalogue(sessions):
+    with pytest.raises(TypeError, match="validation: expected sessions as Histories, got list"):
+        GRU(5).fit(sessions, validation=[[1]])
+    with pytest.raises(ValueError, match="validation: has 9 items, but this model has num_items=5"):
+        GRU(5).fit(sessions, validation=Histories.from_sequences([[1]], 9))
+
+
+def test_gru_of_no_histories():
+    assert GRU(5, hidden_dim=2).scores([]).shape == (0, 5)

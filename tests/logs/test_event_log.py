@@ -203,11 +203,11 @@ def open_bandit_folder(tmp_path, rename=lambda text: text):
 @pytest.mark.parametrize("propensity", ["propensity_score", "action_prob"])
 def test_open_bandit(tmp_path, propensity):
     log = EventLog.read_open_bandit(open_bandit_folder(tmp_path, lambda t: t.replace("propensity_score", propensity)))
-    expected = pd.read_csv(OPEN_BANDIT)
+    expected = pd.read_csv(OPEN_BANDIT, dtype={"propensity_score": str})  # pandas 2 would not round to nearest
     assert log.num_items == 46
     assert (log.num_impressions, log.num_users, log.num_views) == (len(expected), len(expected), 0)
     assert log.action.tolist() == expected.item_id.tolist()
-    assert log.propensity.tolist() == expected.propensity_score.tolist()
+    assert log.propensity.tolist() == expected.propensity_score.map(float).tolist()
     assert log.position.tolist() == expected.position.tolist()
     assert log.contexts.to_sequences() == [[]] * len(expected)
     with pytest.raises(ValueError, match="has no organic views"):

@@ -142,7 +142,8 @@ def test_progress(capsys):
 
 
 def run(code):
-    return subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    filters = ["-W", "error", "-W", "ignore::DeprecationWarning"]  # matplotlib's calls of pyparsing, for one
+    return subprocess.run([sys.executable, *filters, "-c", code], capture_output=True, text=True, check=False)
 
 
 def test_importing_leaves_no_trace():

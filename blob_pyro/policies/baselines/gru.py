@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import pack_sequence
 from blob_pyro.data import EventLog, Histories, Vocabulary, as_histories
 from blob_pyro.infer import Training, train
 from blob_pyro.models import OrganicBatch
+from blob_pyro.ops.arguments import whole_number
 from blob_pyro.ops.device import default_device
 from blob_pyro.ops.names import unique_name
 from blob_pyro.ops.row_chunks import in_row_chunks
@@ -32,6 +33,10 @@ class GRU:
         hidden_dim: units; the paper's 64 by default.
         embedding_dim: of the input; ``hidden_dim`` by default.
 
+    Raises:
+        TypeError: for a size that is no whole number.
+        ValueError: for one below 1.
+
     Example:
         >>> log = EventLog.from_tables(views={"user": [1] * 6, "time": list(range(6)), "item": list("ababab")})
         >>> gru = GRU(log.num_items, hidden_dim=8)
@@ -43,8 +48,10 @@ class GRU:
     def __init__(self, num_items: int, hidden_dim: int = 64, embedding_dim: int | None = None) -> None:
         self.num_items = num_items
         self.items = Vocabulary.numbered(num_items)
+        hidden_dim = whole_number(hidden_dim, "hidden_dim")
+        embedding_dim = hidden_dim if embedding_dim is None else whole_number(embedding_dim, "embedding_dim")
         with seeded(0, "cpu"):
-            self.model = _NextItem(num_items, hidden_dim, embedding_dim or hidden_dim)
+            self.model = _NextItem(num_items, hidden_dim, embedding_dim)
 
     def fit(
         self,
@@ -63,13 +70,27 @@ class GRU:
 
         Returns:
             One row per epoch, as `blob_pyro.infer.train`; the ELBO is the log-likelihood per session.
+
+        Raises:
+            TypeError: if ``log`` or ``validation`` is no log or sessions.
+            ValueError: if one is of another catalogue, or ``log`` has no view.
         """
+        if not isinstance(log, EventLog | Histories):
+            raise TypeError(f"log: expected an EventLog or its sessions as Histories, got {type(log).__name__}")
+        if not isinstance(validation, Histories | None):
+            raise TypeError(f"validation: expected sessions as Histories, got {type(validation).__name__}")
         sessions = log.sessions if isinstance(log, EventLog) else log
         if isinstance(log, EventLog):
             log.require_views()
             self.items = log.items
         if sessions.num_items != self.num_items:
             raise ValueError(f"log: has {sessions.num_items} items, but this model has num_items={self.num_items}")
+        if sessions.num_views == 0:
+            raise ValueError("log: has no views, and there is nothing to learn from; pass sessions with views")
+        if validation is not None and validation.num_items != self.num_items:
+            raise ValueError(
+                f"validation: has {validation.num_items} items, but this model has num_items={self.num_items}"
+            )
         device = default_device(device)
         self.model.to(device)
         with seeded(seed, device):
@@ -89,6 +110,8 @@ class GRU:
     def scores(self, histories: Histories | Any) -> Tensor:
         """Log-probability of each item to be viewed next, ``N x P``."""
         history = as_histories(histories, self.items).to(self.model.intercept.device)
+        if not len(history):  # the recurrent layer refuses a batch of nothing
+            return self.model.intercept.detach().new_zeros(0, self.num_items)
         with torch.no_grad():
             return self.model.logits(self.model.final_states(history)).log_softmax(-1)
 

@@ -69,6 +69,10 @@ def _sessions(sessions: EventLog | Histories) -> tuple[Vocabulary, Histories]:
     if isinstance(sessions, EventLog):
         sessions.require_views()
         return sessions.items, sessions.sessions
+    if not isinstance(sessions, Histories):
+        raise TypeError(f"sessions: expected an EventLog or its sessions as Histories, got {type(sessions).__name__}")
+    if not len(sessions):
+        raise ValueError("sessions: there are none, and correlations over none are not defined; pass at least one")
     return Vocabulary.numbered(sessions.num_items), sessions
 
 

@@ -25,6 +25,8 @@ class Popularity:
     """
 
     def __init__(self, log: EventLog | Histories) -> None:
+        if not isinstance(log, EventLog | Histories):
+            raise TypeError(f"log: expected an EventLog or its sessions as Histories, got {type(log).__name__}")
         if isinstance(log, EventLog):
             log.require_views()
         self.items = log.items if isinstance(log, EventLog) else Vocabulary.numbered(log.num_items)
