@@ -196,10 +196,7 @@ def _create(target: Path, manifest: Manifest, contents: Mapping[str, bytes]) -> 
     """Write a new folder beside and rename it; False if another process has made one meanwhile."""
     with new_folder(target) as stage:
         for name, content in {**contents, MANIFEST: manifest.dump()}.items():
-            with open(stage / name, "xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+            _write(stage / name, content)
         sync(stage)
         try:
             os.rename(stage, target)
@@ -211,14 +208,20 @@ def _create(target: Path, manifest: Manifest, contents: Mapping[str, bytes]) -> 
     return True
 
 
+def _write(path: Path, content: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def _replace(target: Path, manifest: Manifest, contents: Mapping[str, bytes]) -> None:
     """Put a model in the place of whatever the folder holds; other writers wait."""
     with locked(target):
         _tidy(target)
         try:
             for name, content in contents.items():
-                with staged(target / _pending(name, manifest)) as file:
-                    file.write(content)
+                _write(target / _pending(name, manifest), content)
             with staged(target / MANIFEST) as file:
                 file.write(manifest.dump())
         finally:

@@ -1,0 +1,135 @@
+"""Saved models, damaged and forged: the identical model or a `SavedModelError`, and no other end."""
+
+import copy
+import functools
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from fuzzing import fuzz
+from hypothesis import assume
+from hypothesis import strategies as st
+from make_fixtures import HISTORIES
+
+from blob_pyro import BLOB
+from blob_pyro.serialization import SavedModelError
+from blob_pyro.serialization.manifest import CONFIG, FILES, MANIFEST, SCHEMA_VERSION, STATE, Manifest
+
+FIXTURE = Path(__file__).parent / "fixtures" / f"schema_{SCHEMA_VERSION}" / "blob_normal"
+
+
+@functools.cache
+def original() -> tuple[dict[str, bytes], torch.Tensor]:
+    files = {name: (FIXTURE / name).read_bytes() for name in (*FILES, MANIFEST)}
+    return files, BLOB.load(FIXTURE, device="cpu").scores(HISTORIES)
+
+
+def load(changed: dict[str, bytes]) -> BLOB | SavedModelError:
+    """A model with some of its files changed; or the error."""
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "model"
+        shutil.copytree(FIXTURE, path)
+        for name, content in changed.items():
+            (path / name).write_bytes(content)
+        try:
+            return BLOB.load(path, device="cpu")
+        except SavedModelError as error:
+            found = error
+    assert found.file in (*FILES, MANIFEST), found
+    return found
+
+
+def check_identical_or_refused(changed: dict[str, bytes]) -> None:
+    found = load(changed)
+    if isinstance(found, BLOB):
+        assert torch.equal(found.scores(HISTORIES), original()[1])
+
+
+FILE = st.sampled_from([*FILES, MANIFEST])
+
+
+@fuzz(name=FILE, place=st.integers(0, 2**20), bit=st.integers(0, 7))
+def test_a_flipped_bit(name, place, bit):
+    content = bytearray(original()[0][name])
+    content[place % len(content)] ^= 1 << bit
+    check_identical_or_refused({name: bytes(content)})
+
+
+@fuzz(name=FILE, start=st.integers(0, 2**20), length=st.integers(0, 200), new=st.binary(max_size=200))
+def test_bytes_lost_or_replaced(name, start, length, new):
+    content = original()[0][name]
+    start %= len(content) + 1
+    check_identical_or_refused({name: content[:start] + new + content[start + length :]})
+
+
+def places(value: Any, path: tuple = ()) -> Iterator[tuple]:
+    """Every place in a nest of JSON."""
+    yield path
+    for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+        yield from places(value[key], (*path, key))
+
+
+def put(value: Any, path: tuple, new: Any) -> Any:
+    """The nest with another value at a place; the key goes where the value is REMOVE."""
+    if not path:
+        return new
+    value = copy.deepcopy(value)
+    *way, key = path
+    inner = functools.reduce(lambda held, step: held[step], way, value)
+    if new is REMOVE:
+        del inner[key]
+    else:
+        inner[key] = new
+    return value
+
+
+REMOVE = object()
+DEEP = functools.reduce(lambda nest, _: [nest], range(300), 0)
+NAMES = st.sampled_from(["Normal", "BanditPriors", "Learned", "UserCovariates", "Independent", "Bouchard", "full"])
+FLOATS = st.floats(allow_nan=False, allow_infinity=False)
+SHAPED = st.dictionaries(st.sampled_from(["class", "fields", "tensor", "dtype", "mapping"]), st.integers() | NAMES)
+VALUES = st.one_of(
+    st.none(), st.booleans(), st.integers(-3, 3), st.integers(-(2**70), 2**70), FLOATS, st.text(max_size=8), NAMES,
+    st.sampled_from([1e308, -1e-320, 10**30, "", "\0", "é"]), st.lists(st.integers(-1, 9), max_size=5), SHAPED,
+    st.just({}), st.just(DEEP), st.just(REMOVE),
+)  # fmt: skip
+
+
+@fuzz(name=st.sampled_from([CONFIG, MANIFEST]), which=st.integers(0, 2**20), new=VALUES)
+def test_a_replaced_value(name, which, new):
+    """By somebody who does not know of the checksums."""
+    held = json.loads(original()[0][name])
+    everywhere = list(places(held))
+    path = everywhere[which % len(everywhere)]
+    assume(path or new is not REMOVE)
+    check_identical_or_refused({name: json.dumps(put(held, path, new), indent=2).encode() + b"\n"})
+
+
+@fuzz(which=st.integers(0, 2**20), new=VALUES, ordinary=300)
+def test_a_forged_configuration(which, new):
+    """By somebody who does: it is a model, if another one, or a SavedModelError."""
+    files, _ = original()
+    held = json.loads(files[CONFIG])
+    everywhere = list(places(held))
+    path = everywhere[which % len(everywhere)]
+    assume(path or new is not REMOVE)
+    config = json.dumps(put(held, path, new)).encode()
+    manifest = Manifest.of("BLOB", {}, {CONFIG: config, STATE: files[STATE]}).dump()
+    found = load({CONFIG: config, MANIFEST: manifest})
+    if isinstance(found, BLOB):
+        assert torch.isfinite(found.scores([[]])).all()
+
+
+@fuzz(place=st.integers(0, 2**20), new=st.binary(min_size=1, max_size=8), ordinary=300)
+def test_a_forged_state(place, new):
+    files, _ = original()
+    content = files[STATE]
+    place %= len(content)
+    state = content[:place] + new + content[place + len(new) :]
+    manifest = Manifest.of("BLOB", {}, {CONFIG: files[CONFIG], STATE: state}).dump()
+    found = load({STATE: state, MANIFEST: manifest})
+    assert isinstance(found, (BLOB, SavedModelError))
