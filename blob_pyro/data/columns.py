@@ -223,10 +223,22 @@ def _whole_units(array: np.ndarray, where: str) -> np.ndarray:
         raise ValueError(f"{where} has type {array.dtype}; times are kept to the nanosecond: cast it to datetime64[ns]")
     if count == 1 and unit == _UNITS[unit]:
         return array
-    finer = array.astype(f"datetime64[{_UNITS[unit]}]")
-    lost = np.asarray((finer.astype(array.dtype) != array) & ~np.isnat(array))
+    finer_type = f"datetime64[{_UNITS[unit]}]"
+    try:
+        finer = array.astype(finer_type)
+        lost = np.asarray((finer.astype(array.dtype) != array) & ~np.isnat(array))
+    except OverflowError:  # from NumPy 2.5 on, which does not say where; before, the numbers wrap around
+        lost = np.array([_overflows(time, finer_type) for time in np.asarray(array)])
     Column(list(np.asarray(array)), where).fail(lost, "a time is out of range", "Drop the row or mend its time")
     return finer
+
+
+def _overflows(time: np.datetime64, finer_type: str) -> bool:
+    try:
+        time.astype(finer_type)
+    except OverflowError:
+        return True
+    return False
 
 
 def is_missing_value(value: Any) -> bool:
