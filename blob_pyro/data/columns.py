@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from torch import Tensor
 
-__all__ = ["Column", "as_values", "is_missing_value"]
+__all__ = ["Column", "as_values", "is_beyond_arrow", "is_missing_value"]
 
 Values = Any
 """A `pyarrow.ChunkedArray`, or a list of Python objects."""
@@ -182,7 +182,7 @@ def _as_values(raw: Any, where: str) -> Values:
             return _from_numpy(np.asarray(raw), where)
         converted = pa.array(raw, from_pandas=True)
         return converted if isinstance(converted, pa.ChunkedArray) else pa.chunked_array([converted])
-    if str(getattr(raw, "dtype", "")) == "Object" and hasattr(raw, "to_list"):  # polars' Python objects
+    if is_beyond_arrow(raw):
         return raw.to_list()
     if isinstance(raw, (str, bytes, dict, set, frozenset)) or hasattr(raw, "columns"):
         raise TypeError(f"{where}: expected a column of values, got {type(raw).__name__}")
@@ -197,6 +197,12 @@ def _as_values(raw: Any, where: str) -> Values:
     if isinstance(raw, Sequence):
         return list(raw)
     raise TypeError(f"{where}: expected a column of values, got {type(raw).__name__}")
+
+
+def is_beyond_arrow(raw: Any) -> bool:
+    """Whether this is a Series of polars whose values Arrow has no type for: Python objects, integers of 128 bits."""
+    kind = str(getattr(raw, "dtype", ""))
+    return hasattr(raw, "to_list") and hasattr(raw, "to_arrow") and ("Object" in kind or "Int128" in kind)
 
 
 def _from_numpy(array: np.ndarray, where: str) -> Values:

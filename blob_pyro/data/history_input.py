@@ -12,7 +12,7 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
-from blob_pyro.data.columns import Column, as_values, is_missing_value
+from blob_pyro.data.columns import Column, as_values, is_beyond_arrow, is_missing_value
 from blob_pyro.data.vocabulary import Vocabulary
 
 __all__ = ["Ragged", "from_count_matrix", "from_sequences", "is_count_matrix"]
@@ -112,7 +112,7 @@ def from_sequences(histories: Any, items: Vocabulary) -> Ragged:
     if isinstance(histories, (str, bytes, pd.DataFrame, pd.Index)):
         raise TypeError(f"histories: {_SHAPE}, got {type(histories).__name__}")
     if hasattr(histories, "to_arrow") and not isinstance(histories, pd.Series):  # polars
-        histories = histories.to_arrow()
+        histories = histories.to_list() if is_beyond_arrow(histories) else histories.to_arrow()
     if isinstance(histories, (pa.Array, pa.ChunkedArray)):
         return _from_arrow(histories, items)
     if isinstance(histories, pd.Series):
@@ -161,6 +161,8 @@ def _one(sequence: Any, n: int) -> list:
 def _from_arrow(histories: pa.Array | pa.ChunkedArray, items: Vocabulary) -> Ragged:
     """Lists as Arrow keeps them: one column of ids, and lengths."""
     column = pa.chunked_array([histories]) if isinstance(histories, pa.Array) else histories
+    if pa.types.is_null(column.type):  # no histories, or missing ones, have no type
+        column = pa.chunked_array([pa.nulls(len(column), pa.list_(pa.int64()))])
     kind = column.type
     if not any(getattr(pa.types, f"is_{name}", bool)(kind) for name in ("list", "large_list", "fixed_size_list")):
         raise TypeError(f"histories: expected lists of item ids, got an Arrow column of {kind}; {_SHAPE}")

@@ -23,7 +23,7 @@ __all__ = ["Ids", "read_ids"]
 
 _NAMES = {int: "integers", str: "text", bytes: "bytes"}
 _PLAIN = "Cast it to integers or text"
-_LARGEST_WHOLE = 2**53
+_WHOLE_BELOW = 2**53
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _read_arrow(column: Column, remedy: str) -> Ids:
         return _objects(column, pa.ExtensionArray.from_storage(kind, distinct), row)
     if pa.types.is_floating(kind):
         numbers = distinct.to_numpy(zero_copy_only=False).astype(np.float64)
-        fraction = ~((numbers == np.floor(numbers)) & (np.abs(numbers) <= _LARGEST_WHOLE))
+        fraction = ~((numbers == np.floor(numbers)) & (np.abs(numbers) < _WHOLE_BELOW))
         column.fail(fraction[row], "an id that is a float must be a whole number below 2**53", _PLAIN)
         distinct = pa.array(numbers.astype(np.int64))
     elif pa.types.is_integer(kind):
@@ -188,15 +188,15 @@ def _read_objects(column: Column, remedy: str, mixed: bool) -> Ids:
             bad = np.array([not _is_unicode(v) for v in column.values])
             column.fail(bad, "text must be valid Unicode, without lone surrogates", "Mend or drop the row")
             raise
-    numbers: dict[Hashable, int] = {}
+    numbers: dict[tuple[type, Hashable], int] = {}  # by type as well: 1 and Decimal(1) are equal
     try:
-        codes = (numbers.setdefault(v, len(numbers)) for v in column.values)
+        codes = (numbers.setdefault((kinds[type(v)], v), len(numbers)) for v in column.values)
         row = np.fromiter(codes, dtype=np.int64, count=len(column))
     except TypeError:
         bad = np.array([not _is_hashable(v) for v in column.values])
         column.fail(bad, "an id must be hashable", _PLAIN)
         raise
-    return Ids(column, list(numbers), row, distinct_kinds)
+    return Ids(column, [id_ for _, id_ in numbers], row, distinct_kinds)
 
 
 def _kind(kind: type) -> type:

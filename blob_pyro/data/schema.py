@@ -118,5 +118,5 @@ def integers(column: Column, what: str, rows: np.ndarray | None = None) -> np.nd
         return pc.cast(arrow, pa.int64()).to_numpy()
     values = column.floats(what, remedy)
     column.fail(np.isnan(values) & where, "a value is missing", "Fill it, or drop the row")
-    column.fail(~((np.floor(values) == values) & (np.abs(values) <= 2**53)) & where, what, remedy)
+    column.fail(~((np.floor(values) == values) & (np.abs(values) < 2**53)) & where, what, remedy)
     return np.where(where, values, -1).astype(np.int64)

@@ -46,11 +46,11 @@ class Vocabulary:
         read = read_ids(_in_a_row(ids, argument), "Leave it out", mixed=True)
         if not len(read.row):
             raise ValueError(f"{argument}: there are none; a catalogue has at least one id")
-        objects = read.objects
-        if len(objects) < len(read.row):
-            twice = objects[int(np.bincount(read.row).argmax())]
+        self.ids = tuple(read.objects[n] for n in read.row.tolist())
+        if len(self._numbers) < len(self.ids):
+            numbers: Any = self._numbers  # of equal ids, the last one's
+            twice = next(id_ for n, id_ in enumerate(self.ids) if numbers[id_] != n)
             raise ValueError(f"{argument}: {twice!r} occurs more than once; ids must be distinct")
-        self.ids = tuple(objects[n] for n in read.row.tolist())
 
     @classmethod
     def numbered(cls, size: int, argument: str = "num_items") -> Vocabulary:

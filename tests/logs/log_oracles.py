@@ -1,6 +1,7 @@
 """What a log means, slowly and obviously: one row at a time, in plain Python."""
 
 import math
+from datetime import datetime, timedelta
 
 import numpy as np
 import pandas as pd
@@ -30,7 +31,7 @@ def check_log(log, views, impressions):
     users, items = {u: n for n, u in enumerate(log.users.ids)}, {i: n for n, i in enumerate(log.items.ids)}
     assert len(users) == log.num_users
     assert set(users) == {row[0] for row in [*views, *impressions]}
-    assert {type(u) for u in users} == {type(row[0]) for row in [*views, *impressions]}
+    assert {_kind(u) for u in users} == {_kind(row[0]) for row in [*views, *impressions]}
     views = sorted(views, key=lambda row: (users[row[0]], row[1]))  # stable: the order of the table breaks ties
     impressions = sorted(impressions, key=lambda row: (users[row[0]], row[1]))
     assert log.view_user.tolist() == [users[row[0]] for row in views]
@@ -45,6 +46,11 @@ def check_log(log, views, impressions):
     assert len(log.contexts) == len({(row[0], len(history)) for row, history in zip(impressions, seen)})
     sessions = [[items[v[2]] for v in views if users[v[0]] == n] for n in range(len(users))]
     assert log.sessions.to_sequences() == [session for session in sessions if session]
+
+
+def _kind(id_):
+    pandas_makes_its_own = (datetime, timedelta)
+    return next((kind for kind in pandas_makes_its_own if isinstance(id_, kind)), type(id_))
 
 
 def is_nan(value):
