@@ -64,14 +64,24 @@ def check_devices(owner: str, **arguments: Tensor) -> None:
         raise ValueError(f"{owner}: {' and '.join(devices)} are on different devices: {devices}. Move them to one.")
 
 
+def distinct(value: Tensor) -> Tensor:
+    """Without the copies that `expand` shows: a view with size 1 where every index holds the same."""
+    for dim, (size, stride) in enumerate(zip(value.shape, value.stride())):
+        if size > 1 and stride == 0:
+            value = value.narrow(dim, 0, 1)
+    return value
+
+
 def check_finite(owner: str, name: str, value: Tensor) -> None:
     """Reject NaN and infinities."""
+    value = distinct(value)
     remedy = "Remove the action, or repair the posterior that it came from."
     _reject(owner, name, value, ~value.isfinite(), "finite", remedy)
 
 
 def check_scale(owner: str, name: str, value: Tensor, *, zero: bool = True) -> None:
     """Reject NaN, infinite and negative standard deviations; 0, a deterministic score, only where it is allowed."""
+    value = distinct(value)
     if not zero:
         remedy = "It is a standard deviation: give a known score a small one."
         _reject(owner, name, value, ~(value.isfinite() & (value > 0)), "finite and greater than 0", remedy)
@@ -82,6 +92,7 @@ def check_scale(owner: str, name: str, value: Tensor, *, zero: bool = True) -> N
 
 def check_concentration(owner: str, name: str, value: Tensor) -> None:
     """Reject NaN, non-positive concentrations, and those beyond what float64 can tell apart."""
+    value = distinct(value)
     remedy = "Add the prior's pseudo-counts (for example 1) to the observed counts."
     _reject(owner, name, value, ~(value.isfinite() & (value > 0)), "finite and greater than 0", remedy)
     remedy = "Below it a score is 0 or 1, above it a number: take the nearest concentration that is possible."
@@ -91,6 +102,7 @@ def check_concentration(owner: str, name: str, value: Tensor) -> None:
 
 def check_variance(owner: str, name: str, value: Tensor) -> None:
     """Reject NaN, infinite and negative variances."""
+    value = distinct(value)
     remedy = "It is a variance: square a standard deviation, or use 0 for a score without noise of its own."
     _reject(owner, name, value, ~(value.isfinite() & (value >= 0)), "finite and at least 0", remedy)
 

@@ -8,6 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+NO_VMAP = (
+    "which cannot follow an adaptive quadrature. Every batch shape is taken as it is: pass batch_shape x A at once; "
+    "for a Jacobian use torch.autograd.functional.jacobian."
+)
+
 
 def kind(value: Any) -> str:
     """What a value is, in words."""
@@ -32,10 +37,7 @@ def check_not_batched(owner: str, name: str, value: Tensor) -> None:
     """Reject tensors inside `torch.func.vmap`, under which nothing can depend on a value."""
     # torch has no public test for this.
     if torch._C._functorch.is_batchedtensor(value):
-        raise ValueError(
-            f"{owner}: {name} comes from torch.func.vmap, which cannot follow an adaptive quadrature. Every batch "
-            "shape is taken as it is: pass batch_shape x A at once; Jacobians come from torch.autograd.functional."
-        )
+        raise ValueError(f"{owner}: {name} comes from torch.func.vmap, {NO_VMAP}")
 
 
 def check_number(owner: str, name: str, value: Any, least: int, reason: str) -> None:

@@ -12,7 +12,7 @@ from torch.distributions import Distribution
 
 from blob_pyro.propensity._checks import total_tolerance
 from blob_pyro.propensity._index import IndexDistribution
-from blob_pyro.propensity._types import kind
+from blob_pyro.propensity._types import check_not_batched, kind
 from blob_pyro.propensity.kernels.adaptive import PanelRows, resolve
 from blob_pyro.propensity.kernels.cumulative import Distributions
 
@@ -100,6 +100,7 @@ class Argmax(IndexDistribution):
     """
 
     event_dims: ClassVar[dict[str, int]] = {}
+    _divisible: ClassVar[bool] = False
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
 
     def __init__(self, base: Distribution, *, minimum: bool = False, validate_args: bool | None = None) -> None:
@@ -122,6 +123,9 @@ class Argmax(IndexDistribution):
                 f"{owner}: base is a discrete {type(base).__name__}, but ties have to be "
                 "impossible. Use a continuous one."
             )
+        for name, value in vars(base).items():
+            if isinstance(value, Tensor):
+                check_not_batched(owner, f"base.{name}", value)
         self.base, self._support, self._coordinate = base, support, _Coordinate.of(support)
         self._finish(base.batch_shape[:-1], base.batch_shape[-1], minimum, validate_args)
 

@@ -136,6 +136,10 @@ class ArgmaxConditionallyNormal(EstimatedIndexDistribution):
         for name in ("location", "num_shared", "num_points", "num_replicates", "seed"):
             setattr(new, name, getattr(self, name))
 
+    def _nothing(self, shape: torch.Size) -> Tensor:
+        probe = self.location(self.scale.new_zeros(1, self.num_shared))
+        return super()._nothing(shape) + probe.sum() * 0
+
     def _working_bytes(self) -> int:
         return (self.num_replicates + 8) * self.scale.numel() * 8
 
@@ -157,6 +161,6 @@ class ArgmaxConditionallyNormal(EstimatedIndexDistribution):
 
     def _sample(self, sample_shape: torch.Size) -> Tensor:
         """Actions from the computed probabilities."""
-        if self.scale.numel() == 0:
+        if sample_shape.numel() * self.scale.numel() == 0:
             return torch.zeros(sample_shape + self.batch_shape, dtype=torch.long, device=self._device)
         return torch.distributions.Categorical(logits=self.log_probs, validate_args=False).sample(sample_shape)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from blob_pyro.propensity._checks import check_finite, check_scale, check_vectors
+from blob_pyro.propensity._checks import check_finite, check_scale, check_total, check_vectors, total_tolerance
+from blob_pyro.propensity.argmax_normal import ArgmaxNormal
 from blob_pyro.propensity.kernels.mesh import gauss_legendre
-from blob_pyro.propensity.kernels.normal import argmax_normal_log_probs
 
 __all__ = ["interpolated_argmax_normal_probs"]
 
@@ -154,7 +154,7 @@ def interpolated_argmax_normal_probs(loc: Tensor, scale: Tensor) -> Tensor:
 
     >>> _ = torch.manual_seed(0)
     >>> loc, scale = torch.randn(2000).double(), torch.rand(2000).double() + 0.5
-    >>> error = interpolated_argmax_normal_probs(loc, scale) - argmax_normal_log_probs(loc, scale).exp()
+    >>> error = interpolated_argmax_normal_probs(loc, scale) - ArgmaxNormal(loc, scale).probs
     >>> bool(error.abs().max() < 1e-12)
     True
     """
@@ -164,10 +164,14 @@ def interpolated_argmax_normal_probs(loc: Tensor, scale: Tensor) -> Tensor:
     check_scale(owner, "scale", scale)
     if loc.dim() > 1:
         raise ValueError(f"{owner}: loc has shape {tuple(loc.shape)}, but must be one vector. Call it for each row.")
-    if bool(scale.amax() > _LARGEST_RATIO * scale.amin()):
-        return argmax_normal_log_probs(loc, scale).exp()
+    if bool((scale.amax() > _LARGEST_RATIO * scale.amin()) | (scale.amin() < torch.finfo(torch.float64).tiny)):
+        return ArgmaxNormal(loc, scale).probs
     dtype, loc, scale = loc.dtype, loc.double(), scale.double()
-    loc, log_scale = loc - loc.median(), scale.log()
+    unit = scale.amin()
+    # Seen from an arm that can win, large locations cancel; what is 1e300 scales below it cannot.
+    ahead = loc - loc[(loc / 64 - scale * (_UPPER_TAIL / 64)).argmax()]
+    loc, scale = (ahead / unit).clamp_min(-1e300), scale / unit
+    log_scale = scale.log()
     # Arms that cannot reach the lowest threshold that matters have no part in anything.
     floor = (loc - math.sqrt(-2 * _LOG_FLOOR) * scale).amax()
     reaching = torch.nonzero(loc + 12 * scale > floor).squeeze(-1)
@@ -190,4 +194,5 @@ def interpolated_argmax_normal_probs(loc: Tensor, scale: Tensor) -> Tensor:
     for cell in cells:
         log_probs = cell.interpolate(cell.log_probs_on_grid(y, log_mass), loc[reaching], log_scale[reaching])
         probs[reaching[cell.index]] = log_probs.exp()
+    check_total(owner, probs.sum(), total_tolerance(dtype), lambda _: f"{len(loc):,} actions")
     return probs.to(dtype)

@@ -165,7 +165,8 @@ class _RankDistribution(ScoreDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         """The log-probability of ordered slates ... x num_ranks: :meth:`ordering_log_prob`."""
         check_actions(type(self).__name__, "value", value)
-        if self._validate_args:
+        # torch cannot look at no values along a dimension.
+        if self._validate_args and value.numel() > 0:
             self._validate_sample(value)
         return self.ordering_log_prob(value)
 

@@ -19,7 +19,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from blob_pyro.propensity._types import check_not_batched
 from blob_pyro.propensity.kernels.cumulative import Distributions, integrate, panel_nodes
+from blob_pyro.propensity.kernels.functions import WithoutVmap, to_dtype
 from blob_pyro.propensity.kernels.mesh import Mesh, is_cheap_to_read, refine
 
 # Probabilities down to 1e-40 = e^-92 keep their relative accuracy.
@@ -140,11 +142,13 @@ def _rough_terms(x: Tensor, arms: Arms) -> tuple[Tensor, Tensor, Tensor, Tensor]
     slope = arms.slope(points)
     root = 0.8 * arms.precision.sqrt()[:, None, :]
     height = arms.log_peak[:, None, :]
-    # Bounds on the tails of log-concave densities, blended with the value at the mode.
-    tail = log_density + height - (slope.abs() + root).log()
+    # Bounds on the tails of log-concave densities, blended with the value at the mode; no tail is steeper than its end.
     left = slope > 0
+    steepest = torch.where(left, arms.a[:, None, :], arms.b[:, None, :])
+    rate = torch.minimum(slope.abs() + root, steepest)
+    tail = log_density + height - rate.log()
     log_cdf = torch.where(left, tail.clamp_max(0), torch.log1p(-tail.exp().clamp_max(0.6)))
-    hazard = torch.where(left, slope.abs() + root, (log_density + height - log_cdf).exp())
+    hazard = torch.where(left, rate, (log_density + height - log_cdf).exp())
     return log_density, slope, log_cdf, hazard
 
 
@@ -191,7 +195,7 @@ def _monitor(points: Tensor, arms: Arms) -> tuple[Tensor, Tensor]:
     own = torch.where(present, curvature + fall.square(), 0.0).amax(-1)
     joint = (total_hazard[:, :-1] - total_hazard[:, 1:]).clamp_min(0).squeeze(-1) / width.squeeze(-1)
     keep = matters.any(-1) & (step > 0)
-    return (own + joint).clamp_min(1e-30).rsqrt().minimum(_to_poles(points)), keep
+    return (own + joint).clamp_min(1e-100).rsqrt().minimum(_to_poles(points)), keep
 
 
 def _to_poles(points: Tensor) -> Tensor:
@@ -218,7 +222,7 @@ def _tail_edges(arms: Arms, start: Tensor, end: Tensor) -> Tensor:
         step = points.diff(dim=-1).clamp_min(1e-300)
         curvature = (slope[:, :-1] - slope[:, 1:]).clamp_min(0) / step
         fall = log_density.diff(dim=-1).abs() / (_FOLDS_PER_UNIT * step)
-        length = (curvature + fall.square()).clamp_min(1e-30).rsqrt().minimum(_to_poles(points))
+        length = (curvature + fall.square()).clamp_min(1e-100).rsqrt().minimum(_to_poles(points))
         return length, torch.ones_like(step, dtype=torch.bool)
 
     mesh = refine(_first_mesh(start, end), monitor, _TAIL_INTERVALS)
@@ -258,33 +262,44 @@ def beta_distributions(arms: Arms, plan: _Plan) -> Distributions:
     return Distributions.cumulate(log_density, width, below, torch.zeros_like(below))
 
 
-class _ArgmaxBeta(torch.autograd.Function):
+class _ArgmaxBeta(WithoutVmap):
     """Chunked over rows; the backward pass repeats a chunk's forward pass on the same mesh."""
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
-        size = max(1, _BLOCK // (400 * a.shape[-1]))
-        results, plans = [], []
-        for start in range(0, a.shape[0], size):
-            arms = Arms(a[start : start + size], b[start : start + size])
+    def forward(a: Tensor, b: Tensor) -> tuple[Tensor, list[_Plan]]:
+        results, plans = [a.new_empty(0, a.shape[-1])], []
+        for part_a, part_b in zip(a.split(_rows_per_chunk(a)), b.split(_rows_per_chunk(a))):
+            arms = Arms(part_a.double(), part_b.double())
             plans.append(_Plan.draw(arms))
-            results.append(beta_distributions(arms, plans[-1]).argmax_log_probs())
-        ctx.save_for_backward(a, b)
-        ctx.plans, ctx.size = plans, size
-        return torch.cat(results)
+            results.append(beta_distributions(arms, plans[-1]).argmax_log_probs().to(a.dtype))
+        return torch.cat(results), plans
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Any, ...]) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.plans = output[1]
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_log_probs: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, grad_log_probs: Tensor, _: None) -> tuple[Tensor, Tensor]:
+        check_not_batched("argmax_beta_log_probs", "the gradient", grad_log_probs)
         a, b = ctx.saved_tensors
-        gradients: list[tuple[Tensor, ...]] = []
+        by_a, by_b = torch.empty_like(a), torch.empty_like(b)
+        size = _rows_per_chunk(a)
         for index, plan in enumerate(ctx.plans):
-            part = slice(index * ctx.size, (index + 1) * ctx.size)
-            with torch.enable_grad():
-                parameters = (a[part].detach().requires_grad_(), b[part].detach().requires_grad_())
-                log_probs = beta_distributions(Arms(*parameters), plan).argmax_log_probs()
-            gradients.append(torch.autograd.grad(log_probs, parameters, grad_log_probs[part]))
-        return torch.cat([g[0] for g in gradients]), torch.cat([g[1] for g in gradients])
+            part = slice(index * size, (index + 1) * size)
+            pull_back = torch.func.vjp(
+                lambda a, b, plan=plan: beta_distributions(Arms(a, b), plan).argmax_log_probs(),
+                a[part].double(),
+                b[part].double(),
+            )[1]
+            for whole, gradient in zip((by_a, by_b), pull_back(grad_log_probs[part].double())):
+                whole[part] = to_dtype(gradient, whole.dtype)
+        return by_a, by_b
+
+
+def _rows_per_chunk(a: Tensor) -> int:
+    return max(1, _BLOCK // (400 * a.shape[-1]))
 
 
 def argmax_beta_log_probs(concentration1: Tensor, concentration0: Tensor) -> Tensor:
@@ -302,5 +317,5 @@ def argmax_beta_log_probs(concentration1: Tensor, concentration0: Tensor) -> Ten
     """
     a, b = torch.broadcast_tensors(concentration1, concentration0)
     num_arms = a.shape[-1]
-    flat = _ArgmaxBeta.apply(a.reshape(-1, num_arms).double(), b.reshape(-1, num_arms).double())
-    return flat.reshape(a.shape).to(a.dtype)
+    log_probs, _ = _ArgmaxBeta.apply(a.reshape(-1, num_arms), b.reshape(-1, num_arms))
+    return log_probs.reshape(a.shape)

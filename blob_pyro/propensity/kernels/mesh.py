@@ -24,7 +24,7 @@ LIPSCHITZ = 0.25
 _CLOSE_ENOUGH, _EXPLODED = 3, 1000
 # An interval of this many units spans less than one order of magnitude.
 _UNITS_SEEN, _CLOSER, _MOST_INTERVALS = 100, 8, 4096
-_MOST_UNITS = 2.0**20
+_MOST_UNITS = 2.0**16
 # Elements in a temporary: what stays in a core's cache, and what fills a GPU.
 CPU_BLOCK = 2**15
 CUDA_BLOCK = 2**25
@@ -141,22 +141,21 @@ def refine(mesh: Mesh, monitor: Callable[[Tensor], tuple[Tensor, Tensor]], inter
     Raises:
         ValueError: for scores that no mesh of a sensible size resolves.
     """
-    guess, least, total = mesh, 0, 0.0
-    for look, num_intervals in enumerate(intervals):
-        seen = max(num_intervals, least, 0 if look == 0 else _closely(total))
+    guess, least, total, exploded = mesh, 0, 0.0, False
+    for num_intervals in intervals:
+        seen = max(num_intervals, least, _closely(total))
         mesh, kept = _look(mesh, monitor, seen)
         excess, total = torch.stack([(mesh.total / kept).amax(), mesh.total.amax()]).tolist()
-        if excess > _EXPLODED and look == 0:
-            # An interval across orders of magnitude takes the length of its narrowest point all along.
-            least = max(_CLOSER * seen, _closely(guess.total.amax().item()))
-            mesh, kept = _look(guess, monitor, least)
-            excess, total = torch.stack([(mesh.total / kept).amax(), mesh.total.amax()]).tolist()
+        exploded = not excess <= _EXPLODED
         if excess <= _CLOSE_ENOUGH:
             break
-    if not total <= _MOST_UNITS:
+        if exploded and least < _MOST_INTERVALS:
+            # An interval across orders of magnitude takes the length of its narrowest point all along: begin again.
+            mesh, least, total = guess, min(_MOST_INTERVALS, _CLOSER * seen), guess.total.amax().item()
+    if exploded or not total <= _MOST_UNITS:
         raise ValueError(
-            f"the scores of one row differ so much in scale that their quadrature would need {total:.1g} panels. "
-            "Leave out actions that cannot win, or raise the smallest scales (or concentrations)."
+            "the scores of one context differ so much in scale that no quadrature of a sensible size resolves them. "
+            "Leave out actions that cannot win, and bring scales (concentrations) closer to each other."
         )
     return mesh
 

@@ -24,8 +24,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from blob_pyro.propensity._types import check_not_batched
+from blob_pyro.propensity.kernels.functions import WithoutVmap, to_dtype
 from blob_pyro.propensity.kernels.mesh import NODES_PER_PANEL, Mesh, Panels, block_elements, is_cheap_to_read, refine
-from blob_pyro.propensity.kernels.rounding import to_dtype
 
 
 @dataclass(frozen=True)
@@ -288,7 +289,7 @@ def _probabilities(panels: Panels, arms: _Arms) -> Tensor:
     probs.mul_(arms.rate)
     if arms.may_be_truncated:
         _, _, mass = _deterministic_node(arms)
-        share = arms.fixed / arms.fixed.sum(-1, keepdim=True).clamp_min(1)
+        share = arms.fixed.double() / arms.fixed.sum(-1, keepdim=True).clamp_min(1)
         probs = torch.where(arms.random, probs, mass[:, None] * share)
     return probs
 
@@ -324,9 +325,11 @@ def _gradients(panels: Panels, arms: _Arms, cotangent: Tensor) -> tuple[Tensor, 
     return by_loc, torch.where(arms.random, by_scale, 0.0)
 
 
-class _ArgmaxNormal(torch.autograd.Function):
+class _ArgmaxNormal(WithoutVmap):
+    """Chunked over rows. The meshes of the forward pass are kept for the backward one, which repeats the rest."""
+
     @staticmethod
-    def forward(ctx: Any, loc: Tensor, scale: Tensor, accuracy: Accuracy) -> Tensor:
+    def forward(loc: Tensor, scale: Tensor, accuracy: Accuracy) -> tuple[Tensor, list[Panels]]:
         rows, num_arms = loc.shape
         size = _rows_per_chunk(num_arms, loc.device, accuracy)
         result = loc.new_empty(rows, num_arms)
@@ -337,18 +340,25 @@ class _ArgmaxNormal(torch.autograd.Function):
             panels.append(_panels(arms, accuracy))
             probs = _probabilities(panels[-1], arms)
             result[part] = torch.where(arms.possible[:, None], probs.log_(), math.nan)
+        return result, panels
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
+        loc, scale, accuracy = inputs
+        log_probs, panels = output
         if any(ctx.needs_input_grad):
-            ctx.save_for_backward(loc, scale, result)
-            ctx.panels, ctx.size, ctx.accuracy = panels, size, accuracy
-        return result
+            ctx.save_for_backward(loc, scale, log_probs)
+            ctx.panels, ctx.accuracy = panels, accuracy
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_log_probs: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, grad_log_probs: Tensor, _: None) -> tuple[Tensor, Tensor, None]:
         loc, scale, log_probs = ctx.saved_tensors
+        check_not_batched("argmax_normal_log_probs", "the gradient", grad_log_probs)
         by_loc, by_scale = torch.empty_like(loc), torch.empty_like(scale)
+        size = _rows_per_chunk(loc.shape[-1], loc.device, ctx.accuracy)
         for index, panels in enumerate(ctx.panels):
-            part = slice(index * ctx.size, (index + 1) * ctx.size)
+            part = slice(index * size, (index + 1) * size)
             arms = _Arms.place(loc[part].double(), scale[part].double(), ctx.accuracy)
             # Below 1e-300 the gradient of the logarithm fades out instead of overflowing.
             cotangent = grad_log_probs[part].double() / log_probs[part].double().exp().clamp_min(1e-300)
@@ -382,5 +392,5 @@ def argmax_normal_log_probs(loc: Tensor, scale: Tensor, accuracy: Accuracy = EXA
     """
     loc, scale = torch.broadcast_tensors(loc, scale)
     num_arms = loc.shape[-1]
-    log_probs = _ArgmaxNormal.apply(loc.reshape(-1, num_arms), scale.reshape(-1, num_arms), accuracy)
+    log_probs, _ = _ArgmaxNormal.apply(loc.reshape(-1, num_arms), scale.reshape(-1, num_arms), accuracy)
     return log_probs.reshape(loc.shape)

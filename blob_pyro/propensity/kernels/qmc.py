@@ -15,8 +15,10 @@ def uniform_replicates(num_replicates: int, num_points: int, dim: int, seed: int
     """
     if dim == 0:
         return torch.empty(num_replicates, num_points, 0, dtype=torch.float64, device=device)
-    seeds = torch.randint(2**62, (num_replicates,), generator=torch.Generator().manual_seed(seed)).tolist()
-    draws = [SobolEngine(dim, scramble=True, seed=s).draw(num_points, dtype=torch.float64) for s in seeds]
+    # Points are constants to torch.func, whose tensors the engine cannot write to; torch has no public way to say so.
+    with torch._C._DisableFuncTorch():
+        seeds = torch.randint(2**62, (num_replicates,), generator=torch.Generator().manual_seed(seed)).tolist()
+        draws = [SobolEngine(dim, scramble=True, seed=s).draw(num_points, dtype=torch.float64) for s in seeds]
     # The engine returns the lower corners of cells of size 2^-30: use their centres.
     return (torch.stack(draws) + _HALF_CELL).to(device)
 

@@ -17,14 +17,14 @@ from blob_pyro.propensity.kernels.draws import two_sum
 _LOG_TRIM = 45.0
 # Of the largest to the smallest scale: densities stay far from the largest and smallest numbers.
 _LARGEST_RATIO = 1e200
-_LARGEST_Z = 1e150
+_LARGEST_LOC, _LARGEST_Z = 1e300, 1e150
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
 def normal_distributions(loc: Tensor, scale: Tensor) -> Distributions:
     """Densities and distribution functions of normal scores, rows x A, scales greater than 0.
 
-    Rows in which scales differ by more than 1e200 are NaN.
+    Rows in which scales differ by more than 1e200, or locations are beyond 1e300 of their middle, are NaN.
     """
     loc, scale, possible = _normalized(loc, scale)
     fixed = loc.detach()
@@ -50,18 +50,17 @@ def normal_distributions(loc: Tensor, scale: Tensor) -> Distributions:
 
 
 def _normalized(loc: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Locations and scales in units of the middle of the scales, and whether the row (rows x 1) is possible."""
+    """Locations and scales in units of the middle of the scales, and whether the row (rows x 1) is possible.
+
+    The unit is a power of two: no difference of locations is rounded.
+    """
     with torch.no_grad():
         largest, smallest = scale.amax(-1, keepdim=True), scale.amin(-1, keepdim=True)
         possible = (largest <= _LARGEST_RATIO * smallest) & (smallest >= torch.finfo(scale.dtype).tiny)
         middle = torch.where(possible, largest.sqrt() * smallest.sqrt(), 1.0)
         unit = middle / torch.frexp(middle).mantissa
-        middle_loc = loc.gather(-1, (loc - loc.median(-1, keepdim=True).values).abs().argmin(-1, keepdim=True))
-        limit = torch.finfo(loc.dtype).max / 16
-    # In two steps: of very large numbers the differences are infinite.
-    loc = ((loc / 8 - middle_loc / 8) / unit).clamp(-limit, limit) * 8
-    scale = torch.where(possible, scale / unit, 1.0)
-    return torch.where(possible, loc, 0.0), scale, possible
+        possible = possible & ((loc / unit).abs().amax(-1, keepdim=True) < _LARGEST_LOC)
+    return torch.where(possible, loc / unit, 0.0), torch.where(possible, scale / unit, 1.0), possible
 
 
 def _first_panels(loc: Tensor, scale: Tensor) -> PanelRows:
