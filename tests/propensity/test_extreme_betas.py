@@ -1,4 +1,4 @@
-"""Beta scores with any concentrations from 1e-45 to 1e12 give the right probabilities, or an error that says why not."""
+"""Beta scores with concentrations from 1e-45 to 1e12 give the right probabilities, or an error that says why not."""
 
 import math
 
