@@ -169,7 +169,7 @@ def interpolated_argmax_normal_probs(loc: Tensor, scale: Tensor) -> Tensor:
     dtype, loc, scale = loc.dtype, loc.double(), scale.double()
     unit = scale.amin()
     # Seen from an arm that can win, large locations cancel; what is 1e300 scales below it cannot.
-    ahead = loc - loc[(loc / 64 - scale * (_UPPER_TAIL / 64)).argmax()]
+    ahead = loc - loc.gather(0, (loc / 64 - scale * (_UPPER_TAIL / 64)).argmax(0, keepdim=True))
     loc, scale = (ahead / unit).clamp_min(-1e300), scale / unit
     log_scale = scale.log()
     # Arms that cannot reach the lowest threshold that matters have no part in anything.
