@@ -34,10 +34,11 @@ class ArgmaxBeta(IndexDistribution):
     .. math:: \pi_i = P(Y_i > Y_j \text{ for all } j \ne i),
         \qquad Y_j \sim \mathrm{Beta}(\mathrm{concentration1}_j, \mathrm{concentration0}_j).
 
-    Any real concentrations from 0.01 to 1e6 (the paper's formulas need integers and grow exponentially with the number
-    of actions). Computed in logit space, where every Beta density is log-concave, by panel-wise quadrature with
-    cumulated distribution functions: cost A x Q for the whole vector, log-probabilities good to 1e-11 down to
-    probabilities of 1e-40, first derivatives for both concentrations.
+    Any real concentrations from 1e-45 to 1e12 (the paper's formulas need integers and grow exponentially with the
+    number of actions). Computed in logit space, where every Beta density is log-concave, by panel-wise quadrature with
+    cumulated distribution functions: cost A x Q for the whole vector, first derivatives for both concentrations. For
+    concentrations from 0.01 to 1e6 log-probabilities are good to 1e-11 down to probabilities of 1e-40; beyond,
+    probabilities are good to 1e-10.
 
     Args:
         concentration1: batch_shape x A, positive: successes plus prior.
@@ -46,7 +47,8 @@ class ArgmaxBeta(IndexDistribution):
         validate_args: as for :class:`ArgmaxNormal`.
 
     Raises:
-        ValueError: concentrations that are not finite or not positive, shapes that do not fit, no actions. An action
+        ValueError: concentrations outside 1e-45 to 1e12, or so different in one context that no quadrature resolves
+            them (when probabilities are asked for); shapes that do not fit, no actions. An action
             outside 0..A-1 in :meth:`log_prob` raises torch's support error.
 
     Source: O. Jeunen, "Counterfactual Inference under Thompson Sampling" (2025), section 3.2: eq. 5 with Beta

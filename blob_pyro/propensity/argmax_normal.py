@@ -22,9 +22,11 @@ class ArgmaxNormal(IndexDistribution):
     .. math:: \pi_i = P(Y_i > Y_j \text{ for all } j \ne i)
         = \int f_i(y) \prod_{j \ne i} F_j(y)\, dy.
 
-    All A probabilities come from one adaptive grid in log space, to rounding error, for probabilities down to
-    1e-300, locations of any size and scales that differ by eight orders of magnitude. First derivatives are exact
-    (closed form); there are no second ones. The computation is in float64 for every dtype of the parameters.
+    All A probabilities come from one adaptive grid in log space, to rounding error, for probabilities down to 1e-300,
+    locations of any size and scales that differ by up to 140 orders of magnitude: every finite float32 input has an
+    answer. First derivatives are exact (closed form); there are no second ones, and those beyond the largest number of
+    the dtype (scales below 1e-38 in float32) are that number. The computation is in float64 for every dtype of the
+    parameters, and takes four numbers of their dtype for each context and action at once.
 
     Args:
         loc: batch_shape x A.
@@ -36,7 +38,8 @@ class ArgmaxNormal(IndexDistribution):
 
     Raises:
         ValueError: locations that are not finite, scales that are not finite or negative, shapes that do not fit,
-            no actions. An action outside 0..A-1 in :meth:`log_prob` raises torch's support error.
+            no actions; in float64, scales that matter and differ by more than 1e140 or are below 1e-307 (when
+            probabilities are asked for). An action outside 0..A-1 in :meth:`log_prob` raises torch's support error.
 
     Source: O. Jeunen, "Counterfactual Inference under Thompson Sampling" (2025), section 3, eq. 5, of which eq. 6
     is the same number as a multivariate normal CDF.

@@ -189,7 +189,8 @@ class RankNormal(_RankDistribution):
 
     .. math:: P(\text{rank of } i = r) = \int f_i(y)\, P(\#\{j \ne i : Y_j > y\} = r - 1)\, dy,
 
-    where the number of others above y is Poisson-binomial. Absolute accuracy about 1e-12.
+    where the number of others above y is Poisson-binomial. Absolute accuracy about 1e-12. Every action
+    has panels of its own, so that one context takes about 7 KB x A^2 for three slots: 7 GB for 1,000 actions.
 
     Args:
         loc: batch_shape x A.
@@ -259,7 +260,7 @@ class RankBeta(_RankDistribution):
         validate_args: as for :class:`ArgmaxNormal`.
 
     Raises:
-        ValueError: concentrations that are not finite and positive, shapes that do not fit, more slots than actions.
+        ValueError: concentrations outside 1e-45 to 1e12, shapes that do not fit, more slots than actions.
 
     Source: eq. 5 of O. Jeunen, "Counterfactual Inference under Thompson Sampling" (2025), extended to ranks; Y. Saito
     et al., "Open Bandit Dataset and Pipeline" (2021).
