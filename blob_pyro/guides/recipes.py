@@ -18,6 +18,7 @@ from blob_pyro.guides.multivariate import FullGuide, LaplaceGuide, LowRankGuide,
 from blob_pyro.models import BanditModel
 from blob_pyro.models.sites import JOINT
 from blob_pyro.ops.exclusive import own_parameter_store
+from blob_pyro.ops.modules import own_copy
 from blob_pyro.ops.names import unique_name
 from blob_pyro.ops.seeds import seeded
 
@@ -42,13 +43,14 @@ def make_guide(guide: str | Callable[..., Any], model: BanditModel, *, seed: int
 
     Args:
         guide: a name in `GUIDES`; a class, which is constructed from the model (Pyro's ``AutoGuide`` classes are); a
-            module; or a function of the batch that samples the model's sites.
+            module, of which a copy is made and which is not changed; or a function of the batch that samples the
+            model's sites.
         model: whose sites it covers.
         seed: of whatever is random in its construction; torch's default generator is left as it was.
 
     Raises:
         ValueError: for an unknown name, and for sites other than the model's: see `check_sites`.
-        TypeError: for something that cannot be called.
+        TypeError: for something that cannot be called, and a module that cannot be copied.
     """
     if isinstance(guide, str) and guide not in GUIDES:
         raise ValueError(f"guide: unknown name {guide!r}; known: {', '.join(sorted(GUIDES))}")
@@ -61,6 +63,8 @@ def make_guide(guide: str | Callable[..., Any], model: BanditModel, *, seed: int
                 check_sites(model, named)
             return named
         made = guide(model) if isinstance(guide, type) else guide
+        if made is guide and isinstance(made, nn.Module):
+            made = own_copy(made, "guide")
         if isinstance(made, MultivariateGuide):  # an instance may have been made for a model with another prior
             made.is_auxiliary = model.vector_prior is None
         if isinstance(made, AutoGuide):

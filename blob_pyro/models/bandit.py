@@ -88,7 +88,8 @@ class BanditModel(PyroModule):
     :math:`\beta \mid \Psi, w \sim MN(s^+(w_a) \Psi, s^+(w_b) \Psi\Psi', s^+(w_b) \Psi'\Psi / P)`.
 
     Args:
-        item_embedding: Psi, ``P x K``, as the organic model left it; not trained here.
+        item_embedding: Psi, ``P x K``, as the organic model left it; not trained here, and not copied: whoever owns it
+            leaves it as it is. `blob_pyro.BLOB` sees to that.
         priors: see `BanditPriors`.
         item_intercept: rho, ``P``, for priors that look at it; default zero.
         jitter: added to the diagonal of ``Psi' Psi / P``, in units of its mean diagonal entry, before it is factored.
@@ -116,12 +117,14 @@ class BanditModel(PyroModule):
         self.jitter = jitter
         self.num_items, self.embedding_dim = item_embedding.shape
         self.learned: dict[str, str] = {}
-        psi = item_embedding.detach().clone()
-        norms = torch.linalg.vector_norm(psi, dim=0) if self.priors.normalize_embeddings else psi.new_ones(psi.shape[1])
+        psi, norms = item_embedding.detach(), item_embedding.detach().new_ones(item_embedding.shape[1])
+        if self.priors.normalize_embeddings:
+            norms = torch.linalg.vector_norm(psi, dim=0)
+            psi = psi / norms
         self.register_buffer("column_norms", norms)
-        self.register_buffer("item_embedding", psi / norms)
+        self.register_buffer("item_embedding", psi)  # a view: Psi has one owner
         self.register_buffer("whitening", whitening(self.item_embedding, jitter))
-        rho = psi.new_zeros(self.num_items) if item_intercept is None else item_intercept.detach().clone().to(psi)
+        rho = psi.new_zeros(self.num_items) if item_intercept is None else item_intercept.detach().to(psi)
         self.register_buffer("item_intercept", rho)
         self.terms, self.kappa_prior = self.priors.terms, self.priors.kappa
         if isinstance(self.priors.kappa_scale, Distribution):

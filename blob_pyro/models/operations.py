@@ -8,16 +8,20 @@ less noise in the gradient. The model is written once and never knows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from pyro.poutine.runtime import effectful
 from torch import Tensor
 
-__all__ = ["LINEAR", "Linear", "bilinear", "broadcast", "gather", "inner", "row_product"]
+__all__ = ["LINEAR", "Linear", "bilinear", "broadcast", "gather", "inner", "row_product", "unhandled"]
 
 LINEAR = "linear"
 """Message type of these operations: a messenger answers them in its ``_pyro_linear``."""
+
+_unhandled: ContextVar[bool] = ContextVar("unhandled", default=False)
 
 Linear = Callable[..., Tensor]
 """``operation(X, *coefficients)``: ``X`` may have leading dimensions, which the result keeps before its ``N``."""
@@ -28,8 +32,28 @@ def _linear(value: Tensor, operation: Linear, *coefficients: Tensor) -> Tensor:
     return operation(value, *coefficients)
 
 
+def _ask(site: str, value: Tensor, operation: Linear, *coefficients: Tensor) -> Tensor:
+    if _unhandled.get():
+        return operation(value, *coefficients)
+    return _linear(value, operation, *coefficients, name=site)
+
+
+@contextmanager
+def unhandled() -> Iterator[None]:
+    """Let operations inside compute on the sampled value, whatever handlers there are.
+
+    Pyro's stack of handlers is the process's: without this, arithmetic in one thread would be answered by the handlers
+    of a fit in another.
+    """
+    token = _unhandled.set(True)
+    try:
+        yield
+    finally:
+        _unhandled.reset(token)
+
+
 def _apply(site: str, value: Tensor, event_dim: int, operation: Linear, *coefficients: Tensor) -> Tensor:
-    result = _linear(value, operation, *coefficients, name=site)
+    result = _ask(site, value, operation, *coefficients)
     particles = value.dim() > event_dim and result.dim() > 1
     return result.squeeze(-2) if particles else result  # the plate's own dimension, of size 1
 
@@ -66,7 +90,7 @@ def gather(site: str, value: Tensor, index: Tensor) -> Tensor:
 
 def broadcast(site: str, value: Tensor, like: Tensor) -> Tensor:
     """The random scalar of a site, for every event of ``like`` (``N``)."""
-    return _linear(value, linear_broadcast, like.new_zeros(like.shape[-1:], dtype=torch.int64), name=site)
+    return _ask(site, value, linear_broadcast, like.new_zeros(like.shape[-1:], dtype=torch.int64))
 
 
 # What a handler is given: the operations themselves, linear in their first argument.

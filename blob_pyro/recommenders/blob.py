@@ -8,22 +8,28 @@ from typing import Any, Literal
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from blob_pyro.data import EventLog
 from blob_pyro.guides import TrainingDefaults, make_guide
 from blob_pyro.infer import ELBOEstimate, Training, estimate_elbo, fit_guide
-from blob_pyro.infer.training.checkpoints import Checkpoint, untouched_if_refused
+from blob_pyro.infer.training.checkpoints import Checkpoint
 from blob_pyro.models import BanditBatch, BanditModel, BanditPriors
+from blob_pyro.ops.arguments import number_between, one_of, true_or_false, whole_number
 from blob_pyro.ops.device import default_device
 from blob_pyro.ops.fingerprints import content_hash
-from blob_pyro.ops.seeds import seeded
+from blob_pyro.ops.gradients import ordinary, with_gradients
+from blob_pyro.ops.modules import own_copy
+from blob_pyro.ops.seeds import check_seed, derived_seed, seeded
+from blob_pyro.posteriors.guide_posterior import GuidePosterior
 from blob_pyro.posteriors.next_priors import next_priors
 from blob_pyro.recommenders.blo import BLO
-from blob_pyro.recommenders.click_model import ClickModel
+from blob_pyro.recommenders.click_model import ClickModel, Parts
 from blob_pyro.recommenders.saving import load_blob, save_blob
 
 __all__ = ["BLOB"]
+
+_OF_GUIDE = 2  # what a second seed is derived for
 
 
 class BLOB(ClickModel):
@@ -34,12 +40,15 @@ class BLOB(ClickModel):
     Predictive and NUTS work on them.
 
     Args:
-        blo: a fitted `BLO`; kept as it is.
+        blo: a fitted `BLO`. A copy of it is kept, ``blob.blo``, which takes as much memory as its parameters (the item
+            embedding, ``P x K``, and the encoder) and cannot be fitted: what happens to ``blo`` afterwards, another
+            fit for example, changes nothing here. BLOBs made from one ``blob.blo`` share it.
         guide: how the posterior is approximated: "normal" (the paper's NQ, default), "matrix_normal" (MNQ),
             "matrix_normal_full", "low_rank", "full", "laplace" (mode and full curvature; see
             `blob_pyro.infer.laplace.fit` for where the mode misleads), "delta" (MAP), "nuts" (exact draws, for small
-            logs); a class that is constructed from the bandit
-            model, as Pyro's AutoGuides are; a module; or a function of the batch. See `blob_pyro.guides.bandit`.
+            logs); a class that is constructed from the bandit model, as Pyro's AutoGuides are; a module, of which a
+            copy is taken; or a function of the batch. See `blob_pyro.guides.bandit`. Every fit makes it anew under its
+            seed; a module starts with the parameters that it came with.
         priors: see `BanditPriors`.
         omega: "mean" takes the user's interest at its posterior mean, as the paper; "sample" draws it anew for every
             event, and propagates what the organic model does not know.
@@ -59,31 +68,36 @@ class BLOB(ClickModel):
         omega: Literal["mean", "sample"] = "mean",
         jitter: float = 0.0,
     ) -> None:
+        if not isinstance(blo, BLO):
+            raise TypeError(f"blo: expected a fitted BLO, got {blo!r} (a {type(blo).__name__})")
         if not blo.fitted:
             raise ValueError("blo: is not fitted; call blo.fit(log) first")
-        if omega not in ("mean", "sample"):
-            raise ValueError(f"omega: expected 'mean' or 'sample', got {omega!r}")
-        self.blo, self.omega = blo, omega
+        one_of(omega, "omega", ("mean", "sample"))
+        self.omega = omega
         self.guide_name = guide if isinstance(guide, str) else None
-        self._recipe = guide
-        self.fits: list[dict[str, Any]] = []
-        self._build(priors, jitter)
+        self.fits = []
+        with with_gradients():
+            self._recipe = own_copy(guide, "guide") if isinstance(guide, nn.Module) else guide
+            self._parts = self._build(blo.frozen(), priors, jitter, self._recipe, seed=0)
 
-    def _build(self, priors: BanditPriors | None, jitter: float) -> None:
-        self.model = BanditModel(self.blo.model.item_embedding, priors, self.blo.model.item_intercept, jitter)
-        self.guide = make_guide(self._recipe, self.model)
-        self._start = {name: _copy(module) for name, module in self._modules().items()}
-
-    @property
-    def fitted(self) -> bool:
-        """Whether there has been a fit; ``fits`` has the settings of it and of every update since."""
-        return bool(self.fits)
+    @staticmethod
+    def _build(
+        blo: BLO, priors: BanditPriors | None, jitter: float, recipe: str | Callable[..., Any], seed: int
+    ) -> Parts:
+        """A model of the items as ``blo`` has them, and a guide of it at its start."""
+        model = BanditModel(blo.model.item_embedding, priors, blo.model.item_intercept, jitter)
+        guide = make_guide(recipe, model, seed=derived_seed(seed, _OF_GUIDE))
+        return Parts(blo, GuidePosterior(model, guide.to(blo.device)))
 
     def to(self, device: torch.device | str) -> BLOB:
-        """Move all parameters, the organic model's too, in place."""
-        self.blo.to(device)
-        for module in self._modules().values():
-            module.to(device)
+        """Move all parameters, the organic model's too, in place; not while other threads ask."""
+        blo, (model, guide) = self.blo.frozen(default_device(device)), (self.model, self.guide)
+        if blo is not self.blo:
+            tied = not model.priors.normalize_embeddings
+            model.to(blo.device), guide.to(blo.device)
+            if tied:  # as it was constructed: Psi is there once
+                model.item_embedding = blo.model.item_embedding.detach()
+            self._parts = Parts(blo, GuidePosterior(model, guide))
         return self
 
     def fit(
@@ -101,9 +115,14 @@ class BLOB(ClickModel):
     ) -> pd.DataFrame:
         """Fit the guide to the bandit events of a log, from a fresh start; the organic model stays as it is.
 
+        A new guide is trained beside the old one, which goes on answering, and takes its place at the end. Whatever
+        stops the fit before that (a refusal, a loss that is not finite, Ctrl-C in the first epoch) leaves the model as
+        it was. Ctrl-C later leaves it at the last finished epoch. Fits of one process wait for each other: see
+        `blob_pyro.ops.exclusive`.
+
         Args:
             log: a log with bandit events over the organic model's catalogue.
-            seed: of the order of events and of the noise; the same seed gives the same fit.
+            seed: of the guide's start, of the order of events and of the noise; the same seed gives the same fit.
             num_epochs: passes over the events; default as the guide's `TrainingDefaults` say.
             batch_size: events per step; default likewise.
             learning_rate: peak of Adam's one-cycle schedule; default likewise.
@@ -124,20 +143,24 @@ class BLOB(ClickModel):
         Raises:
             ValueError: as `batch`, and if all rewards are equal; if the checkpoint cannot be written, is damaged, or is
                 of another fit, naming what differs; if the guide takes none.
-            FloatingPointError: if the loss is not finite, naming the site and the step; the last good state is kept.
+            TypeError: for an argument of another type, naming it.
+            FloatingPointError: if the loss is not finite, naming the site and the step; the model is as it was before
+                the call. A checkpoint has the last good epoch.
 
         Warns:
             UserWarning: of items that were never shown: nothing but the prior and zeta speaks for or against them.
         """
-        self.to(default_device(device))
-        batch = self.batch(log, covariates)
-        log.require_contrast()
-        kept = Checkpoint.at(checkpoint, self.guide, **self._about(seed))
-        with untouched_if_refused(self, self._modules().values(), kept):
-            for name, module in self._modules().items():
-                module.load_state_dict(self._start[name])
-            settings = {"call": "fit", "seed": seed}
-            return self._fit(batch, settings, num_epochs, batch_size, learning_rate, kept, progress)
+        device, seed = default_device(device), check_seed(seed)
+        true_or_false(progress, "progress")
+        with with_gradients():
+            blo = self.blo.frozen(device)
+            fresh = self._build(blo, self.model.priors, self.model.jitter, self._recipe, seed)
+            self._check_log(log)
+            log.require_contrast()
+            training = self._training(fresh, log, num_epochs, batch_size, learning_rate)
+            batch = ordinary(self._batch(fresh, log, covariates))
+            kept = Checkpoint.at(checkpoint, fresh.known.guide, **self._about(seed))
+            return self._fit(fresh, batch, training, {"call": "fit", "seed": seed}, [], kept, progress)
 
     def elbo(self, log: EventLog, *, num_draws: int = 100, seed: int = 0, covariates: Any = None) -> ELBOEstimate:
         """Estimate the evidence lower bound of the fitted guide on a log: the same quantity for every guide.
@@ -158,8 +181,8 @@ class BLOB(ClickModel):
             ValueError: as `batch`; if the model is not fitted; for guides that have no ELBO (`HasNoELBO`): "delta" and
                 other point masses, whose entropy is minus infinity, and "nuts" and other sets of draws.
         """
-        if not self.fitted:
-            raise ValueError("elbo: the model is not fitted; call fit(log) first")
+        self._require_fitted("elbo")
+        num_draws, seed = whole_number(num_draws, "num_draws", at_least=2), check_seed(seed)
         batch = self.batch(log, covariates)
         return estimate_elbo(self.model, self.guide, batch, num_draws=num_draws, seed=seed)
 
@@ -179,7 +202,7 @@ class BLOB(ClickModel):
 
         What the guide correlates stays correlated: after "low_rank", "full" and "laplace" the prior is one Gaussian
         over all sites, `BanditPriors.vector`. Learned scales stay where they are. A guide given as an instance goes on
-        from where it is; others start anew.
+        from where it is; others start anew. What stops an update early leaves the model as `fit` says.
 
         Args:
             log: events that the model has not seen, over the same catalogue.
@@ -198,43 +221,52 @@ class BLOB(ClickModel):
         Raises:
             ValueError: as `batch`; if the model is not fitted; for a posterior that is not Gaussian.
         """
-        if not self.fitted:
-            raise ValueError("update: the model is not fitted; call fit(log) first")
-        batch = self.batch(log, covariates)
-        device, before = self.device, (self.model, self.guide, self._start)
-        self._build(next_priors(self.model, self.posterior(), forgetting), self.model.jitter)
-        self.to(device)
-        settings = {"call": "update", "seed": seed, "forgetting": forgetting}
-        history = self._fit(batch, settings, num_epochs, batch_size, learning_rate, None, progress)
-        if not len(history):
-            self.model, self.guide, self._start = before
-        return history
+        self._require_fitted("update")
+        seed, forgetting = check_seed(seed), number_between(forgetting, "forgetting", 0, 1)
+        true_or_false(progress, "progress")
+        with with_gradients():
+            priors = next_priors(self.model, self.posterior(), forgetting)
+            recipe = self.guide if isinstance(self._recipe, nn.Module) else self._recipe
+            fresh = self._build(self.blo, priors, self.model.jitter, recipe, seed)
+            self._check_log(log)
+            training = self._training(fresh, log, num_epochs, batch_size, learning_rate)
+            batch = ordinary(self._batch(fresh, log, covariates))
+            settings = {"call": "update", "seed": seed, "forgetting": forgetting}
+            return self._fit(fresh, batch, training, settings, self.fits, None, progress)
 
-    def _fit(
-        self,
-        batch: BanditBatch,
-        settings: dict[str, Any],
-        num_epochs: int | None,
-        batch_size: int | None,
-        learning_rate: float | None,
-        checkpoint: Checkpoint | None,
-        progress: bool,
-    ) -> pd.DataFrame:
-        usual = getattr(self.guide, "training_defaults", TrainingDefaults())
-        batch_size = min(usual.batch_size if batch_size is None else batch_size, len(batch))
-        training = Training(
-            usual.epochs(len(batch), batch_size) if num_epochs is None else num_epochs,
-            batch_size,
+    @staticmethod
+    def _training(
+        fresh: Parts, log: EventLog, num_epochs: int | None, batch_size: int | None, learning_rate: float | None
+    ) -> Training:
+        usual = getattr(fresh.known.guide, "training_defaults", TrainingDefaults())
+        size = usual.batch_size if batch_size is None else whole_number(batch_size, "batch_size")
+        size = min(size, log.num_impressions)
+        return Training(
+            usual.epochs(log.num_impressions, size) if num_epochs is None else num_epochs,
+            size,
             usual.learning_rate if learning_rate is None else learning_rate,
             capture=usual.capture,
         )
-        content = content_hash(batch)
-        with seeded(settings["seed"], self.device):
-            history = fit_guide(self.guide, self.model, batch, training, progress=progress, checkpoint=checkpoint)
-        if len(history):  # not interrupted at once
+
+    def _fit(
+        self,
+        fresh: Parts,
+        batch: BanditBatch,
+        training: Training,
+        settings: dict[str, Any],
+        earlier: list[dict[str, Any]],
+        checkpoint: Checkpoint | None,
+        progress: bool,
+    ) -> pd.DataFrame:
+        """Train fresh parts, and let them answer once they are trained: what stops before leaves all as it was."""
+        content, guide, model = content_hash(batch), fresh.known.guide, fresh.known.model
+        with seeded(settings["seed"], fresh.known.device):
+            trace = fit_guide(guide, model, batch, training, progress=progress, checkpoint=checkpoint)
+            fresh.known.folded()  # while Pyro is ours: from now on nobody has to wait for it
+        if len(trace):  # not interrupted at once
             record = training.record(**settings, num_rows=len(batch), data=content)
-            self.fits = [*self.fits, record]
-        return history
+            self._parts, self.fits = fresh, [*earlier, record]
+        return trace
 
     def _about(self, seed: int) -> dict[str, Any]:
         """What makes a fit the one it is, beyond what training sees: see `Checkpoint`."""
@@ -296,7 +328,3 @@ class BLOB(ClickModel):
 
     def _modules(self) -> dict[str, nn.Module]:
         return {"model": self.model, "guide": self.guide}
-
-
-def _copy(module: nn.Module) -> dict[str, Tensor]:
-    return {key: value.detach().clone() for key, value in module.state_dict().items()}

@@ -2,45 +2,111 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import numbers
+from typing import Any, Literal, NamedTuple
 
-import pyro
 import torch
-from pyro import poutine
-from pyro.distributions import Delta, Empirical, TorchDistribution
+from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
 from blob_pyro.data import EventLog, Histories, Vocabulary, as_histories
-from blob_pyro.distributions.multivariate import MultivariatePart
-from blob_pyro.infer.elbo import RecordDistributions
 from blob_pyro.models import BanditBatch, BanditModel
-from blob_pyro.ops.exclusive import own_parameter_store
-from blob_pyro.ops.seeds import seeded
-from blob_pyro.ops.tensors import detached
-from blob_pyro.posteriors.click_logits import ClickLogits, has_closed_form
+from blob_pyro.ops.arguments import one_of, whole_number
+from blob_pyro.ops.modules import require_finite
+from blob_pyro.ops.seeds import check_seed, derived_seed, seeded, standard_normal
+from blob_pyro.posteriors.click_logits import ClickLogits
 from blob_pyro.posteriors.drawn_click_logits import DrawnClickLogits, linear_features
+from blob_pyro.posteriors.guide_posterior import GuidePosterior
 from blob_pyro.recommenders.blo import BLO
 from blob_pyro.recommenders.covariates import covariates_of_histories, decision_points
 
-__all__ = ["ClickModel"]
+__all__ = ["ClickModel", "Parts"]
 
-_DRAWS_FOR_MOMENTS = 1000
+_OF_INTERESTS = 1  # what a second seed is derived for
+
+
+class Parts(NamedTuple):
+    """What answers, replaced as a whole: another thread sees the old or the new, and never half of each."""
+
+    blo: BLO
+    known: GuidePosterior
 
 
 class ClickModel:
     """A posterior over every item's click logit, and the questions that it answers; `blob_pyro.BLOB` fits it.
 
+    Many threads may ask at once, also while one of them fits: they get the answers of before until it is done.
+
     Attributes:
-        blo: the organic model, which says what a history means.
-        model: the bandit model.
-        guide: its posterior; nothing is derived from anywhere else.
         omega: "mean" or "sample": see `blob_pyro.BLOB`.
+        fits: settings of every fit and update.
     """
 
-    blo: BLO
-    model: BanditModel
-    guide: nn.Module
     omega: Literal["mean", "sample"]
+    fits: list[dict[str, Any]]
+    _parts: Parts
+
+    @property
+    def blo(self) -> BLO:
+        """The organic model, which nothing but this object changes."""
+        return self._parts.blo
+
+    @property
+    def model(self) -> BanditModel:
+        """The bandit model, over the items as ``blo`` has them."""
+        return self._parts.known.model
+
+    @property
+    def guide(self) -> nn.Module:
+        """The guide. Setting another one leaves it to you to say that it is fitted: see `mark_fitted`."""
+        return self._parts.known.guide
+
+    @guide.setter
+    def guide(self, guide: nn.Module) -> None:
+        self._parts = Parts(self.blo, GuidePosterior(self.model, guide))
+
+    @property
+    def fitted(self) -> bool:
+        """Whether there has been a fit; ``fits`` has the settings of it and of every update since."""
+        return bool(self.fits)
+
+    def mark_fitted(self, log: EventLog) -> None:
+        """Say that you have trained ``guide`` yourself, by Pyro's own means, and that the model may answer from it.
+
+        Args:
+            log: what it was trained on; recorded in ``fits`` is how many events that were.
+
+        Raises:
+            ValueError: if the log is none of this catalogue's bandit events, or a parameter is not finite.
+
+        Example:
+            >>> import pyro
+            >>> from blob_pyro import BLO, BLOB
+            >>> from blob_pyro.infer import GuidedELBO, LocalReparameterization
+            >>> log = EventLog.from_tables(
+            ...     views={"user": [1, 1, 2, 2], "time": [0, 1, 0, 1], "item": list("abbc")},
+            ...     impressions={"user": [1, 2, 2], "time": [2, 3, 4], "action": list("cab"), "reward": [1, 0, 0]},
+            ... )
+            >>> blo = BLO(log.num_items, embedding_dim=2)
+            >>> trace = blo.fit(log, num_epochs=5, progress=False)
+            >>> blob = BLOB(blo)
+            >>> elbo = GuidedELBO(LocalReparameterization)
+            >>> svi = pyro.infer.SVI(blob.model, blob.guide, pyro.optim.Adam({"lr": 0.1}), elbo)
+            >>> losses = [svi.step(blob.batch(log)) for _ in range(20)]
+            >>> blob.mark_fitted(log)
+            >>> blob.scores([["a"]]).shape
+            torch.Size([1, 3])
+        """
+        self._check_log(log)
+        require_finite({"model": self.model, "guide": self.guide}, "mark_fitted")
+        self.fits = [*self.fits, {"call": "mark_fitted", "num_rows": log.num_impressions}]
+
+    def _require_fitted(self, call: str) -> None:
+        if not self.fitted:
+            raise ValueError(
+                f"{call}: the model is not fitted; call fit(log) first, or mark_fitted(log) if you have trained its "
+                "guide yourself. What the prior says, prior_click_rates(histories) tells"
+            )
 
     @property
     def items(self) -> Vocabulary:
@@ -71,17 +137,28 @@ class ClickModel:
             ValueError: if the log has no bandit events, its items are not the organic model's, or covariates are
                 missing or misshapen.
         """
+        return self._batch(self._parts, log, covariates)
+
+    def _check_log(self, log: EventLog) -> None:
+        if not isinstance(log, EventLog):
+            raise TypeError(
+                f"log: expected an EventLog, got a {type(log).__name__}; make one with EventLog.from_tables(...)"
+            )
         log.require_impressions()
         if log.items != self.items:
             raise ValueError(f"log: its items ({log.items!r}) are not those the organic model knows ({self.items!r})")
-        points = decision_points(self.model, log, covariates)
+
+    def _batch(self, parts: Parts, log: EventLog, covariates: Any) -> BanditBatch:
+        self._check_log(log)
+        device = parts.known.device
+        points = decision_points(parts.known.model, log, covariates)
         action, reward, context, history = (
-            t.to(self.device) for t in (log.action, log.reward, points.context, points.history)
+            t.to(device) for t in (log.action, log.reward, points.context, points.history)
         )
-        interest, scale = self._interest(log.contexts)
+        interest, scale = self._interest(parts.blo, log.contexts)
         if points.covariates is not None:
             interest, scale = interest[history], None if scale is None else scale[history]
-        rows = None if points.covariates is None else points.covariates.to(self.device)
+        rows = None if points.covariates is None else points.covariates.to(device)
         reward = reward.to(interest.dtype)
         return BanditBatch(interest, context, action, reward, log.num_impressions, rows, scale)
 
@@ -90,30 +167,23 @@ class ClickModel:
 
         Parameters that a number holds fixed are ``Delta``; a site that the guide can only draw is ``Empirical``, over
         1,000 draws. Sites of a joint guide are `MultivariatePart`: their ``mean`` and ``variance`` are the marginals'.
+
+        Raises:
+            ValueError: if the model is not fitted.
         """
-        record = RecordDistributions()
-        with seeded(0, self.device), torch.no_grad(), own_parameter_store():
-            trace = poutine.trace(record(self.guide)).get_trace(None)
-            priors = self.model.site_priors()
-        sites = {n: d for n, d in record.posterior.items() if n in priors}
-        is_random = any(site["infer"].get("is_auxiliary") for site in trace.nodes.values() if site["type"] == "sample")
-        drawn = [
-            n for n, d in sites.items() if is_random and isinstance(d, Delta) and not isinstance(d, MultivariatePart)
-        ]
-        if drawn:
-            with seeded(0, self.device):
-                draws = self.sample(_DRAWS_FOR_MOMENTS)
-            sites.update({n: Empirical(draws[n], draws[n].new_zeros(_DRAWS_FOR_MOMENTS)) for n in drawn})
-        fixed = {n: Delta(v, event_dim=v.dim()) for n, v in self.model.fixed_values().items()}
-        return detached({**sites, **fixed})
+        self._require_fitted("posterior")
+        return self._parts.known.distributions()
 
     def sample(self, num_samples: int) -> dict[str, Tensor]:
-        """Joint draws of the parameters from the guide, each ``num_samples x shape of the site``."""
-        with torch.no_grad(), own_parameter_store():
-            plate = pyro.plate("draws", num_samples, dim=-2)  # -1 is the plate of events
-            trace = poutine.trace(plate(self.guide)).get_trace(None)
-            names = self.model.site_priors()
-        return {n: trace.nodes[n]["value"].detach().expand(num_samples, 1, *names[n].event_shape)[:, 0] for n in names}
+        """Joint draws of the parameters from the guide, each ``num_samples x shape of the site``.
+
+        From torch's default generator, as every ``sample``.
+
+        Raises:
+            ValueError: if the model is not fitted.
+        """
+        self._require_fitted("sample")
+        return self._parts.known.sample(whole_number(num_samples, "num_samples"))
 
     def click_logits(
         self,
@@ -138,6 +208,7 @@ class ClickModel:
             A distribution with batch ``N`` and event ``P``: ``mean``, ``variance``, ``sample``, ``icdf``,
             ``click_probability``.
         """
+        self._require_fitted("click_logits")
         contexts = as_histories(histories, self.items)
         rows = covariates_of_histories(self.model, covariates, len(contexts))
         return self._click_logits(contexts, rows, num_draws, seed)
@@ -162,6 +233,7 @@ class ClickModel:
             num_draws: as `click_logits`.
             seed: as `click_logits`.
         """
+        self._require_fitted("ranking_logits")
         if covariates is not None or not self._ranks_without_covariates:
             return self.click_logits(histories, covariates, num_draws=num_draws, seed=seed)
         contexts = as_histories(histories, self.items)
@@ -178,20 +250,22 @@ class ClickModel:
     def _click_logits(
         self, contexts: Histories, rows: Tensor | None, num_draws: int, seed: int, up_to_common: bool = False
     ) -> ClickLogits | DrawnClickLogits:
-        interest, scale = self._interest(contexts)
-        posterior = self._folded_posterior(up_to_common) if scale is None else None
-        if posterior is not None and has_closed_form(posterior):
-            return ClickLogits(posterior, *self.model.items, interest * self.model.column_norms)
-        with seeded(seed, self.device), torch.no_grad():
-            coefficients = self._coefficients(self.sample(num_draws))
-            if scale is not None:
-                noise = torch.randn(num_draws, *interest.shape, dtype=interest.dtype, device=self.device)
-                full = scale.dim() == 3  # a Cholesky factor
-                interest = interest + ((scale @ noise.unsqueeze(-1)).squeeze(-1) if full else scale * noise)
-            return DrawnClickLogits(coefficients, linear_features(interest, rows))
+        num_draws, seed = whole_number(num_draws, "num_draws"), check_seed(seed)
+        blo, known = self._parts
+        interest, scale = self._interest(blo, contexts)
+        posterior = known.folded(up_to_common) if scale is None else None
+        if posterior is not None:
+            return ClickLogits(posterior, *known.model.items, interest * known.model.column_norms)
+        coefficients = known.coefficients(known.draws(num_draws, seed))
+        if scale is not None:
+            noise = standard_normal((num_draws, *interest.shape), derived_seed(seed, _OF_INTERESTS), interest)
+            full = scale.dim() == 3  # a Cholesky factor
+            interest = interest + ((scale @ noise.unsqueeze(-1)).squeeze(-1) if full else scale * noise)
+        return DrawnClickLogits(coefficients, linear_features(interest, rows))
 
     def scores(self, histories: Histories | Any, covariates: Any = None) -> Tensor:
         """Posterior mean of each item's click logit, ``N x P``; see `ranking_logits` for models with covariates."""
+        self._require_fitted("scores")
         with torch.no_grad():
             return self.ranking_logits(histories, covariates).mean
 
@@ -209,13 +283,14 @@ class ClickModel:
                 parameter, which is faster and, where little is known, too extreme.
             covariates: as `click_logits`.
         """
-        if method not in ("averaged", "plug_in"):
-            raise ValueError(f"method: expected 'averaged' or 'plug_in', got {method!r}")
+        one_of(method, "method", ("averaged", "plug_in"))
+        self._require_fitted("click_probabilities")
         if method == "averaged":
             return self.click_logits(histories, covariates).click_probability()
         contexts = as_histories(histories, self.items)
         rows = covariates_of_histories(self.model, covariates, len(contexts))
-        return torch.sigmoid(linear_features(self._interest(contexts)[0], rows) @ self._mean_coefficients().mT)
+        blo, known = self._parts
+        return torch.sigmoid(linear_features(self._interest(blo, contexts)[0], rows) @ known.mean_coefficients().mT)
 
     def click_intervals(
         self, histories: Histories | Any, level: float = 0.95, covariates: Any = None
@@ -227,8 +302,11 @@ class ClickModel:
             level: probability that it holds.
             covariates: as `click_logits`.
         """
+        if isinstance(level, bool) or not isinstance(level, numbers.Real):
+            raise TypeError(f"level: expected a number between 0 and 1, got {level!r} (a {type(level).__name__})")
         if not 0 < level < 1:
             raise ValueError(f"level: must lie between 0 and 1, got {level}")
+        level = float(level)
         logits = self.click_logits(histories, covariates)
         return torch.sigmoid(logits.icdf((1 - level) / 2)), torch.sigmoid(logits.icdf((1 + level) / 2))
 
@@ -246,17 +324,21 @@ class ClickModel:
             seed: of the draws.
             covariates: as `click_logits`.
         """
+        num_samples, seed = whole_number(num_samples, "num_samples"), check_seed(seed)
         contexts = as_histories(histories, self.items)
-        interest, _ = self._interest(contexts)
-        rows = covariates_of_histories(self.model, covariates, len(contexts))
-        with seeded(seed, self.device), torch.no_grad():
-            draws = self.model.prior_draws(num_samples)
-            return torch.sigmoid(linear_features(interest, rows) @ self._coefficients(draws).mT)
+        blo, known = self._parts
+        interest, _ = self._interest(blo, contexts)
+        rows = covariates_of_histories(known.model, covariates, len(contexts))
+        with seeded(seed, known.device), torch.no_grad():
+            draws = known.model.prior_draws(num_samples)
+        return torch.sigmoid(linear_features(interest, rows) @ known.coefficients(draws).mT)
 
     @property
     def beta_hat(self) -> Tensor:
         """Point estimate of the bandit embedding, ``P x K``: ``sp(E w_a) Psi + sp(E w_b) Psi E[zeta] L'`` and terms."""
-        return self._mean_coefficients()[:, : self.model.embedding_dim]
+        self._require_fitted("beta_hat")
+        known = self._parts.known
+        return known.mean_coefficients()[:, : known.model.embedding_dim]
 
     def to_inference_data(self, num_samples: int = 1000, seed: int = 0) -> Any:
         """Draws from the posterior and the prior for ArviZ, along one ``sample`` dimension.
@@ -270,36 +352,19 @@ class ClickModel:
         """
         from blob_pyro.diagnostics import to_inference_data  # below in the order of imports, and slow to import
 
-        with seeded(seed, self.device), torch.no_grad():
-            posterior = self.sample(num_samples)
-            prior = self.model.prior_draws(num_samples)
+        self._require_fitted("to_inference_data")
+        num_samples, known = whole_number(num_samples, "num_samples"), self._parts.known
+        with seeded(seed, known.device), torch.no_grad():
+            posterior = known.sample(num_samples)
+            prior = known.model.prior_draws(num_samples)
         coordinates: dict[str, dict[str, Any]] = {}
         for term in self.model.terms:
             coordinates.update(getattr(term, "coordinates", dict)())
         return to_inference_data({"posterior": posterior, "prior": prior}, list(self.items.ids), coordinates)
 
-    def _folded_posterior(self, up_to_common: bool) -> dict[str, TorchDistribution] | None:
-        """The posterior of the paper's sites with every term's share in them; None if a term has no such."""
-        posterior: dict[str, TorchDistribution] | None = self.posterior()
-        for term in self.model.terms:
-            if up_to_common and getattr(term, "moves_all_items_alike", False):
-                continue
-            fold = getattr(term, "fold", None)
-            posterior = None if fold is None or posterior is None else fold(self.model, posterior)
-        return posterior
-
-    def _interest(self, histories: Histories) -> tuple[Tensor, Tensor | None]:
+    def _interest(self, blo: BLO, histories: Histories) -> tuple[Tensor, Tensor | None]:
         """Posterior mean of omega, and its scale (or Cholesky factor) if it is to be propagated."""
         if self.omega == "mean":
-            return self.blo.embed(histories), None
-        posterior = self.blo.user_posterior(histories)
+            return blo.embed(histories), None
+        posterior = blo.user_posterior(histories)
         return posterior.mean, getattr(posterior, "scale_tril", posterior.stddev)
-
-    def _coefficients(self, draws: dict[str, Tensor]) -> Tensor:
-        with torch.no_grad():
-            return torch.vmap(self.model.coefficients, chunk_size=64)(draws)
-
-    def _mean_coefficients(self) -> Tensor:
-        means = {name: d.mean for name, d in self.posterior().items()}
-        with torch.no_grad():
-            return self.model.coefficients(means)

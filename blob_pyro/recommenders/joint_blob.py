@@ -14,10 +14,15 @@ from blob_pyro.data import EventLog
 from blob_pyro.infer import GuidedELBO, LocalReparameterization, Training, train
 from blob_pyro.models import BanditPriors
 from blob_pyro.models.joint import JointBatch, JointModel
+from blob_pyro.ops.arguments import true_or_false
 from blob_pyro.ops.device import default_device
-from blob_pyro.ops.seeds import seeded
+from blob_pyro.ops.gradients import ordinary, with_gradients
+from blob_pyro.ops.modules import own_copies
+from blob_pyro.ops.seeds import check_seed, seeded
+from blob_pyro.posteriors.guide_posterior import GuidePosterior
 from blob_pyro.recommenders.blo import BLO
 from blob_pyro.recommenders.blob import BLOB
+from blob_pyro.recommenders.click_model import Parts
 from blob_pyro.recommenders.covariates import decision_points
 
 __all__ = ["JointBLOB"]
@@ -53,19 +58,31 @@ class JointBLOB(BLOB):
     """
 
     def __init__(self, blob: BLOB) -> None:
+        if not isinstance(blob, BLOB):
+            raise TypeError(f"blob: expected a fitted BLOB, got {blob!r} (a {type(blob).__name__})")
         if not blob.fitted:
             raise ValueError("blob: is not fitted; call blob.fit(log) first: the joint fit starts from there")
         if blob.omega != "mean":
             raise ValueError("blob: propagates omega; the joint model takes it at its mean, use omega='mean'")
         if not any(True for _ in blob.guide.parameters()):
             raise ValueError(f"blob: its guide {blob.guide_name!r} has nothing for SVI to train; use 'normal'")
-        vars(self).update(vars(deepcopy(blob)))
+        super().__init__(blob.blo, blob._recipe, blob.model.priors, jitter=blob.model.jitter)
+        self._parts, self.fits = self._parts_like(blob.blo, blob), deepcopy(blob.fits)
         JointModel(self.blo.model, self.model, self.blo.guide.encoder)  # says what is wrong now rather than later
+
+    @staticmethod
+    def _parts_like(blo: BLO, blob: BLOB) -> Parts:
+        """The bandit model of ``blob``, over the items of ``blo``, and its guide: copies, as they now are."""
+        model, guide = own_copies(blob.model, blob.guide, argument="guide", shared=[blob.model.item_embedding])
+        model.to(blo.device), guide.to(blo.device)
+        model.item_embedding = blo.model.item_embedding.detach()
+        model.item_intercept = blo.model.item_intercept.detach()
+        return Parts(blo, GuidePosterior(model, guide))
 
     @classmethod
     def _assemble(cls, blo: BLO, guide: str | Callable[..., Any], priors: BanditPriors | None, **options: Any) -> BLOB:
         joint = cls.__new__(cls)
-        vars(joint).update(vars(BLOB(blo, guide, priors, **options)))
+        BLOB.__init__(joint, blo, guide, priors, **options)
         return joint
 
     def fit_jointly(
@@ -92,6 +109,8 @@ class JointBLOB(BLOB):
             device: where to train; default CUDA where there is one.
             progress: whether to show a progress bar.
 
+        What stops it early leaves the model as `BLOB.fit` says.
+
         Returns:
             One row per epoch: ``epoch``, ``elbo`` (nats of views and clicks, per event), ``seconds``,
             ``learning_rate``.
@@ -99,21 +118,31 @@ class JointBLOB(BLOB):
         Raises:
             ValueError: as `BLOB.batch`, and if the log has no views.
         """
-        self.to(default_device(device))
-        log.require_views()
-        events = self.batch(log, covariates)
-        contexts = decision_points(self.model, log, covariates).histories(log)
-        batch = JointBatch(self.blo.batch(log), events, contexts.to(self.device))
-        model = JointModel(self.blo.model, self.model, self.blo.guide.encoder)
-        guide = _Both(self.blo.guide, self.guide)
-        assert self.blo.bound is not None, "a fitted BLO has a bound"
-        elbo = GuidedELBO(self.blo.bound, LocalReparameterization)
+        device, seed = default_device(device), check_seed(seed)
+        true_or_false(progress, "progress")
         training = Training(num_epochs, batch_size, learning_rate)
-        with seeded(seed, self.device):
-            history = train(model, guide, elbo, batch, training, progress=progress, description="BLOB, jointly")
-        model.settle()
-        self.fits = [*self.fits, training.record("fit_jointly", seed, len(batch))]
-        return history
+        self._check_log(log)
+        log.require_views()
+        with with_gradients():
+            blo = self.blo.frozen(device, anew=True)  # trained here, and by nobody else ever after
+            fresh = self._parts_like(blo, self)
+            bandit, guide = fresh.known.model, fresh.known.guide
+            contexts = decision_points(bandit, log, covariates).histories(log)
+            batch = ordinary(JointBatch(blo.batch(log), self._batch(fresh, log, covariates), contexts.to(device)))
+            model = JointModel(blo.model, bandit, blo.guide.encoder)
+            assert blo.bound is not None, "a fitted BLO has a bound"
+            elbo = GuidedELBO(blo.bound, LocalReparameterization)
+            both = _Both(blo.guide, guide)
+            with seeded(seed, device):
+                trace = train(
+                    model, both, elbo, ordinary(batch), training, progress=progress, description="BLOB, jointly"
+                )
+                model.settle()
+                fresh.known.folded()
+        if len(trace):  # not interrupted at once
+            record = training.record("fit_jointly", seed, len(batch))
+            self._parts, self.fits = fresh, [*self.fits, record]
+        return trace
 
 
 class _Both(nn.Module):

@@ -81,13 +81,24 @@ def save(
     _require_ours(target, path)
     contents = {
         CONFIG: (json.dumps(config, indent=2, allow_nan=False) + "\n").encode(),
-        STATE: tensors_to_bytes({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}),
+        STATE: tensors_to_bytes(_apart({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})),
     }
     manifest = Manifest.of(class_name, data or {}, contents)
     target.parent.mkdir(parents=True, exist_ok=True)
     remove_abandoned(target)
     if target.is_dir() or not _create(target, manifest, contents):
         _replace(target, manifest, contents)
+
+
+def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copy the tensors that share memory with one before them: the file holds each by itself."""
+    seen: set[int] = set()
+    apart: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        address = tensor.untyped_storage().data_ptr()
+        apart[name] = tensor.clone() if address in seen else tensor
+        seen.add(address)
+    return apart
 
 
 def load(path: str | Path) -> Saved:

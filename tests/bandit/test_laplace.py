@@ -12,7 +12,7 @@ from torch.nn.functional import softplus
 
 from blob_pyro import BLOB, BanditPriors, Learned
 from blob_pyro.distributions import ArrowheadNormal
-from blob_pyro.guides import LowRankGuide, make_guide
+from blob_pyro.guides import DrawsGuide, LowRankGuide, make_guide
 from blob_pyro.infer import fit_guide
 from blob_pyro.infer.laplace.arrowhead_precision import ArrowheadPrecision
 from blob_pyro.infer.laplace.fit import _Search, fit_laplace
@@ -178,9 +178,8 @@ def test_learned_scale_maximises_the_evidence(batch):
 def test_agrees_with_nuts(blo, log):
     """The gold posterior of a small problem: means within a fraction of its spread, spreads alike."""
     priors = BanditPriors(kappa_scale=0.4)
-    laplace, nuts = BLOB(blo, "laplace", priors), BLOB(blo, "nuts", priors)
-    nuts.guide = type(nuts.guide)(nuts.model, num_draws=250)
-    nuts._start["guide"] = nuts.guide.state_dict()
+    laplace = BLOB(blo, "laplace", priors)
+    nuts = BLOB(blo, DrawsGuide(laplace.model, num_draws=250), priors)
     laplace.fit(log, progress=False, device="cpu")
     history = nuts.fit(log, progress=False, device="cpu")
     assert history.attrs["divergences"] == 0

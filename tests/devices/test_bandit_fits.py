@@ -123,6 +123,7 @@ def test_nuts(reads, organic, log):
         with seeded(0, device), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="guide 'nuts'")  # of too few draws
             fit_nuts(blob.guide, blob.model, blob.batch(log), warmup_steps=2, progress=False)
+        blob.mark_fitted(log)
         blobs.append(blob)
     check_same(*(blob.scores(HISTORIES) for blob in blobs), rtol=1e-2, atol=1e-2)
 

@@ -1,17 +1,20 @@
 """NaN and infinity planted in a gradient at a random step, on the CPU and on a device that is read once an epoch.
 
-The fit stops with the step and the parameter in its message, is what it was at the end of the last good epoch, and can
-be continued from its checkpoint to the floats of a fit that nothing happened to.
+The fit stops with the step and the parameter in its message. What was trained is what it was at the end of the last
+good epoch, the model that was to be fitted is as it was, and the fit can be continued from its checkpoint to the floats
+of one that nothing happened to.
 """
 
 import math
 import random
+import re
 from itertools import count
 
 import pytest
 import torch
 
 from blob_pyro import BLO, BLOB
+from blob_pyro.infer.training.loop import _Run
 
 EPOCHS, STEPS = 5, 3
 
@@ -32,13 +35,12 @@ class Plant:
         self.value = draw.choice([math.nan, math.inf, -math.inf])
         self.step = draw.randrange(STEPS, EPOCHS * STEPS)
         self.entry, self.lasting = draw.randrange(parameter.numel()), lasting
-        self.states, self.steps = [], count(-1)  # the first gradient is of the look at the model before all steps
+        self.states, self.steps = [], count()
         self.handle = parameter.register_hook(self)
 
     def __call__(self, gradient):
         step = next(self.steps)
-        if step >= 0:
-            self.states.append(state(self.modules))
+        self.states.append(state(self.modules))
         if step < self.step or (step > self.step and not self.lasting):
             return gradient
         spoilt = gradient.clone()
@@ -50,10 +52,27 @@ def state(modules):
     return [p.detach().cpu().clone() for m in modules for p in m.parameters()]
 
 
+@pytest.fixture
+def plant(monkeypatch):
+    """Call it with a seed, and whether all later steps are spoilt: the next fit is, as the list it returns tells."""
+
+    def plant(seed, lasting):
+        planted, original = [], _Run.__init__
+
+        def start(run, *arguments):
+            original(run, *arguments)
+            planted.append(Plant(run.modules, seed, lasting))
+
+        monkeypatch.setattr(_Run, "__init__", start)
+        return planted
+
+    return plant
+
+
 def organic(log, device):
     blo = BLO(log.num_items, embedding_dim=3, encoder="linear", covariance="full").to(device)
     batch_size = -(-len(log.sessions) // STEPS)
-    return [blo.model, blo.guide], lambda path=None: blo.fit(
+    return blo, lambda path=None: blo.fit(
         log, num_epochs=EPOCHS, batch_size=batch_size, checkpoint=path, device=device, progress=False
     )
 
@@ -64,7 +83,7 @@ def bandit(guide):
         blo.fit(log, num_epochs=2, progress=False, device="cpu")
         blob = BLOB(blo, guide).to(device)
         batch_size = -(-len(log.action) // STEPS)
-        return [blob.guide, blob.model], lambda path=None: blob.fit(
+        return blob, lambda path=None: blob.fit(
             log, num_epochs=EPOCHS, batch_size=batch_size, checkpoint=path, device=device, progress=False
         )
 
@@ -77,24 +96,28 @@ CASES += [(name, "pretend", seed) for name in MODELS for seed in range(2)]
 
 
 @pytest.mark.parametrize(("name", "device", "seed"), CASES, ids=lambda value: str(value))
-def test_the_last_good_epoch_is_kept_and_the_fit_goes_on(reads, log, name, device, seed, tmp_path):
-    modules, fit = MODELS[name](log, device)
-    lasting = bool(seed % 2)
-    plant = Plant(modules, seed, lasting)
-    epoch, step = divmod(plant.step, STEPS)
-    where = f"in the gradient of .*{plant.name}" if lasting else "in the gradient, or for some draws only"
-    message = rf"not finite at epoch {epoch + 1}, step {step + 1} of {STEPS} \({where}.*are back at epoch {epoch}"
-    with pytest.raises(FloatingPointError, match=message):
+def test_the_last_good_epoch_is_kept_and_the_fit_goes_on(reads, log, name, device, seed, tmp_path, plant, monkeypatch):
+    owner, fit = MODELS[name](log, device)
+    lasting, before = bool(seed % 2), state([owner.model, owner.guide])
+    planted = plant(seed, lasting)
+    with pytest.raises(FloatingPointError, match="is not finite at epoch") as error:
         fit(tmp_path / "checkpoint")
-    kept = state(modules)
-    for found, expected in zip(kept, plant.states[epoch * STEPS]):  # before the first step of the epoch that failed
+    (spoilt,) = planted
+    epoch, step = divmod(spoilt.step, STEPS)
+    where = f"in the gradient of .*{spoilt.name}" if lasting else "in the gradient, or for some draws only"
+    message = rf"at epoch {epoch + 1}, step {step + 1} of {STEPS} \({where}.* is back at epoch {epoch}"
+    assert re.search(message, str(error.value))
+    kept = state(spoilt.modules)
+    for found, expected in zip(kept, spoilt.states[epoch * STEPS]):  # before the first step of the epoch that failed
         assert torch.equal(found, expected)
-    plant.handle.remove()
+    assert not owner.fitted
+    assert all(torch.equal(*pair) for pair in zip(before, state([owner.model, owner.guide])))
+    monkeypatch.undo()
     continued = fit(tmp_path / "checkpoint")
     assert len(continued) == EPOCHS
-    after = state(modules)
+    after = state([owner.model, owner.guide])
     untouched = fit()
     assert continued["elbo"].tolist() == untouched["elbo"].tolist()
-    for found, expected in zip(after, state(modules)):
+    for found, expected in zip(after, state([owner.model, owner.guide])):
         assert torch.equal(found, expected)
         assert torch.isfinite(found).all()

@@ -12,7 +12,7 @@ from pyro.infer import Trace_ELBO
 from pyro.infer.autoguide import AutoDelta, AutoMultivariateNormal, AutoNormal
 
 from blob_pyro import BLOB, BanditPriors
-from blob_pyro.guides import make_guide
+from blob_pyro.guides import DrawsGuide, make_guide
 from blob_pyro.infer import GuidedELBO, HasNoELBO, estimate_elbo
 from blob_pyro.infer.training.trace import axes_of
 from blob_pyro.models import BanditBatch, BanditModel
@@ -148,9 +148,8 @@ def test_a_point_mass_has_none_and_its_trace_does_not_say_so(guide, blo, log):
 
 @pytest.mark.filterwarnings("ignore:guide 'nuts'.*R-hat")  # of forty draws
 def test_draws_have_none(blo, log):
-    blob = BLOB(blo, "nuts", BanditPriors(w_b=-6.0, zeta=0.0, kappa=0.0))
-    blob.guide = type(blob.guide)(blob.model, num_draws=40)
-    blob._start["guide"] = blob.guide.state_dict()
+    priors = BanditPriors(w_b=-6.0, zeta=0.0, kappa=0.0)
+    blob = BLOB(blo, DrawsGuide(BLOB(blo, priors=priors).model, num_draws=40), priors)
     trace = blob.fit(log, progress=False, device="cpu")
     assert list(trace.columns) == ["draw", "log_joint", "seconds", "step_size"]
     assert trace.draw.tolist() == list(range(1, 41))

@@ -163,8 +163,9 @@ def test_a_bound_with_a_network_is_not_saved_and_says_so(truth, tmp_path):
 
 def test_a_network_of_the_bound_is_trained_with_the_rest(truth):
     network = OffsetNetwork(P, K)
-    fit(truth, Bouchard(num_negatives=8, offsets=network), num_epochs=3)
-    assert network.offset.weight.abs().max() > 0.01
+    blo = fit(truth, Bouchard(num_negatives=8, offsets=network), num_epochs=3)
+    assert blo.bound.offsets.offset.weight.abs().max() > 0.01
+    assert network.offset.weight.abs().max() == 0  # a copy is trained
 
 
 def test_sparse_and_sampled_learns_like_dense():

@@ -9,8 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,6 @@ __all__ = [
     "load_checkpoint",
     "restore_generators",
     "save_checkpoint",
-    "untouched_if_refused",
 ]
 
 _TITLE = b"blob-pyro checkpoint 2\n"
@@ -200,30 +198,6 @@ def _nest(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
     if kind == "dict":
         return {_nest(k, tensors): _nest(v, tensors) for k, v in contents}
     return _CONTAINERS[kind](_nest(v, tensors) for v in contents)
-
-
-@contextmanager
-def untouched_if_refused(
-    owner: Any, modules: Iterable[torch.nn.Module], checkpoint: Checkpoint | None
-) -> Iterator[None]:
-    """Train inside: ``owner.fits`` is empty until it is filled there, and a checkpoint that is refused undoes nothing.
-
-    Args:
-        owner: what is fitted, with a list ``fits``.
-        modules: what is trained.
-        checkpoint: if given, a CheckpointError inside puts modules and list back to where they were.
-    """
-    modules = list(modules)
-    kept = [] if checkpoint is None else [{k: v.clone() for k, v in m.state_dict().items()} for m in modules]
-    fits, owner.fits = owner.fits, []
-    try:
-        yield
-    except CheckpointError:
-        for module, state in zip(modules, kept):
-            module.load_state_dict(state)
-        if kept:
-            owner.fits = fits
-        raise
 
 
 def generator_state(device: torch.device) -> dict[str, torch.Tensor]:

@@ -263,7 +263,7 @@ class _Run:
             where = "in the gradient, or for some draws only"
         raise FloatingPointError(
             f"the loss or its gradient is not finite at epoch {done + 1}, step {bad + 1} of {self.steps_per_epoch} "
-            f"({where}); model and guide are back at epoch {done}. Lower learning_rate "
+            f"({where}); what was trained is back at epoch {done}. Lower learning_rate "
             f"({self.training.learning_rate}) or check the priors"
         )
 

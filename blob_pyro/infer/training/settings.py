@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler, OneCycleLR
 
 from blob_pyro.infer.training.rowwise_adam import RowwiseAdam
+from blob_pyro.ops.arguments import one_of, positive_number, whole_number
 
 __all__ = ["Training", "clip_gradients", "make_optimizers"]
 
@@ -46,17 +47,18 @@ class Training:
     capture: bool | Literal["auto"] = False
 
     def __post_init__(self) -> None:
-        for name in ("num_epochs", "batch_size", "learning_rate", "clip_norm", "patience"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name}: must be positive, got {value}")
-        for name, known in (
-            ("schedule", ("one_cycle", "cosine", "constant")),
-            ("optimizer", ("adam", "rmsprop")),
-            ("capture", (True, False, "auto")),
-        ):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name}: expected one of {known}, got {getattr(self, name)!r}")
+        checked: dict[str, Any] = {
+            name: whole_number(getattr(self, name), name)
+            for name in ("num_epochs", "batch_size", "patience")
+            if getattr(self, name) is not None or name != "patience"
+        }
+        checked |= {name: positive_number(getattr(self, name), name) for name in ("learning_rate", "clip_norm")}
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)  # a plain number, whatever came
+        one_of(self.schedule, "schedule", ("one_cycle", "cosine", "constant"))
+        one_of(self.optimizer, "optimizer", ("adam", "rmsprop"))
+        if self.capture not in (True, False, "auto"):
+            raise ValueError(f"capture: expected True, False or 'auto', got {self.capture!r}")
 
     def record(self, call: str, seed: int, num_rows: int, **more: Any) -> dict[str, Any]:
         """What a saved model says of a fit: JSON that is enough to fit it again, given the same rows."""

@@ -1,0 +1,167 @@
+"""What a guide says of a bandit model's parameters, asked of Pyro once and known from then on.
+
+Asking a guide means running Pyro, which is one thread's at a time: see `blob_pyro.ops.exclusive`. What answers from a
+fitted model must not wait for a fit, so the answers are kept for as long as every parameter and buffer is what it was:
+whoever trains the guide on gets the new answers. (Torch does not count what is written through ``tensor.data``.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.distributions import Delta, Empirical, TorchDistribution
+from torch import Tensor, nn
+
+from blob_pyro.distributions.multivariate import MultivariatePart
+from blob_pyro.infer.elbo import RecordDistributions
+from blob_pyro.models import BanditModel
+from blob_pyro.models.operations import unhandled
+from blob_pyro.ops.exclusive import exclusive, own_parameter_store
+from blob_pyro.ops.gradients import ordinary_tensors
+from blob_pyro.ops.seeds import seeded
+from blob_pyro.ops.tensors import detached
+from blob_pyro.posteriors.click_logits import has_closed_form
+
+__all__ = ["GuidePosterior"]
+
+T = TypeVar("T")
+
+_DRAWS_FOR_MOMENTS = 1000
+_NUMBERS_KEPT = 1 << 24  # of draws: 64 MiB; more are drawn anew each time
+
+
+class _Laws(NamedTuple):
+    """The guide's distributions, and the sites that it can only draw."""
+
+    sites: dict[str, TorchDistribution]
+    drawn: list[str]
+
+
+class _Seen(NamedTuple):
+    """A parameter or buffer, how often it has been changed in place, and where it lies."""
+
+    tensor: Tensor
+    version: int
+    address: int
+
+
+class GuidePosterior:
+    """The posterior of a model's parameters that a guide stands for.
+
+    Safe to ask from many threads. Only the first question after the guide has changed runs Pyro, and waits for a fit.
+
+    Args:
+        model: the bandit model.
+        guide: see `blob_pyro.guides.bandit`.
+    """
+
+    def __init__(self, model: BanditModel, guide: nn.Module) -> None:
+        self.model, self.guide = model, guide
+        self._known: dict[str, tuple[Any, list[_Seen], Any]] = {}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters live."""
+        return self.model.item_embedding.device
+
+    def distributions(self) -> dict[str, TorchDistribution]:
+        """See `blob_pyro.BLOB.posterior`."""
+        sites, drawn = self._laws()
+        if not drawn:
+            return dict(sites)
+        draws = self.draws(_DRAWS_FOR_MOMENTS, seed=0)
+        return {**sites, **{n: Empirical(draws[n], draws[n].new_zeros(_DRAWS_FOR_MOMENTS)) for n in drawn}}
+
+    def folded(self, up_to_common: bool = False) -> dict[str, TorchDistribution] | None:
+        """The posterior of the paper's sites with every term's share in them; None if it has no closed form.
+
+        Args:
+            up_to_common: whether to leave out terms that move all items alike.
+        """
+        return self._once("folded", up_to_common, lambda: self._fold(up_to_common))
+
+    def sample(self, num_samples: int) -> dict[str, Tensor]:
+        """Joint draws of the parameters from torch's default generator, each ``num_samples x shape of the site``."""
+        with torch.no_grad(), own_parameter_store():
+            plate = pyro.plate("draws", num_samples, dim=-2)  # -1 is the plate of events
+            trace = poutine.trace(plate(self.guide)).get_trace(None)
+            names = self.model.site_priors()
+        return {n: trace.nodes[n]["value"].detach().expand(num_samples, 1, *names[n].event_shape)[:, 0] for n in names}
+
+    def draws(self, num_samples: int, seed: int) -> dict[str, Tensor]:
+        """Joint draws under a seed. The last ones asked for are kept, unless they take more than 64 MiB."""
+
+        def compute() -> dict[str, Tensor]:
+            with seeded(seed, self.device):
+                return self.sample(num_samples)
+
+        size = sum(d.event_shape.numel() for d in self._laws().sites.values())
+        if num_samples * size > _NUMBERS_KEPT:
+            return compute()
+        return dict(self._once("draws", (num_samples, seed), compute))
+
+    def coefficients(self, draws: dict[str, Tensor]) -> Tensor:
+        """Each item's logit as a linear form of the context, for each draw: ``num_samples x P x F``."""
+        with torch.no_grad(), unhandled():
+            return torch.vmap(self.model.coefficients, chunk_size=64)(draws)
+
+    def mean_coefficients(self) -> Tensor:
+        """The same at the posterior mean of every parameter, ``P x F``."""
+        means = self._once("means", None, lambda: {name: d.mean for name, d in self.distributions().items()})
+        with torch.no_grad(), unhandled():
+            return self.model.coefficients(means)
+
+    def _laws(self) -> _Laws:
+        return self._once("laws", None, self._ask)
+
+    def _ask(self) -> _Laws:
+        record = RecordDistributions()
+        with seeded(0, self.device), own_parameter_store():
+            trace = poutine.trace(record(self.guide)).get_trace(None)
+            priors = self.model.site_priors()
+        sites = {n: d for n, d in record.posterior.items() if n in priors}
+        is_random = any(site["infer"].get("is_auxiliary") for site in trace.nodes.values() if site["type"] == "sample")
+        drawn = [
+            n for n, d in sites.items() if is_random and isinstance(d, Delta) and not isinstance(d, MultivariatePart)
+        ]
+        fixed = {n: Delta(v, event_dim=v.dim()) for n, v in self.model.fixed_values().items()}
+        return _Laws(detached({**sites, **fixed}), drawn)
+
+    def _fold(self, up_to_common: bool) -> dict[str, TorchDistribution] | None:
+        sites, drawn = self._laws()
+        posterior: dict[str, TorchDistribution] | None = None if drawn else dict(sites)
+        for term in self.model.terms:
+            if up_to_common and getattr(term, "moves_all_items_alike", False):
+                continue
+            fold = getattr(term, "fold", None)
+            posterior = None if fold is None or posterior is None else fold(self.model, posterior)
+        return posterior if posterior is not None and has_closed_form(posterior) else None
+
+    def _once(self, name: str, arguments: Any, compute: Callable[[], T]) -> T:
+        """What ``compute`` returned when the same was last asked in the same state; the lock is held to ask anew."""
+        known = self._known.get(name)
+        if known is None or known[0] != arguments or not self._unchanged(known[1]):
+            with exclusive(), ordinary_tensors(), torch.no_grad():
+                known = self._known.get(name)
+                if known is None or known[0] != arguments or not self._unchanged(known[1]):
+                    known = self._known[name] = (arguments, self._state(), compute())
+        return known[2]
+
+    def _state(self) -> list[_Seen]:
+        modules = (self.model, self.guide)
+        return [_Seen(t, t._version, _address(t)) for m in modules for t in (*m.parameters(), *m.buffers())]
+
+    def _unchanged(self, before: list[_Seen]) -> bool:
+        now = self._state()
+        return len(now) == len(before) and all(a.tensor is b.tensor and a[1:] == b[1:] for a, b in zip(now, before))
+
+
+def _address(tensor: Tensor) -> int:
+    try:
+        return tensor.data_ptr()
+    except RuntimeError:  # of a subclass that has no memory of its own
+        return 0
