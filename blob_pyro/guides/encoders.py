@@ -17,6 +17,7 @@ Example:
     ...         loc = histories.sum_rows(self.item) / histories.lengths.clamp(min=1).unsqueeze(-1)
     ...         return loc, self.log_scale.exp().expand_as(loc)
     >>> blo = BLO(num_items=50, embedding_dim=4, encoder=AverageEncoder(50, 4))
+    >>> trace = blo.fit(Histories.from_sequences([[3, 3, 7], [7, 9]], num_items=50), num_epochs=2, progress=False)
     >>> blo.user_posterior([[3, 3, 7], []]).batch_shape
     torch.Size([2])
 """

@@ -151,5 +151,5 @@ def test_nan_names_the_step_and_keeps_the_last_good_state(rows):
 
 @pytest.mark.parametrize("name", ["num_epochs", "batch_size", "learning_rate"])
 def test_bad_settings_are_named(name):
-    with pytest.raises(ValueError, match=f"{name}: must be positive, got 0"):
+    with pytest.raises(ValueError, match=f"{name}: must be (1 or more|positive and finite), got 0"):
         Training(**{"num_epochs": 1, "batch_size": 1, "learning_rate": 0.1, name: 0})
