@@ -82,7 +82,12 @@ class GuidePosterior:
         Args:
             up_to_common: whether to leave out terms that move all items alike.
         """
-        return self._once("folded", up_to_common, lambda: self._fold(up_to_common))
+        return self._once(f"folded, {up_to_common}", None, lambda: self._fold(up_to_common))
+
+    def ask(self) -> None:
+        """Ask what answering needs, now: whoever holds the lock spares others to wait for it."""
+        for up_to_common in (False, True):
+            self.folded(up_to_common)
 
     def sample(self, num_samples: int) -> dict[str, Tensor]:
         """Joint draws of the parameters from torch's default generator, each ``num_samples x shape of the site``."""
@@ -116,9 +121,9 @@ class GuidePosterior:
             return self.model.coefficients(means)
 
     def _laws(self) -> _Laws:
-        return self._once("laws", None, self._ask)
+        return self._once("laws", None, self._run_guide)
 
-    def _ask(self) -> _Laws:
+    def _run_guide(self) -> _Laws:
         record = RecordDistributions()
         with seeded(0, self.device), own_parameter_store():
             trace = poutine.trace(record(self.guide)).get_trace(None)

@@ -262,7 +262,7 @@ class BLOB(ClickModel):
         content, guide, model = content_hash(batch), fresh.known.guide, fresh.known.model
         with seeded(settings["seed"], fresh.known.device):
             trace = fit_guide(guide, model, batch, training, progress=progress, checkpoint=checkpoint)
-            fresh.known.folded()  # while Pyro is ours: from now on nobody has to wait for it
+            fresh.known.ask()  # while Pyro is ours: from now on nobody has to wait for it
         if len(trace):  # not interrupted at once
             record = training.record(**settings, num_rows=len(batch), data=content)
             self._parts, self.fits = fresh, [*earlier, record]

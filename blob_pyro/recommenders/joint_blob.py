@@ -138,7 +138,7 @@ class JointBLOB(BLOB):
                     model, both, elbo, ordinary(batch), training, progress=progress, description="BLOB, jointly"
                 )
                 model.settle()
-                fresh.known.folded()
+                fresh.known.ask()
         if len(trace):  # not interrupted at once
             record = training.record("fit_jointly", seed, len(batch))
             self._parts, self.fits = fresh, [*self.fits, record]
