@@ -19,7 +19,7 @@ from pyro.infer import SVI, TraceMeanField_ELBO
 
 from blob_pyro import BLO, BLOB
 from blob_pyro.guides import make_guide
-from blob_pyro.infer import GuidedELBO, LocalReparameterization, Training, fit_guide, seeded
+from blob_pyro.infer import FitRequest, GuidedELBO, LocalReparameterization, Training, fit_guide, seeded
 from blob_pyro.models import BanditBatch, BanditModel, BanditPriors
 from blob_pyro.policies import SessionPopularity
 from blob_pyro.simulation import RecoGym
@@ -91,7 +91,7 @@ def large(num_events: int = 10_000_000, num_items: int = 10_000, embedding_dim: 
     model = BanditModel(torch.randn(num_items, embedding_dim) / 8, BanditPriors())
     guide = make_guide("normal", model)
     start = time.perf_counter()
-    fit_guide(guide, model, batch, Training(1, 65_536, 0.03), progress=False)
+    fit_guide(guide, FitRequest(model, batch, Training(1, 65_536, 0.03), progress=False))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     seconds = time.perf_counter() - start
     print(f"{num_events:,} events, P = {num_items:,}, K = {embedding_dim}: one epoch {seconds:.0f} s, {peak:.1f} GiB")
@@ -123,7 +123,7 @@ def steps(blo: BLO, log, device: str, num_steps: int = 300, batch_size: int = 10
         blob.to(device)
         with seeded(0, device):
             training = Training(6, batch_size, 0.01, capture=capture)
-            seconds = fit_guide(blob.guide, blob.model, rows, training, progress=False).seconds
+            seconds = fit_guide(blob.guide, FitRequest(blob.model, rows, training, progress=False)).seconds
         wait(device)
         rate = 5 * 60 / (seconds.iloc[-1] - seconds.iloc[0])  # the first epoch holds the recording
         print(f"{name:>34} {rate:>8.0f} {rate / baseline:>6.1f} x")

@@ -5,10 +5,17 @@ from blob_pyro.infer.elbo import GuidedELBO
 from blob_pyro.infer.elbo_estimate import ELBOEstimate, HasNoELBO, estimate_elbo
 from blob_pyro.infer.em import EMState, ExpectationMaximization, expectation_maximization
 from blob_pyro.infer.fit import fit_guide
+from blob_pyro.infer.fit_request import FitRequest
+from blob_pyro.infer.from_laplace import fit_from_laplace
+from blob_pyro.infer.laplace.fit import fit_laplace
 from blob_pyro.infer.local_reparameterization import LocalReparameterization
+from blob_pyro.infer.nuts import fit_nuts
 from blob_pyro.infer.online_em import online_expectation_maximization
+from blob_pyro.infer.references import PoorFitWarning, warn_if_poor
+from blob_pyro.infer.svi import training_defaults
 from blob_pyro.infer.training.capture import CannotCapture, CapturedStep
 from blob_pyro.infer.training.checkpoints import Checkpoint, CheckpointError
+from blob_pyro.infer.training.convergence import ConvergenceWarning, warn_unless_converged
 from blob_pyro.infer.training.loop import train
 from blob_pyro.infer.training.rowwise_adam import RowwiseAdam
 from blob_pyro.infer.training.settings import Training
@@ -22,21 +29,30 @@ __all__ = [
     "CapturedStep",
     "Checkpoint",
     "CheckpointError",
+    "ConvergenceWarning",
     "ELBOEstimate",
     "EMState",
     "ExpectationMaximization",
+    "FitRequest",
     "GuidedELBO",
     "HasNoELBO",
     "LocalReparameterization",
     "LogConcave",
     "OneVsEach",
+    "PoorFitWarning",
     "Reparameterized",
     "RowwiseAdam",
     "Training",
     "estimate_elbo",
     "expectation_maximization",
+    "fit_from_laplace",
     "fit_guide",
+    "fit_laplace",
+    "fit_nuts",
     "online_expectation_maximization",
     "seeded",
     "train",
+    "training_defaults",
+    "warn_if_poor",
+    "warn_unless_converged",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 
 import pandas as pd
 import pyro
@@ -13,12 +12,18 @@ from torch import Tensor
 
 from blob_pyro.guides.draws import DrawsGuide
 from blob_pyro.guides.multivariate import LaplaceGuide
+from blob_pyro.infer.fit import fit_guide
+from blob_pyro.infer.fit_request import FitRequest
 from blob_pyro.infer.laplace.fit import fit_laplace
+from blob_pyro.infer.training.checkpoints import Checkpoint
+from blob_pyro.infer.training.convergence import Convergence
 from blob_pyro.infer.training.trace import DRAW, LOG_JOINT, SECONDS, STEP_SIZE
 from blob_pyro.models import BanditBatch, BanditModel
 from blob_pyro.ops.exclusive import own_parameter_store
 
 __all__ = ["fit_nuts"]
+
+_LARGEST_R_HAT = 1.05
 
 
 def fit_nuts(
@@ -40,9 +45,6 @@ def fit_nuts(
         One row per draw: ``draw``, ``log_joint`` (log density of clicks and parameters, nats per event), ``seconds``,
         ``step_size``: see `blob_pyro.infer.training.trace`. ``attrs`` holds ``divergences`` (a count) and ``r_hat``
         (the largest split R-hat over all numbers).
-
-    Warns:
-        UserWarning: of divergences, and of a split R-hat above 1.05.
     """
     start = time.perf_counter()
     mode = LaplaceGuide(model)
@@ -67,12 +69,16 @@ def fit_nuts(
     diagnostics = mcmc.diagnostics()
     divergences = sum(len(found) for found in diagnostics["divergences"].values())
     r_hat = max(float(torch.as_tensor(diagnostics[name]["r_hat"]).max()) for name in guide.shapes)
-    if divergences or r_hat > 1.05:
-        warnings.warn(
-            f"guide 'nuts': {divergences} divergences, largest split R-hat {r_hat:.2f}; draw more, or give priors that "
-            "say more",
-            stacklevel=2,
-        )
+    figures = f"{divergences} divergences, largest split R-hat {r_hat:.2f}"
+    healthy = not divergences and r_hat <= _LARGEST_R_HAT
+    verdict = Convergence(healthy, figures if healthy else f"{figures}; draw more, or give priors that say more")
     history = pd.DataFrame(rows)
     history.attrs.update(interrupted=False, divergences=divergences, r_hat=r_hat)
+    verdict.write(history)
     return history
+
+
+@fit_guide.register
+def _(guide: DrawsGuide, request: FitRequest) -> pd.DataFrame:
+    Checkpoint.at(request.checkpoint, guide)  # refuses
+    return fit_nuts(guide, request.model, request.batch, progress=request.progress)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from blob_pyro.data import EventLog, Histories, Vocabulary
 from blob_pyro.guides import ENCODERS, AmortizedGuide, ItemGuide
 from blob_pyro.guides.encoders import Covariance
-from blob_pyro.infer import BOUNDS, Bound, GuidedELBO, Training, train
+from blob_pyro.infer import BOUNDS, Bound, GuidedELBO, Training, train, warn_unless_converged
 from blob_pyro.infer.training.checkpoints import Checkpoint
 from blob_pyro.models import OrganicBatch, OrganicModel, OrganicPriors
 from blob_pyro.ops.arguments import one_of, true_or_false, whole_number
@@ -203,7 +203,11 @@ class BLO(InterestModel):
 
         Returns:
             One row per epoch: ``epoch``, ``elbo`` (nats per session), ``validation_elbo`` (likewise, if asked for),
-            ``seconds``, ``learning_rate``.
+            ``seconds``, ``learning_rate``. ``attrs["converged"]`` says whether the fit has arrived,
+            ``attrs["convergence"]`` why one thinks so: see `blob_pyro.infer.training.convergence`.
+
+        Warns:
+            ConvergenceWarning: if it has not.
 
         Raises:
             ValueError: if the log has no views or another number of items; if the checkpoint cannot be
@@ -245,6 +249,8 @@ class BLO(InterestModel):
         if len(trace):  # not interrupted at once
             self._parts = fresh
             self.fits = [training.record("fit", seed, len(data), data=content)]
+        if not trace.attrs["interrupted"]:
+            warn_unless_converged(trace, what="BLO.fit")
         return trace
 
     def _fresh(self, items: Vocabulary, device: torch.device) -> Parts:

@@ -11,8 +11,17 @@ import torch
 from torch import nn
 
 from blob_pyro.data import EventLog
-from blob_pyro.guides import TrainingDefaults, make_guide
-from blob_pyro.infer import ELBOEstimate, Training, estimate_elbo, fit_guide
+from blob_pyro.guides import make_guide
+from blob_pyro.infer import (
+    ELBOEstimate,
+    FitRequest,
+    Training,
+    estimate_elbo,
+    fit_guide,
+    training_defaults,
+    warn_if_poor,
+    warn_unless_converged,
+)
 from blob_pyro.infer.training.checkpoints import Checkpoint
 from blob_pyro.models import BanditBatch, BanditModel, BanditPriors
 from blob_pyro.ops.arguments import number_between, one_of, true_or_false, whole_number
@@ -123,7 +132,8 @@ class BLOB(ClickModel):
         Args:
             log: a log with bandit events over the organic model's catalogue.
             seed: of the guide's start, of the order of events and of the noise; the same seed gives the same fit.
-            num_epochs: passes over the events; default as the guide's `TrainingDefaults` say.
+            num_epochs: passes over the events; default as the guide's `TrainingDefaults` say, or as suits its family,
+                and on, twice as long each time, while the ELBO still rises at the end (up to seven times as long).
             batch_size: events per step; default likewise.
             learning_rate: peak of Adam's one-cycle schedule; default likewise.
             covariates: see `batch`.
@@ -138,7 +148,8 @@ class BLOB(ClickModel):
             The training trace, whose columns hold what their names say, whatever the guide: with SVI a row per epoch,
             ``epoch``, ``elbo`` (nats per event, while the parameters move), ``seconds``, ``learning_rate``; "laplace",
             "delta" and "nuts" report a ``log_joint``, which is no ELBO. All in `blob_pyro.infer.training.trace`. What
-            guides can be compared by is `elbo`.
+            guides can be compared by is `elbo`. ``attrs["converged"]`` says whether the fit has arrived,
+            ``attrs["convergence"]`` why one thinks so.
 
         Raises:
             ValueError: as `batch`, and if all rewards are equal; if the checkpoint cannot be written, is damaged, or is
@@ -149,6 +160,8 @@ class BLOB(ClickModel):
 
         Warns:
             UserWarning: of items that were never shown: nothing but the prior and zeta speaks for or against them.
+            ConvergenceWarning: of a fit that has not arrived: see `blob_pyro.infer.training.convergence`.
+            PoorFitWarning: of an ELBO below that of one click rate for all events, or of the prior.
         """
         device, seed = default_device(device), check_seed(seed)
         true_or_false(progress, "progress")
@@ -160,7 +173,7 @@ class BLOB(ClickModel):
             training = self._training(fresh, log, num_epochs, batch_size, learning_rate)
             batch = ordinary(self._batch(fresh, log, covariates))
             kept = Checkpoint.at(checkpoint, fresh.known.guide, **self._about(seed))
-            return self._fit(fresh, batch, training, {"call": "fit", "seed": seed}, [], kept, progress)
+            return self._fit(fresh, batch, training, num_epochs is None, {"call": "fit", "seed": seed}, [], kept, progress)
 
     def elbo(self, log: EventLog, *, num_draws: int = 100, seed: int = 0, covariates: Any = None) -> ELBOEstimate:
         """Estimate the evidence lower bound of the fitted guide on a log: the same quantity for every guide.
@@ -232,13 +245,13 @@ class BLOB(ClickModel):
             training = self._training(fresh, log, num_epochs, batch_size, learning_rate)
             batch = ordinary(self._batch(fresh, log, covariates))
             settings = {"call": "update", "seed": seed, "forgetting": forgetting}
-            return self._fit(fresh, batch, training, settings, self.fits, None, progress)
+            return self._fit(fresh, batch, training, num_epochs is None, settings, self.fits, None, progress)
 
     @staticmethod
     def _training(
         fresh: Parts, log: EventLog, num_epochs: int | None, batch_size: int | None, learning_rate: float | None
     ) -> Training:
-        usual = getattr(fresh.known.guide, "training_defaults", TrainingDefaults())
+        usual = training_defaults(fresh.known.guide, fresh.known.model)
         size = usual.batch_size if batch_size is None else whole_number(batch_size, "batch_size")
         size = min(size, log.num_impressions)
         return Training(
@@ -253,6 +266,7 @@ class BLOB(ClickModel):
         fresh: Parts,
         batch: BanditBatch,
         training: Training,
+        go_on: bool,
         settings: dict[str, Any],
         earlier: list[dict[str, Any]],
         checkpoint: Checkpoint | None,
@@ -261,11 +275,14 @@ class BLOB(ClickModel):
         """Train fresh parts, and let them answer once they are trained: what stops before leaves all as it was."""
         content, guide, model = content_hash(batch), fresh.known.guide, fresh.known.model
         with seeded(settings["seed"], fresh.known.device):
-            trace = fit_guide(guide, model, batch, training, progress=progress, checkpoint=checkpoint)
+            trace = fit_guide(guide, FitRequest(model, batch, training, go_on, progress, checkpoint))
             fresh.known.ask()  # while Pyro is ours: from now on nobody has to wait for it
         if len(trace):  # not interrupted at once
             record = training.record(**settings, num_rows=len(batch), data=content)
             self._parts, self.fits = fresh, [*earlier, record]
+            warn_if_poor(trace, model, guide, batch, what=f"BLOB.{settings['call']}")
+        if not trace.attrs["interrupted"]:
+            warn_unless_converged(trace, what=f"BLOB.{settings['call']}")
         return trace
 
     def _about(self, seed: int) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from blob_pyro.data import EventLog
-from blob_pyro.infer import GuidedELBO, LocalReparameterization, Training, train
+from blob_pyro.infer import GuidedELBO, LocalReparameterization, Training, train, warn_unless_converged
 from blob_pyro.models import BanditPriors
 from blob_pyro.models.joint import JointBatch, JointModel
 from blob_pyro.ops.arguments import true_or_false
@@ -113,7 +113,10 @@ class JointBLOB(BLOB):
 
         Returns:
             One row per epoch: ``epoch``, ``elbo`` (nats of views and clicks, per event), ``seconds``,
-            ``learning_rate``.
+            ``learning_rate``. ``attrs["converged"]`` and ``attrs["convergence"]`` as `BLOB.fit`.
+
+        Warns:
+            ConvergenceWarning: if the fit has not arrived.
 
         Raises:
             ValueError: as `BLOB.batch`, and if the log has no views.
@@ -142,6 +145,8 @@ class JointBLOB(BLOB):
         if len(trace):  # not interrupted at once
             record = training.record("fit_jointly", seed, len(batch))
             self._parts, self.fits = fresh, [*self.fits, record]
+        if not trace.attrs["interrupted"]:
+            warn_unless_converged(trace, what="JointBLOB.fit_jointly")
         return trace
 
 

@@ -13,7 +13,7 @@ from torch.nn.functional import softplus
 from blob_pyro import BLOB, BanditPriors, Learned
 from blob_pyro.distributions import ArrowheadNormal
 from blob_pyro.guides import DrawsGuide, LowRankGuide, make_guide
-from blob_pyro.infer import fit_guide
+from blob_pyro.infer import FitRequest, Training, fit_guide
 from blob_pyro.infer.laplace.arrowhead_precision import ArrowheadPrecision
 from blob_pyro.infer.laplace.fit import _Search, fit_laplace
 from blob_pyro.models import (
@@ -161,7 +161,7 @@ def test_learned_scale_maximises_the_evidence(batch):
     linear = BanditPriors(w_a=-1.0, w_b=-6.0, zeta=0.0, kappa_scale=Learned(0.2))
     model = BanditModel(psi, linear)
     guide = make_guide("laplace", model)
-    fit_guide(guide, model, batch, None, progress=False)
+    fit_guide(guide, FitRequest(model, batch, Training(1, 1, 0.1), progress=False))
     learned = float(model.kappa_scale.detach())
 
     def evidence(scale):

@@ -11,6 +11,12 @@ if TYPE_CHECKING:
     from pretend_device import Reads
 
 
+@pytest.fixture(autouse=True)
+def _short_starts(monkeypatch):
+    """Every operation takes a while here: what is looked at is what is read, not where it ends."""
+    monkeypatch.setattr("blob_pyro.infer.start._STEPS", 4)
+
+
 @pytest.fixture
 def reads() -> Iterator[Reads]:
     """The pretend device, for one test: what has been read off it so far."""

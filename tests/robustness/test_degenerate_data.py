@@ -8,7 +8,7 @@ from scipy.optimize import minimize
 
 from blob_pyro import BLO, BLOB, BanditPriors, EventLog
 from blob_pyro.guides import make_guide
-from blob_pyro.infer import Training, fit_guide, seeded
+from blob_pyro.infer import FitRequest, Training, fit_guide, seeded
 from blob_pyro.models import BanditBatch, BanditModel
 from blob_pyro.policies import Greedy, ThompsonSampling
 
@@ -178,7 +178,8 @@ def test_extreme_click_rates(guide, name):
     batch = BanditBatch(torch.zeros(1, 2), zeros, zeros, reward, num_events)
     q = make_guide(guide, model)
     with seeded(0, "cpu"):
-        fit_guide(q, model, batch, Training(800, num_events, 0.2, optimizer="rmsprop"), progress=False)
+        training = Training(800, num_events, 0.2, optimizer="rmsprop")
+        fit_guide(q, FitRequest(model, batch, training, progress=False))
         draws = torch.stack([q(None)["w_c"] for _ in range(4000)]).detach().double()
     mean, sd = best_gaussian(num_clicks, num_events, -4.5, 10.0)
     if guide == "laplace":

@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from copy import deepcopy
 from dataclasses import replace
 
@@ -41,9 +40,13 @@ from tqdm.auto import tqdm
 
 from blob_pyro.distributions import ArrowheadNormal
 from blob_pyro.guides.multivariate import LaplaceGuide
+from blob_pyro.infer.fit import fit_guide
+from blob_pyro.infer.fit_request import FitRequest
 from blob_pyro.infer.laplace.arrowhead_precision import ArrowheadPrecision
 from blob_pyro.infer.laplace.linearization import LaplaceRefuses
 from blob_pyro.infer.laplace.log_posterior import LogPosterior
+from blob_pyro.infer.training.checkpoints import Checkpoint
+from blob_pyro.infer.training.convergence import Convergence
 from blob_pyro.infer.training.trace import DAMPING, LOG_JOINT, SECONDS, STEP
 from blob_pyro.models import BanditBatch, BanditModel
 from blob_pyro.models.sites import W_B
@@ -91,9 +94,6 @@ def fit_laplace(
         LaplaceRefuses: (a ValueError) for too many shared numbers, a kappa whose prior correlates items, a learned
             scale of a prior that is not normal, a term outside the linear operations, or a batch that propagates the
             uncertainty of omega.
-
-    Warns:
-        UserWarning: if ``max_steps`` were not enough.
     """
     if batch.interest_scale is not None:
         raise LaplaceRefuses(
@@ -110,8 +110,6 @@ def fit_laplace(
         with tqdm(total=max_steps, desc="BLOB, Laplace", unit="step", disable=not progress) as bar:
             search = _Search(posterior, max_steps, bar)
             law, exact = search.run()
-    if not search.settled:
-        warnings.warn(f"guide 'laplace': not converged after {max_steps} steps", stacklevel=2)
     guide.take(law)
     for name in model.learned:
         parameter = getattr(model, f"{name}_unconstrained")
@@ -119,7 +117,14 @@ def fit_laplace(
     history = pd.DataFrame(search.rows)
     history[LOG_JOINT] /= batch.num_events
     history.attrs.update(interrupted=False, exact_curvature=exact, log_evidence=search.log_evidence)
+    search.convergence().write(history)
     return history
+
+
+@fit_guide.register
+def _(guide: LaplaceGuide, request: FitRequest) -> pd.DataFrame:
+    Checkpoint.at(request.checkpoint, guide)  # refuses
+    return fit_laplace(guide, request.model, request.batch, progress=request.progress)
 
 
 class _Search:
@@ -133,6 +138,13 @@ class _Search:
         self.settled = True
         self.log_evidence = -math.inf
         self._began = time.perf_counter()
+
+    def convergence(self) -> Convergence:
+        """Whether the walk has ended at the mode."""
+        steps = len(self.rows)
+        if self.settled:
+            return Convergence(True, f"after {steps} steps the next would gain less than {_TOLERANCE:g} nats in all")
+        return Convergence(False, f"{steps} Gauss-Newton steps, the most that are taken, did not reach the mode")
 
     def run(self) -> tuple[ArrowheadNormal, bool]:
         """The approximate posterior, and whether its curvature is the exact one."""

@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from blob_pyro._version import __version__
 from blob_pyro.infer.training.capture import CannotCapture, CapturedStep
 from blob_pyro.infer.training.checkpoints import Checkpoint, CheckpointError, generator_state, restore_generators
+from blob_pyro.infer.training.convergence import FEWEST_BLOCKS, Convergence, assess
 from blob_pyro.infer.training.settings import Training, clip_gradients, make_optimizers
 from blob_pyro.ops.exclusive import own_parameter_store
 from blob_pyro.ops.fingerprints import content_hash, describe
@@ -76,7 +77,8 @@ def train(
         ``validation_elbo`` (if asked for; nats per row), ``seconds`` spent training, ``learning_rate``.
         ``attrs["interrupted"]`` says whether Ctrl-C ended it, ``attrs["captured"]`` whether steps were captured,
         ``attrs["resumed_from_epoch"]`` how many of the epochs were a checkpoint's: 0 for a fresh start, all of them
-        where it was finished.
+        where it was finished; ``attrs["converged"]`` whether it arrived, and ``attrs["convergence"]`` why one thinks
+        so: see `blob_pyro.infer.training.convergence`.
 
     Raises:
         CannotCapture: if ``training.capture`` is True, and the step is not the same list of operations every time.
@@ -124,6 +126,7 @@ def train(
         columns.remove("validation_elbo")
     history = pd.DataFrame(run.rows, columns=columns).astype({"epoch": int})
     history.attrs.update(interrupted=interrupted, captured=run.captured is not None, resumed_from_epoch=done)
+    run.convergence(interrupted).write(history)
     return history
 
 
@@ -162,6 +165,8 @@ class _Run:
             optimizer.found_inf = self.failed  # type: ignore[attr-defined] # as torch.amp.GradScaler sets it
         self.drops_gradients = self.reads_late and len(adam) < len(self.optimizers)  # the others then stand still
         self.rows: list[dict[str, float]] = []
+        self.blocks: list[float] = []
+        self.blocks_per_epoch = min(self.steps_per_epoch, -(-FEWEST_BLOCKS // training.num_epochs))
         owned = {id(p) for m in self.modules for p in m.parameters()}
         self.loose = [p for p in self.parameters if id(p) not in owned]  # of pyro.param statements
         self.last = [v.clone() for v in self._values()]
@@ -180,20 +185,23 @@ class _Run:
         The order is drawn on the host, which has to know what it sends to the device: how many views, for example.
         """
         num_rows, start = len(self.batch), time.perf_counter()
-        total = torch.zeros((), device=self.device)
+        sums = torch.zeros(self.blocks_per_epoch, device=self.device)  # of losses, in blocks of steps
         self.healthy_steps.zero_()
         # Rows in their own order are read faster, and it is of no matter where a step takes all of them.
         rows = torch.arange(num_rows) if self.steps_per_epoch == 1 else torch.randperm(num_rows)
         order = rows.split(self.batch_size)
-        for index in order:
-            total += self._step(index) * len(index)
+        size = -(-len(order) // len(sums))
+        for step, index in enumerate(order):
+            sums[step // size] += self._step(index) * len(index)
             if not self.reads_late and self.failed:
                 self._fail(order)
-        held_out = total if self.validation is None else self._validate(self.validation)
-        failed, loss, held_out_loss = torch.stack([self.failed, total, held_out]).tolist()
+        held_out = torch.zeros_like(self.failed) if self.validation is None else self._validate(self.validation)
+        failed, held_out_loss, *losses = torch.cat([torch.stack([self.failed, held_out]), sums]).tolist()
         if failed:
             self._fail(order)
-        row: dict[str, float] = {"epoch": len(self.rows) + 1, "elbo": -loss / num_rows}
+        num_rows_of = [sum(map(len, order[i : i + size])) for i in range(0, len(order), size)]
+        self.blocks += [-loss / rows for loss, rows in zip(losses, num_rows_of)]
+        row: dict[str, float] = {"epoch": len(self.rows) + 1, "elbo": -sum(losses) / num_rows}
         if self.validation is not None:
             row["validation_elbo"] = -held_out_loss / len(self.validation) / num_rows
         before = self.rows[-1]["seconds"] if self.rows else 0.0
@@ -293,6 +301,15 @@ class _Run:
         values = [row[self.watched] for row in self.rows]
         return 1 + values.index(max(values)) if values else 0
 
+    def convergence(self, interrupted: bool) -> Convergence:
+        """Whether the run has arrived."""
+        done, best = len(self.rows), self._best_epoch()
+        if interrupted:
+            return Convergence(False, f"interrupted after epoch {done} of {self.training.num_epochs}")
+        if self.validation is not None and 0 < best < 0.9 * done:
+            return Convergence(True, f"the validation ELBO was best after epoch {best} of {done}, which is kept")
+        return assess(self.blocks)
+
     def back_to_last_epoch(self) -> None:
         """Undo the steps of an epoch that did not finish."""
         _copy(self.last, self._values())
@@ -306,6 +323,7 @@ class _Run:
         return {
             "finished": self.finished,
             "rows": self.rows,
+            "blocks": self.blocks,
             "last": self.last,
             "best": self.best,
             "optimizers": [o.state_dict() for o in self.optimizers],
@@ -325,6 +343,7 @@ class _Run:
             if [v.shape for v in saved] != [v.shape for v in own]:
                 raise ValueError("its parameters have other shapes")
         self.rows = [{name: float(row[name]) for name in row} for row in state["rows"]]
+        self.blocks = [float(value) for value in state["blocks"]]
         for saved, own in ((state["last"], self.last), (state["best"], self.best), (state["last"], self._values())):
             _copy(saved, own)
         for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):

@@ -1,0 +1,34 @@
+"""What is asked of a fit of a guide: everything but the guide."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from blob_pyro.infer.training.checkpoints import Checkpoint
+from blob_pyro.infer.training.settings import Training
+from blob_pyro.models import BanditBatch, BanditModel
+
+__all__ = ["FitRequest"]
+
+
+@dataclass(frozen=True)
+class FitRequest:
+    """The one argument, beside the guide, of whatever fits one: see `blob_pyro.infer.fit_guide`.
+
+    Attributes:
+        model: whose posterior the guide approximates; its learned scales are fitted too.
+        batch: all events.
+        training: settings of SVI, for guides that it trains.
+        extend: whether training may go on for as long as the test of convergence asks for, because the caller has not
+            said how long.
+        progress: whether to show a progress bar.
+        checkpoint: a file, or a `Checkpoint`, to go on from after an interruption: see `blob_pyro.infer.train`.
+    """
+
+    model: BanditModel
+    batch: BanditBatch
+    training: Training
+    extend: bool = False
+    progress: bool = True
+    checkpoint: str | Path | Checkpoint | None = None

@@ -1,0 +1,47 @@
+"""Guides that start from Laplace's approximation, and are trained from there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pandas as pd
+
+from blob_pyro.guides.multivariate import MOST_NUMBERS, FullGuide, LaplaceGuide, LowRankGuide
+from blob_pyro.infer.fit import fit_guide
+from blob_pyro.infer.fit_request import FitRequest
+from blob_pyro.infer.laplace.fit import fit_laplace
+from blob_pyro.infer.laplace.linearization import LaplaceRefuses
+from blob_pyro.infer.svi import fit_by_svi
+
+__all__ = ["fit_from_laplace"]
+
+
+@fit_guide.register(FullGuide)
+@fit_guide.register(LowRankGuide)
+def fit_from_laplace(guide: FullGuide | LowRankGuide, request: FitRequest) -> pd.DataFrame:
+    """From Laplace's approximation, in small steps: larger ones lose in noise what it has found.
+
+    Where it cannot be had, from the usual start: ``attrs["start"]`` says which of the two it was, and why.
+
+    Args:
+        guide: one Gaussian over all sites, that can take another as its start.
+        request: model, events and settings.
+
+    Returns:
+        See `blob_pyro.infer.training.trace`.
+    """
+    start = "laplace"
+    try:
+        if guide.size > MOST_NUMBERS:
+            raise LaplaceRefuses(f"{guide.size} numbers; a start from Laplace's approximation is for {MOST_NUMBERS}")
+        mode = LaplaceGuide(request.model)
+        fit_laplace(mode, request.model, request.batch, progress=request.progress)
+    except LaplaceRefuses as reason:
+        start = f"prior: {reason}"
+    else:
+        guide.start_from(mode.joint())
+        training = replace(request.training, learning_rate=request.training.learning_rate / 100)
+        request = replace(request, training=training)
+    trace = fit_by_svi(guide, request)
+    trace.attrs["start"] = start
+    return trace

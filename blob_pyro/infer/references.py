@@ -1,0 +1,103 @@
+"""What a fit must not be worse than: one click rate for all, and the prior."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import torch
+from torch.nn.functional import logsigmoid
+
+from blob_pyro.guides.certainty import certain_sites, is_a_set_of_draws
+from blob_pyro.infer.elbo_estimate import rough_elbo
+from blob_pyro.models import BanditBatch, BanditModel
+from blob_pyro.ops.seeds import seeded
+
+__all__ = ["PoorFitWarning", "elbo_of_constant_rate", "elbo_of_prior", "warn_if_poor"]
+
+_MARGIN, _NATS = 0.01, 5.0  # relative, and in all: what a model that is too rich for its log may cost
+_PRIOR_DRAWS, _PRIOR_ROWS = 16, 1 << 15
+
+
+class PoorFitWarning(UserWarning):
+    """A fitted guide explains the clicks worse than something that knows nothing of items or users."""
+
+
+def elbo_of_constant_rate(batch: BanditBatch) -> float:
+    r"""Log evidence of one click rate for all events, uniform a priori, in nats per event.
+
+    .. math:: \frac{1}{N} \log \int_0^1 r^k (1 - r)^{N - k} \, dr = \frac{1}{N} \log B(k + 1, N - k + 1)
+
+    Args:
+        batch: of events with rewards, ``k`` of them clicked.
+
+    Example:
+        >>> rows = torch.zeros(2, dtype=torch.int64)
+        >>> round(elbo_of_constant_rate(BanditBatch(torch.zeros(1, 1), rows, rows, torch.tensor([1.0, 0.0]), 2)), 4)
+        -0.8959
+    """
+    assert batch.reward is not None, "there are clicks to explain"
+    clicks, num_events = float(batch.reward.double().sum()), len(batch)
+    log_beta = math.lgamma(clicks + 1) + math.lgamma(num_events - clicks + 1) - math.lgamma(num_events + 2)
+    return log_beta / num_events
+
+
+@torch.no_grad()
+def elbo_of_prior(model: BanditModel, batch: BanditBatch, seed: int = 0) -> float:
+    """ELBO of a guide that is the prior, ``E_p log p(clicks | theta) / N``, by draws, in nats per event.
+
+    Args:
+        model: whose prior it is, with learned scales as they are.
+        batch: of events with rewards; no more than some ten thousand, picked at random, are looked at.
+        seed: of the draws.
+    """
+    assert batch.reward is not None, "there are clicks to explain"
+    with seeded(seed, model.item_embedding.device):
+        if len(batch) > _PRIOR_ROWS:
+            batch = batch[torch.randint(len(batch), (_PRIOR_ROWS,))]
+        draws = model.prior_draws(_PRIOR_DRAWS)
+        sign = 2 * batch.reward - 1  # type: ignore[operator]
+        values = [
+            logsigmoid(sign * model.logit({name: value[i] for name, value in draws.items()}, batch)).mean()
+            for i in range(_PRIOR_DRAWS)
+        ]
+    return float(torch.stack(values).double().mean())
+
+
+def warn_if_poor(
+    trace: pd.DataFrame, model: BanditModel, guide: Callable[..., Any], batch: BanditBatch, what: str
+) -> None:
+    """Hold the fit of a guide against one click rate for all and against the prior.
+
+    Args:
+        trace: what the fit returned; its ``attrs`` get ``final_elbo`` (nats per event, roughly),
+            ``elbo_of_constant_rate`` and ``elbo_of_prior``. Point masses and sets of draws have no ELBO: nothing is
+            done.
+        model: the bandit model.
+        guide: fitted.
+        batch: what it was fitted to.
+        what: the fit, as its caller knows it: "BLOB.fit".
+
+    Warns:
+        PoorFitWarning: if the ELBO is more than 1 % and 5 nats in all below one of the two: a model that is too rich
+            for its log may cost that much, a fit that went wrong costs more.
+    """
+    if is_a_set_of_draws(guide, model) or certain_sites(guide, model):
+        return
+    found, error = rough_elbo(model, guide, batch)
+    constant, prior = elbo_of_constant_rate(batch), elbo_of_prior(model, batch)
+    trace.attrs.update(final_elbo=found, elbo_of_constant_rate=constant, elbo_of_prior=prior)
+    for name, reference in (("one click rate for all events", constant), ("the prior, before any event", prior)):
+        margin = max(_MARGIN * abs(reference), _NATS / batch.num_events)
+        if not found > reference - margin - min(2 * error, margin):  # a bound of such noise is itself a bad sign
+            warnings.warn(
+                f"{what}: the ELBO is {found:.4g} +- {error:.1g} nats per event, and {name} has {reference:.4g}: the "
+                f"guide {type(guide).__name__} has not found the posterior. Use another, such as 'normal' or "
+                "'laplace', start it near the prior, or train it for longer and at a lower learning_rate",
+                PoorFitWarning,
+                stacklevel=3,
+            )
+            return
