@@ -145,8 +145,8 @@ NOISE = np.random.default_rng(0).normal(size=400)
         (-1 - 0.1 * np.exp(-STEPS / 30) + 0.01 * NOISE, True, r"less than"),
         (-1 - np.exp(-STEPS / 200) + 0.01 * NOISE, False, r"more than 0.2 %"),
         (-1 + 2.0 * NOISE, False, r"too much noise to tell: train for longer, in larger batches or at a lower"),
-        (-1 - 0 * STEPS[:39], False, r"39 steps are too few to tell; the test takes 40"),
-        (-1 - 0 * STEPS[:40], True, r"gained 0 "),
+        (-1 - 0 * STEPS[:19], False, r"19 steps are too few to tell; the test takes 20"),
+        (-1 - 0 * STEPS[:20], True, r"gained 0 "),
     ],
     ids=["arrived", "rising", "arrived, noisy", "rising, noisy", "only noise", "too few", "flat"],
 )

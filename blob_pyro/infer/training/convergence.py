@@ -11,7 +11,7 @@ import pandas as pd
 
 __all__ = ["FEWEST_BLOCKS", "Convergence", "ConvergenceWarning", "assess", "warn_unless_converged"]
 
-FEWEST_BLOCKS = 40
+FEWEST_BLOCKS = 20
 """Blocks of steps that the test needs; `blob_pyro.infer.train` reports the ELBO in so many if there are the steps."""
 
 _TOLERANCE = 2e-3  # of the ELBO, relative: annealing alone, as the noise of the parameters dies down, gains half of it
@@ -75,7 +75,7 @@ def _standard_error(values: np.ndarray) -> float:
     """Of a mean, from batch means of the residuals of a line."""
     position = np.arange(len(values))
     residuals = values - np.polyval(np.polyfit(position, values, 1), position)
-    means = [part.mean() for part in np.array_split(residuals, 10)]
+    means = [part.mean() for part in np.array_split(residuals, min(10, len(residuals)))]
     return float(np.std(means, ddof=2) / len(means) ** 0.5)
 
 
