@@ -173,7 +173,9 @@ class BLOB(ClickModel):
             training = self._training(fresh, log, num_epochs, batch_size, learning_rate)
             batch = ordinary(self._batch(fresh, log, covariates))
             kept = Checkpoint.at(checkpoint, fresh.known.guide, **self._about(seed))
-            return self._fit(fresh, batch, training, num_epochs is None, {"call": "fit", "seed": seed}, [], kept, progress)
+            return self._fit(
+                fresh, batch, training, num_epochs is None, {"call": "fit", "seed": seed}, [], kept, progress
+            )
 
     def elbo(self, log: EventLog, *, num_draws: int = 100, seed: int = 0, covariates: Any = None) -> ELBOEstimate:
         """Estimate the evidence lower bound of the fitted guide on a log: the same quantity for every guide.
