@@ -145,8 +145,11 @@ def test_bad_covariates_are_named(blob, covariates, message):
 
 
 def test_covariates_that_nobody_asked_for(blo, log):
+    blob = BLOB(blo)
     with pytest.raises(ValueError, match="covariates: came with histories, and no term of the model asks for any"):
-        BLOB(blo).click_probabilities([[0]], covariates=torch.zeros(1, 2))
+        blob.prior_click_rates([[0]], covariates=torch.zeros(1, 2))
+    with pytest.raises(ValueError, match="covariates: came with log, and no term of the model asks for any"):
+        blob.fit(log, covariates=torch.zeros(log.num_users, 2), progress=False)
 
 
 @pytest.mark.parametrize(

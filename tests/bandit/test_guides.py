@@ -178,7 +178,8 @@ def test_bad_guides_are_caught(guide, message):
 )
 def test_any_guide_fits_and_answers(blo, log, guide):
     blob = BLOB(blo, guide=guide, priors=BanditPriors(kappa_scale=0.3))
-    history = blob.fit(log, num_epochs=25, batch_size=1024, progress=False, device="cpu")
+    rate = 0.003 if guide is AutoIAFNormal else None  # it starts near the prior, where large steps only shake it
+    history = blob.fit(log, num_epochs=25, batch_size=1024, learning_rate=rate, progress=False, device="cpu")
     from_the_mode = 0.01 if guide in ("full", "low_rank") else 0.0  # which it can only shake about
     assert history.elbo.iloc[-5:].mean() > history.elbo.iloc[0] - from_the_mode
     logits = blob.click_logits([[0, 0, 1], []])
