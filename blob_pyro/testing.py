@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import tempfile
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -16,6 +17,7 @@ from blob_pyro.infer import GuidedELBO, LocalReparameterization
 from blob_pyro.models import BanditBatch, BanditModel, BanditPriors
 from blob_pyro.ops.exclusive import own_parameter_store
 from blob_pyro.ops.seeds import seeded
+from blob_pyro.serialization import folder
 
 __all__ = ["check_guide"]
 
@@ -146,8 +148,10 @@ def _check_cold_load(guide: str | type, made: nn.Module, model: BanditModel) -> 
     cold = make_guide(guide, model)
     try:
         made.load_state_dict(state)
-        cold.load_state_dict(state)
-    except RuntimeError as error:
+        with tempfile.TemporaryDirectory() as place:  # by the way that a model takes
+            folder.save(f"{place}/guide", "guide", {}, {f"guide.{k}": v for k, v in made.state_dict().items()})
+            folder.restore({"guide": cold}, folder.load(f"{place}/guide"))
+    except (RuntimeError, ValueError) as error:
         raise ValueError(f"guide: a saved state does not load into a fresh one: {error}") from error
     for name, (old, new) in {n: (a, b) for n, a, b in _draws(made, cold)}.items():
         if not torch.equal(old, new):

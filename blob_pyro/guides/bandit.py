@@ -159,11 +159,7 @@ class DeltaGuide(PyroModule):
 
     def __init__(self, model: BanditModel) -> None:
         super().__init__(unique_name("bandit_guide"))
-        if model.learned:
-            raise ValueError(
-                f"guide 'delta': the model learns {', '.join(sorted(model.learned))}, and a density has no mode with a "
-                "scale to shrink: it runs to zero. Give a number, as in BanditPriors(kappa_scale=0.3), or use 'laplace'"
-            )
+        refuse_learned_scales(model, "'delta'")
         self._event_dims = {name: len(prior.event_shape) for name, prior in model.site_priors().items()}
         for name, prior in model.site_priors().items():
             setattr(self, f"{name}_value", PyroParam(prior_moments(prior)[0]))
@@ -174,6 +170,15 @@ class DeltaGuide(PyroModule):
             name: pyro.sample(name, dist.Delta(getattr(self, f"{name}_value"), event_dim=event_dim))
             for name, event_dim in self._event_dims.items()
         }
+
+
+def refuse_learned_scales(model: BanditModel, guide: str) -> None:
+    """Raise a ValueError if a point mass were to be fitted together with a scale that is learned."""
+    if model.learned:
+        raise ValueError(
+            f"guide {guide}: the model learns {', '.join(sorted(model.learned))}, and a density has no mode with a "
+            "scale to shrink: it runs to zero. Give a number, as in BanditPriors(kappa_scale=0.3), or use 'laplace'"
+        )
 
 
 def scale_tril(scale: Tensor, lower: Tensor) -> Tensor:

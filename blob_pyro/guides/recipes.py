@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from pyro import poutine
-from pyro.infer.autoguide import AutoGuide
+from pyro.infer.autoguide import AutoDelta, AutoGuide, AutoLaplaceApproximation
 from pyro.nn import PyroModule, PyroParam
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from blob_pyro.guides.bandit import DeltaGuide, MatrixNormalFullGuide, MatrixNormalGuide, NormalGuide
+from blob_pyro.guides.bandit import (
+    DeltaGuide,
+    MatrixNormalFullGuide,
+    MatrixNormalGuide,
+    NormalGuide,
+    refuse_learned_scales,
+)
 from blob_pyro.guides.draws import DrawsGuide
 from blob_pyro.guides.multivariate import FullGuide, LaplaceGuide, LowRankGuide, MultivariateGuide
 from blob_pyro.models import BanditModel
@@ -42,14 +49,16 @@ def make_guide(guide: str | Callable[..., Any], model: BanditModel, *, seed: int
     """A guide of ``model`` with all its parameters there.
 
     Args:
-        guide: a name in `GUIDES`; a class, which is constructed from the model (Pyro's ``AutoGuide`` classes are); a
-            module, of which a copy is made and which is not changed; or a function of the batch that samples the
-            model's sites.
+        guide: a name in `GUIDES`; a class, which is constructed from the model (Pyro's ``AutoGuide`` classes are), or
+            a function whose first argument is called ``model`` and that returns a guide of it; a module, of which a
+            copy is made and which is not changed; or a function of the batch that samples the model's sites.
         model: whose sites it covers.
         seed: of whatever is random in its construction; torch's default generator is left as it was.
 
     Raises:
-        ValueError: for an unknown name, and for sites other than the model's: see `check_sites`.
+        ValueError: for an unknown name, and for sites other than the model's: see `check_sites`; for Pyro's
+            ``AutoLaplaceApproximation``, which stays a point mass until it is asked for another guide; for
+            ``AutoDelta`` where the model learns a scale, as for "delta".
         TypeError: for something that cannot be called, and a module that cannot be copied.
     """
     if isinstance(guide, str) and guide not in GUIDES:
@@ -62,7 +71,8 @@ def make_guide(guide: str | Callable[..., Any], model: BanditModel, *, seed: int
             if model.vector_prior is not None:
                 check_sites(model, named)
             return named
-        made = guide(model) if isinstance(guide, type) else guide
+        _refuse_unfit(guide, model)
+        made = guide(model) if isinstance(guide, type) or _makes_a_guide(guide) else guide
         if made is guide and isinstance(made, nn.Module):
             made = own_copy(made, "guide")
         if isinstance(made, MultivariateGuide):  # an instance may have been made for a model with another prior
@@ -73,6 +83,32 @@ def make_guide(guide: str | Callable[..., Any], model: BanditModel, *, seed: int
             made = FunctionGuide(made, model)
         check_sites(model, made)
         return made
+
+
+def _makes_a_guide(guide: Any) -> bool:
+    """Whether a function is one of the model: its first argument says so."""
+    if isinstance(guide, nn.Module):
+        return False
+    try:
+        parameters = list(inspect.signature(guide).parameters)
+    except (TypeError, ValueError):  # built in, without a signature
+        return False
+    return parameters[:1] == ["model"]
+
+
+def _refuse_unfit(guide: Any, model: BanditModel) -> None:
+    """Refuse Pyro's guides that are not what they seem."""
+
+    def is_a(cls: type) -> bool:
+        return issubclass(guide, cls) if isinstance(guide, type) else isinstance(guide, cls)
+
+    if is_a(AutoLaplaceApproximation):
+        raise ValueError(
+            "guide: AutoLaplaceApproximation is a point mass at the mode until its laplace_approximation() is called, "
+            "and a posterior without doubt would answer; use guide='laplace', which has the curvature"
+        )
+    if is_a(AutoDelta):
+        refuse_learned_scales(model, "AutoDelta")
 
 
 def check_sites(model: BanditModel, guide: Callable[..., Any]) -> None:
@@ -137,10 +173,18 @@ class FunctionGuide(PyroModule):
 
     def __init__(self, function: Callable[..., Any], model: BanditModel) -> None:
         super().__init__(unique_name("bandit_guide_function"))
+        hint = "if it makes a guide of the model, call its argument 'model'"
         self._function = (function,)  # in a tuple: not a part of this module
         self._names: dict[str, str] = {}
         with own_parameter_store(), poutine.trace(param_only=True) as capture:
-            function(model.example_batch())
+            try:
+                returned = function(model.example_batch())
+            except Exception as error:
+                raise ValueError(
+                    f"guide: the function fails when it is called with a batch: {error!r}; {hint}"
+                ) from error
+        if isinstance(returned, nn.Module):
+            raise ValueError(f"guide: the function of the batch returned a {type(returned).__name__}; {hint}")
         for name, site in capture.trace.nodes.items():
             self._names[name] = attribute = f"parameter_{len(self._names)}"
             constraint = site["kwargs"].get("constraint", torch.distributions.constraints.real)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Protocol
 
 import torch
@@ -110,6 +111,9 @@ class ThompsonSampling(Policy):
         TypeError: for a model that has no ``click_logits``, or an argument that is no whole number.
         ValueError: for ``num_points`` that is no power of two, fewer than two replicates, or a negative seed.
 
+    Warns:
+        UserWarning: when it plays a posterior that is a point mass: that is `Greedy`.
+
     Example:
         >>> from blob_pyro import BLO, BLOB, EventLog
         >>> log = EventLog.from_tables(
@@ -148,6 +152,12 @@ class ThompsonSampling(Policy):
     def _actions(self, histories: Histories, covariates: Any) -> ThompsonActions | DrawnThompsonActions:
         ask = getattr(self.model, "ranking_logits", self.model.click_logits)
         logits = ask(histories, *(() if covariates is None else (covariates,)))
+        if logits.is_certain:
+            warnings.warn(
+                "ThompsonSampling: the posterior is a point mass, as guides 'delta' and AutoDelta leave it: the best "
+                "item is always played, and the others' propensities are 0; use a guide with doubt, such as 'laplace'",
+                stacklevel=3,
+            )
         if isinstance(logits, DrawnClickLogits):
             return DrawnThompsonActions(logits)
         return ThompsonActions(logits, self.num_points, self.num_replicates, self.seed)

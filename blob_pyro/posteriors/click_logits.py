@@ -67,6 +67,10 @@ class ClickLogits(TorchDistribution):
         self.weights = [_vector(posterior, name, self.num_shared) for name in (W_A, W_B, W_C)]
         self.kappa = _vector(posterior, KAPPA, self.num_shared)
         self.kappa_loc, self.kappa_scale = self.kappa.loc, self.kappa.scale
+        self.is_certain = all(
+            isinstance(d, dist.Delta) and not isinstance(d, MultivariatePart) for d in posterior.values()
+        )
+        """Whether every number is a point mass, so that there is no doubt about any logit."""
         zeta = posterior[ZETA]
         self._zeta_factor = none = interest.new_zeros(self.num_shared, *zeta.event_shape)
         if isinstance(zeta, MultivariatePart):

@@ -46,6 +46,11 @@ class DrawnClickLogits(TorchDistribution):
         """``S``."""
         return len(self.coefficients)
 
+    @property
+    def is_certain(self) -> bool:
+        """Whether all draws are the same, so that there is no doubt about any logit."""
+        return self.features.dim() == 2 and bool((self.coefficients == self.coefficients[:1]).all())
+
     @cached_property
     def logits(self) -> Tensor:
         """Of every draw, ``S x N x P``."""

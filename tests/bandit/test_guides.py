@@ -1,6 +1,7 @@
 """The guide contract: all guides that ship keep it, planted bad ones are caught, any kind of guide fits."""
 
 import math
+from functools import partial
 from itertools import count
 
 import pyro
@@ -10,6 +11,7 @@ import torch
 from pyro.infer.autoguide import (
     AutoDelta,
     AutoIAFNormal,
+    AutoLaplaceApproximation,
     AutoLowRankMultivariateNormal,
     AutoMultivariateNormal,
     AutoNormal,
@@ -203,6 +205,29 @@ def test_an_instance(blo, log):
 def test_map_needs_scales():
     with pytest.raises(ValueError, match="the model learns kappa_scale, and a density has no mode"):
         make_guide("delta", BanditModel(torch.randn(4, 2)))
+
+
+def test_pyro_s_guides_that_are_not_what_they_seem(blo):
+    fixed, learned = BanditModel(torch.randn(4, 2), BanditPriors(kappa_scale=0.3)), BanditModel(torch.randn(4, 2))
+    for guide in (AutoLaplaceApproximation, AutoLaplaceApproximation(fixed)):
+        with pytest.raises(ValueError, match=r"guide: AutoLaplaceApproximation is a point mass .* use guide='laplace'"):
+            make_guide(guide, fixed)
+    with pytest.raises(ValueError, match="guide AutoDelta: the model learns kappa_scale"):
+        make_guide(AutoDelta, learned)
+    assert isinstance(make_guide(AutoDelta, fixed), AutoDelta)
+    with pytest.raises(ValueError, match="AutoLaplaceApproximation"):
+        BLOB(blo, guide=AutoLaplaceApproximation)
+
+
+def test_a_function_of_the_model_makes_a_guide(blo, log):
+    blob = BLOB(blo, guide=lambda model: LowRankGuide(model, rank=2))
+    blob.fit(log, num_epochs=3, batch_size=1024, progress=False, device="cpu")
+    assert isinstance(blob.guide, LowRankGuide)
+    assert isinstance(make_guide(partial(LowRankGuide, rank=1), blob.model), LowRankGuide)
+    with pytest.raises(ValueError, match=r"guide: the function fails when it is called with a batch.*argument 'model'"):
+        BLOB(blo, guide=lambda m: NormalGuide(m))
+    with pytest.raises(ValueError, match=r"guide: the function of the batch returned a NormalGuide.*argument 'model'"):
+        BLOB(blo, guide=lambda batch: NormalGuide(blob.model))
 
 
 def test_full_covariance_has_a_limit():

@@ -45,6 +45,9 @@ def test_popularity_counts_a_log_and_its_sessions_alike(sessions, log):
 
 def test_all_are_scorers(sessions, log):
     gru = GRU(12, hidden_dim=4)
+    with pytest.raises(ValueError, match="scores: the model is not fitted"):
+        gru.scores([[1]])
+    gru.fit(log, num_epochs=1, device="cpu", progress=False)
     for scorer in (Popularity(log), ItemKNN(log), SessionItemKNN(log), SessionFrequency(12), gru):
         assert isinstance(scorer, Scorer)
         assert scorer.scores(log.contexts[:7]).shape == (7, 12)
@@ -130,4 +133,6 @@ def test_validation_of_the_gru_is_over_its_catalogue(sessions):
 
 
 def test_gru_of_no_histories():
-    assert GRU(5, hidden_dim=2).scores([]).shape == (0, 5)
+    gru = GRU(5, hidden_dim=2)
+    gru.fit(Histories.from_sequences([[1, 4], [0]], 5), num_epochs=1, device="cpu", progress=False)
+    assert gru.scores([]).shape == (0, 5)

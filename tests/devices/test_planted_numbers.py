@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from blob_pyro import BLO, BLOB
-from blob_pyro.infer.training.loop import _Run
+from blob_pyro.infer.training.run import Run
 
 EPOCHS, STEPS = 5, 3
 
@@ -57,13 +57,13 @@ def plant(monkeypatch):
     """Call it with a seed, and whether all later steps are spoilt: the next fit is, as the list it returns tells."""
 
     def plant(seed, lasting):
-        planted, original = [], _Run.__init__
+        planted, original = [], Run.__init__
 
         def start(run, *arguments):
             original(run, *arguments)
             planted.append(Plant(run.modules, seed, lasting))
 
-        monkeypatch.setattr(_Run, "__init__", start)
+        monkeypatch.setattr(Run, "__init__", start)
         return planted
 
     return plant

@@ -20,7 +20,7 @@ from blob_pyro.infer import (
     seeded,
     train,
 )
-from blob_pyro.infer.training.loop import _Run
+from blob_pyro.infer.training.run import Run
 from blob_pyro.models import ItemDeviations, StudentTKappa
 
 READS_THE_DEVICE = ("aten._local_scalar_dense", "aten.nonzero", "aten.masked_select", "aten._unique", "aten.equal")
@@ -75,7 +75,7 @@ def test_priors_and_terms_are_captured_alike(blo, log, options):
 def test_no_operation_of_a_step_reads_the_device(blo, log, guide):
     """On a GPU each would wait for all work before it, and forbid a CUDA graph."""
     blob = BLOB(blo, guide)
-    run = _Run(
+    run = Run(
         blob.model, blob.guide, GuidedELBO(LocalReparameterization), blob.batch(log), Training(1, 64, 0.1), None, ()
     )
     step = CapturedStep(run._eager_gradients, torch.arange(64), run.parameters)
@@ -182,7 +182,7 @@ def test_a_loss_that_is_not_finite_is_traced_to_its_site_and_step(blo, log, late
     batch.interest[batch.context[17]] = torch.nan
     training = Training(3, 100, 0.01, schedule="constant")
     with seeded(1, "cpu"), pyro.validation_enabled(False):
-        run = _Run(blob.model, blob.guide, GuidedELBO(LocalReparameterization), batch, training, None, ())
+        run = Run(blob.model, blob.guide, GuidedELBO(LocalReparameterization), batch, training, None, ())
         run.reads_late = late
         for optimizer in run.optimizers if late else []:
             optimizer.found_inf = run.failed

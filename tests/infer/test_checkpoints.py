@@ -108,7 +108,7 @@ def test_a_checkpoint_over_another_organic_model_is_refused(blo, log, tmp_path):
 
 def test_another_version_is_refused(log, tmp_path, monkeypatch):
     organic()().fit(log, **OPTIONS, checkpoint=tmp_path / "c")
-    monkeypatch.setattr("blob_pyro.infer.training.loop.__version__", "9.0")
+    monkeypatch.setattr("blob_pyro.infer.training.run.__version__", "9.0")
     with pytest.raises(ValueError, match=r"versions.blob_pyro: .* in the checkpoint, '9.0' now"):
         organic()().fit(log, **OPTIONS, checkpoint=tmp_path / "c")
 
@@ -134,7 +134,7 @@ def test_a_finished_checkpoint_is_restored_and_nothing_is_trained(blo, log, tmp_
     history = first.fit(log, **options)
     assert history.attrs["resumed_from_epoch"] == 0
     written = (tmp_path / "c").read_bytes()
-    monkeypatch.setattr("blob_pyro.infer.training.loop._Run.epoch", lambda run: pytest.fail("trained"))
+    monkeypatch.setattr("blob_pyro.infer.training.run.Run.epoch", lambda run: pytest.fail("trained"))
     restored = again.fit(log, **options)
     assert restored.attrs["resumed_from_epoch"] == 2
     assert restored.equals(history)
@@ -205,7 +205,7 @@ def test_a_path_that_cannot_be_written_is_found_first(kind, place, message, blo,
     model = BLOB(blo) if kind == "bandit" else organic()()
     model.fit(log, **OPTIONS)
     before = model.scores(HISTORIES)
-    monkeypatch.setattr("blob_pyro.infer.training.loop._Run.__init__", lambda *_: pytest.fail("began"))
+    monkeypatch.setattr("blob_pyro.infer.training.run.Run.__init__", lambda *_: pytest.fail("began"))
     with pytest.raises(ValueError, match=f"checkpoint: .*{message}"):
         model.fit(log, **OPTIONS, checkpoint=place(monkeypatch, tmp_path))
     assert model.fitted

@@ -29,11 +29,12 @@ from make_fixtures import HISTORIES, make_log
 
 from blob_pyro import BLO, BLOB, BanditPriors
 from blob_pyro.infer.training import checkpoints, loop
+from blob_pyro.infer.training import run as training_run
 from blob_pyro.ops import files
 from blob_pyro.ops.fingerprints import content_hash
 from blob_pyro.serialization import folder
 
-WATCHED = {module.__file__ for module in (checkpoints, loop, files, folder)}
+WATCHED = {module.__file__ for module in (checkpoints, loop, training_run, files, folder)}
 QUICK = {"progress": False, "device": "cpu"}
 EPOCHS = 4
 LOG = make_log()
@@ -94,13 +95,13 @@ def digest(*modules: torch.nn.Module) -> str:
 def watch_epochs() -> dict[int, str]:
     """What model and guide are after each epoch of the fits to come."""
     seen = {}
-    original = loop._Run.epoch
+    original = training_run.Run.epoch
 
     def epoch(run: Any) -> None:
         original(run)
         seen[len(run.rows)] = digest(run.model, run.guide)
 
-    loop._Run.epoch = epoch
+    training_run.Run.epoch = epoch
     return seen
 
 

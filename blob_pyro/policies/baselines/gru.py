@@ -48,6 +48,7 @@ class GRU:
     def __init__(self, num_items: int, hidden_dim: int = 64, embedding_dim: int | None = None) -> None:
         self.num_items = num_items
         self.items = Vocabulary.numbered(num_items)
+        self.fitted = False
         hidden_dim = whole_number(hidden_dim, "hidden_dim")
         embedding_dim = hidden_dim if embedding_dim is None else whole_number(embedding_dim, "embedding_dim")
         with seeded(0, "cpu"):
@@ -96,7 +97,7 @@ class GRU:
         with seeded(seed, device):
             self.model.reset_parameters()
             held_out = None if validation is None else OrganicBatch(validation.to(device), len(sessions))
-            return train(
+            history = train(
                 self.model,
                 _no_latents,
                 Trace_ELBO(),
@@ -106,9 +107,17 @@ class GRU:
                 progress=progress,
                 description="GRU",
             )
+        self.fitted = self.fitted or len(history) > 0
+        return history
 
     def scores(self, histories: Histories | Any) -> Tensor:
-        """Log-probability of each item to be viewed next, ``N x P``."""
+        """Log-probability of each item to be viewed next, ``N x P``.
+
+        Raises:
+            ValueError: if it is not fitted.
+        """
+        if not self.fitted:
+            raise ValueError("scores: the model is not fitted; call fit(log) first")
         history = as_histories(histories, self.items).to(self.model.intercept.device)
         if not len(history):  # the recurrent layer refuses a batch of nothing
             return self.model.intercept.detach().new_zeros(0, self.num_items)
