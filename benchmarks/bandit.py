@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import resource
 import time
+import warnings
 
 import pyro
 import torch
@@ -19,7 +20,16 @@ from pyro.infer import SVI, TraceMeanField_ELBO
 
 from blob_pyro import BLO, BLOB
 from blob_pyro.guides import make_guide
-from blob_pyro.infer import FitRequest, GuidedELBO, LocalReparameterization, Training, fit_guide, seeded
+from blob_pyro.infer import (
+    ConvergenceWarning,
+    FitRequest,
+    GuidedELBO,
+    LocalReparameterization,
+    PoorFitWarning,
+    Training,
+    fit_guide,
+    seeded,
+)
 from blob_pyro.models import BanditBatch, BanditModel, BanditPriors
 from blob_pyro.policies import SessionPopularity
 from blob_pyro.simulation import RecoGym
@@ -140,6 +150,8 @@ def main() -> None:
     parser.add_argument("--cuda", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    for category in (ConvergenceWarning, PoorFitWarning):  # fits are stopped early here to look at them
+        warnings.simplefilter("ignore", category)
     if arguments.large:
         torch.set_num_threads(2)
         large()

@@ -87,7 +87,13 @@ def estimate_elbo(
 
 
 def rough_elbo(
-    model: BanditModel, guide: Callable[..., Any], batch: BanditBatch, *, num_draws: int = 10, seed: int = 0
+    model: BanditModel,
+    guide: Callable[..., Any],
+    batch: BanditBatch,
+    *,
+    num_draws: int = 10,
+    seed: int = 0,
+    elbo: GuidedELBO | None = None,
 ) -> ELBOEstimate:
     """`estimate_elbo` at a small cost: a draw looks at no more than some 100,000 events, picked at random.
 
@@ -99,8 +105,9 @@ def rough_elbo(
         batch: all events.
         num_draws: independent evaluations, 2 at least.
         seed: of the draws.
+        elbo: the estimator; default the one that training uses.
     """
-    elbo = GuidedELBO(LocalReparameterization)
+    elbo = GuidedELBO(LocalReparameterization) if elbo is None else elbo
 
     def one_draw() -> Tensor:
         if len(batch) <= _ROWS:
