@@ -41,7 +41,10 @@ class EventLog:
         view_user, view_time, view_item: one entry per view; ``V``.
         user, time, action, reward: one entry per impression; ``N``. ``reward`` is float32 0 or 1.
         propensity: probability with which the logging policy played ``action``; ``N`` float64, or None.
-        position, policy: ``N`` int64 numbers, or None; ``policies`` names the latter.
+        propensity_error: standard error of ``propensity``, ``N`` float64: 0 is exact, NaN not known; or None.
+        position: in the slate that the impression is one slot of, ``N`` int64, or None.
+        score: by which the policy ranked ``action``, ``N`` float64, NaN where it has none; or None.
+        policy, policy_version: ``N`` int64 numbers, or None; ``policies`` and ``policy_versions`` name them.
         context: for each impression the row of ``contexts`` that it was decided in; ``N``.
         contexts: the distinct decision points: all the user's views before them. A context belongs to one user:
             two users who have viewed nothing have two, because what else is known of them may differ.
@@ -69,6 +72,10 @@ class EventLog:
     clock: str = NUMBER
     """What ``time`` and ``view_time`` are: ``"number"``, or nanoseconds since 1970 that were read as ``"date"``,
     ``"timestamp"`` (without a zone) or ``"timestamp[UTC]"`` (with any zone)."""
+    propensity_error: Tensor | None = None
+    score: Tensor | None = None
+    policy_version: Tensor | None = None
+    policy_versions: Vocabulary | None = None
 
     @classmethod
     def from_tables(
@@ -89,7 +96,9 @@ class EventLog:
         Args:
             views: organic views: ``user``, ``time``, ``item``. Optional.
             impressions: bandit events: ``user``, ``time``, ``action``, ``reward``, optionally ``propensity``,
-                ``position``, ``policy``. Optional; without them only the organic model can be fitted.
+                ``propensity_error``, ``position``, ``score``, ``policy``, ``policy_version``: what
+                `blob_pyro.policies.Policy.decide` returns, and the rewards that followed. Optional; without them only
+                the organic model can be fitted.
             columns: your names for the columns, ``{"item": "sku", "reward": "clicked", ...}``. A key such as
                 ``"impressions.time"`` applies to one table; None leaves an optional column out.
             num_items: if given, item ids are the integers ``0 .. num_items - 1``.
@@ -99,9 +108,10 @@ class EventLog:
 
         Raises:
             ValueError: naming the table, the column, the first offending row and the remedy: for a missing column; a
-                missing user, time, item, action or reward; a reward other than 0 and 1; a propensity outside (0, 1];
-                an item outside the catalogue; ids of several types; times on two clocks (a date or a number against
-                a timestamp, a zone against none) or outside 1677-09-21 to 2262-04-11; a log without rows.
+                missing user, time, item, action or reward; a reward other than 0 and 1; a propensity outside (0, 1]; an
+                error of one that is negative; a score that is infinite; an item outside the catalogue; ids of several
+                types; times on two clocks (a date or a number against a timestamp, a zone against none) or outside
+                1677-09-21 to 2262-04-11; a log without rows.
             TypeError: for what is no table, no column, or no catalogue.
 
         Warns:
@@ -274,6 +284,10 @@ class EventLog:
             contexts=Histories(view_item, _tensor(starts[new]), _tensor(lengths[new].astype(np.int64)), num_items),
             sessions=Histories.from_ragged(view_item, _tensor(views_per_user[viewers]), num_items),
             clock=rows.clock,
+            propensity_error=pick(rows.propensity_error),
+            score=pick(rows.score),
+            policy_version=pick(rows.policy_version),
+            policy_versions=rows.policy_versions,
         )
 
     @property

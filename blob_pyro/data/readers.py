@@ -47,6 +47,10 @@ class Rows:
     position: np.ndarray | None = None
     policy: np.ndarray | None = None
     policies: Vocabulary | None = None
+    policy_version: np.ndarray | None = None
+    policy_versions: Vocabulary | None = None
+    propensity_error: np.ndarray | None = None
+    score: np.ndarray | None = None
     covariates: Mapping[str, Covariate] = field(default_factory=dict)
     clock: str = clock.NUMBER
     tick: int = 1
@@ -79,11 +83,8 @@ def from_tables(
     catalogue, viewed, played = _items(given, v["item"], b["action"])
     view_times, play_times = clock.one_clock(v["time"], b["time"])
     both = (view_times, play_times) if num_views and num_impressions else (view_times if num_views else play_times,)
-    policies, policy = None, None
-    if "policy" in b and num_impressions:
-        named = read_ids(b["policy"], "Name the policy, or leave the column out")
-        policies = Vocabulary.of(named)
-        policy = policies.numbers_of(named)
+    policies, policy = _names(b.get("policy"), "Name the policy, or leave the column out")
+    versions, version = _names(b.get("policy_version"), "Give the policy's version, or leave the column out")
     return Rows(
         items=catalogue,
         users=users,
@@ -96,6 +97,10 @@ def from_tables(
         position=schema.integers(b["position"], "a position is a whole number") if "position" in b else None,
         policy=policy,
         policies=policies,
+        policy_version=version,
+        policy_versions=versions,
+        propensity_error=schema.errors(b["propensity_error"]) if "propensity_error" in b else None,
+        score=schema.scores(b["score"]) if "score" in b else None,
         covariates={name: read_covariate(b[f"covariate {name}"]) for name in covariates},
         clock=both[0].clock,
         tick=int(np.gcd.reduce([times.tick for times in both])),
@@ -249,6 +254,15 @@ def _is_view(column: Column) -> np.ndarray:
     code = np.array([known.get(kind, -1) if isinstance(kind, str) else -1 for kind in kinds.objects])[kinds.row]
     column.fail(code < 0, "an event is 'organic' or 'bandit'", remedy)
     return code == 1
+
+
+def _names(column: Column | None, remedy: str) -> tuple[Vocabulary | None, np.ndarray | None]:
+    """The distinct ids of a column of names, and which of them each row has; neither where there are none."""
+    if column is None or not len(column):
+        return None, None
+    named = read_ids(column, remedy)
+    known = Vocabulary.of(named)
+    return known, known.numbers_of(named)
 
 
 def _given_catalogue(num_items: int | None, items: Iterable[Hashable] | None) -> Vocabulary | None:

@@ -1,9 +1,9 @@
 """The one log schema, and the checks of its values that every reader shares.
 
 A log has two kinds of row. A *view* is organic: user, time, item. An *impression* (a bandit event) is user, time,
-action, reward and, where the logging policy is known, its propensity; optionally the position on a page and the
-policy that logged it. An error names the table, the column, the first offending row (counted from 0 in the table as
-given) and the remedy.
+action, reward and, where the logging policy is known, its propensity, with that number's own standard error; optionally
+the position on a page, the score that the item had, and the policy that logged it, with its version. An error names the
+table, the column, the first offending row (counted from 0 in the table as given) and the remedy.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import pyarrow.compute as pc
 from blob_pyro.data.columns import Column
 from blob_pyro.data.frames import read_frame
 
-__all__ = ["column_names", "integers", "propensities", "read_table", "rewards"]
+__all__ = ["column_names", "errors", "integers", "propensities", "read_table", "rewards", "scores"]
 
 VIEW_COLUMNS = ("user", "time", "item")
 IMPRESSION_COLUMNS = ("user", "time", "action", "reward")
-OPTIONAL_IMPRESSION_COLUMNS = ("propensity", "position", "policy")
+OPTIONAL_IMPRESSION_COLUMNS = ("propensity", "propensity_error", "position", "score", "policy", "policy_version")
 _ROLES = {
     "views": (VIEW_COLUMNS, ()),
     "impressions": (IMPRESSION_COLUMNS, OPTIONAL_IMPRESSION_COLUMNS),
@@ -105,6 +105,22 @@ def propensities(column: Column, rows: np.ndarray | None = None, remedy: str = "
     column.fail(np.isnan(values) & where, "a value is missing", missing)
     played = "The action was played, so its probability was not 0: log the policy's own probability of it"
     column.fail(~((values > 0) & (values <= 1)) & where, what, played)
+    return values
+
+
+def errors(column: Column) -> np.ndarray:
+    """Standard errors of propensities as float64, NaN where one is not known."""
+    what, remedy = "a standard error is a number, 0 or more", "Leave it empty where it is not known, 0 says exact"
+    values = column.floats(what, remedy)
+    column.fail((values < 0) | np.isinf(values), what, remedy)
+    return values
+
+
+def scores(column: Column) -> np.ndarray:
+    """Scores as float64, NaN where the policy has none."""
+    what, remedy = "a score is a number", "Leave the column out with columns={'score': None}"
+    values = column.floats(what, remedy)
+    column.fail(np.isinf(values), "a score is finite", "Leave it empty where the policy has none")
     return values
 
 

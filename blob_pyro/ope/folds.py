@@ -34,6 +34,10 @@ def only_users(log: EventLog, keep: Tensor) -> EventLog:
     context_kept = torch.zeros(len(log.contexts), dtype=torch.bool)
     context_kept[log.context[shown]] = True
     viewers = torch.unique(log.view_user)
+
+    def pick(column: Tensor | None) -> Tensor | None:
+        return None if column is None else column[shown]
+
     return dataclasses.replace(
         log,
         view_user=log.view_user[viewed],
@@ -43,9 +47,12 @@ def only_users(log: EventLog, keep: Tensor) -> EventLog:
         time=log.time[shown],
         action=log.action[shown],
         reward=log.reward[shown],
-        propensity=None if log.propensity is None else log.propensity[shown],
-        position=None if log.position is None else log.position[shown],
-        policy=None if log.policy is None else log.policy[shown],
+        propensity=pick(log.propensity),
+        propensity_error=pick(log.propensity_error),
+        position=pick(log.position),
+        score=pick(log.score),
+        policy=pick(log.policy),
+        policy_version=pick(log.policy_version),
         covariates={name: covariate[shown] for name, covariate in log.covariates.items()},
         context=(context_kept.cumsum(0) - 1)[log.context[shown]],
         contexts=log.contexts[context_kept.nonzero().squeeze(-1)],

@@ -6,7 +6,7 @@ import warnings
 from blob_pyro.data import LogWarning
 
 NAMED = re.compile(
-    r"(views|impressions|frame): (missing column|column '[a-z]+'( \([a-z]+\))?(,| has| cannot| holds|: expected))"
+    r"(views|impressions|frame): (missing column|column '[a-z_]+'( \([a-z]+\))?(,| has| cannot| holds|: expected))"
     r"|ids have different types: .* in (views|impressions): column"
     r"|(items|num_items|columns)(\[|:)|log: (the tables have no rows|there are no events)"
     r"|(view_)?(user|time|item)|action|reward|propensity"

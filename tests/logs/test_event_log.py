@@ -1,5 +1,6 @@
 """EventLog: what goes in comes out, ordered, numbered, with each decision point stored once."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -220,6 +221,29 @@ def test_open_bandit_folder_is_checked(tmp_path):
         EventLog.read_open_bandit(folder)
     with pytest.raises(ValueError, match=r"has no bts.csv; pass <data set>/<policy>/<campaign>"):
         EventLog.read_open_bandit(folder.parent)
+
+
+# --- what a policy logs beside its actions ---------------------------------------------------------------------------
+
+
+def test_what_a_policy_logs_is_kept_row_by_row():
+    decided = {
+        "user": ["bob", "ann", "bob", "ann"], "time": [5, 5, 4, 4], "action": ["tea", "mug", "mug", "tea"],
+        "reward": [0, 1, 0, 1], "position": [1, 2, 1, 1], "score": [0.5, None, -2.0, 3.0],
+        "propensity": [0.5, 0.25, 1.0, 0.125], "propensity_error": [0.0, None, 0.01, 1e-9],
+        "policy": ["b", "a", "b", "a"], "policy_version": ["b2", "a1", "b1", "a1"],
+    }  # fmt: skip
+    log = EventLog.from_tables(impressions=decided)
+    order = [3, 1, 2, 0]  # by user, then time
+    for name in ("position", "propensity"):
+        assert getattr(log, name).tolist() == [decided[name][row] for row in order]
+    for name in ("score", "propensity_error"):
+        found = [None if math.isnan(v) else v for v in getattr(log, name).tolist()]
+        assert found == [decided[name][row] for row in order]
+    assert log.policies.decode(log.policy) == [decided["policy"][row] for row in order]
+    assert log.policy_versions.decode(log.policy_version) == [decided["policy_version"][row] for row in order]
+    without = EventLog.from_tables(impressions=decided, columns={"policy_version": None, "score": None})
+    assert without.policy_version is without.policy_versions is without.score is None
 
 
 # --- RecoGym's frame ------------------------------------------------------------------------------------------------

@@ -221,6 +221,9 @@ GOOD = {
         "propensity": [0.5, 0.25, 1.0, 0.5, 1.0],
         "position": [1, 2, 3, 1, 2],
         "policy": ["x", "y", "x", "x", "y"],
+        "propensity_error": [0.0, 0.01, 1e-12, 0.0, 0.0],
+        "score": [-1.5, 0.0, 2.0, 1e9, 3],
+        "policy_version": ["1a", "1b", "1a", "1a", "1b"],
     },
 }
 CELL_FAULTS = {  # what no row of the column may hold
@@ -232,8 +235,12 @@ CELL_FAULTS = {  # what no row of the column may hold
     "propensity": [None, float("nan"), 0, 1.5, -0.5, "0.5", float("inf"), True, 2**2000],
     "position": [None, 0.5, "1", float("inf"), [1], 2**70],
     "policy": [None, float("nan"), 1, [1]],
+    "propensity_error": [-1e-300, float("inf"), "0.1", [1], True, 2**2000],
+    "score": [float("inf"), float("-inf"), "0.1", [1], True, 2**2000],
+    "policy_version": [None, float("nan"), 1, [1]],
 }  # fmt: skip
 CELL_FAULTS["action"] = CELL_FAULTS["item"]
+MAY_BE_EMPTY = {"propensity_error", "score"}  # an error that nobody knows, a policy without a score
 COLUMN_FAULTS = {  # what the column may not be
     "lists": lambda values: pa.array([[1]] * SIZE),
     "structs": lambda values: pa.array([{"a": 1}] * SIZE),
@@ -269,7 +276,8 @@ def spoilt(draw):
         data[table][role] = draw(st.sampled_from([list, tuple, lambda v: contain(v, "objects"), pd_objects]))(values)
     else:
         row = None
-        data[table][role] = COLUMN_FAULTS[draw(st.sampled_from(sorted(COLUMN_FAULTS)))](GOOD[table][role])
+        faults = sorted(COLUMN_FAULTS.keys() - ({"nulls"} if role in MAY_BE_EMPTY else set()))
+        data[table][role] = COLUMN_FAULTS[draw(st.sampled_from(faults))](GOOD[table][role])
     return data, table, role, row
 
 
