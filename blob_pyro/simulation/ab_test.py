@@ -1,26 +1,32 @@
 """A/B tests of policies on simulated users, paired by common random numbers.
 
 Users are independent, their events are not: a user's clicks share the user's taste, and how many impressions a user
-gets depends on the clicks. Intervals therefore come from per-user totals. With clicks ``C_u`` and impressions
-``I_u``, the click-through rate is the ratio ``r = sum C_u / sum I_u``, and by the delta method (Cochran 1977,
-*Sampling Techniques*, section 6.4)::
+gets depends on the clicks. Intervals therefore come from per-user totals. With clicks ``C_u`` and impressions ``I_u``
+of ``n`` users, the click-through rate is the ratio ``r = sum C_u / sum I_u``. Its standard error is the jackknife's
+(Efron and Stein 1981, *The jackknife estimate of variance*), over the rates without one user::
 
-    standard error of r = sd(C_u - r I_u) / (mean(I_u) sqrt(num_users))
+    r_u = (sum C - C_u) / (sum I - I_u)          standard error of r = sd((n - 1) r_u) / sqrt(n)
+
+and the interval reaches as many of them to either side as Student's t with ``n - 1`` degrees of freedom says. With
+many users this is the delta method (Cochran 1977, *Sampling Techniques*, section 6.4); with few it is wider, as it has
+to be: a user with many impressions drags the rate along and hides their own deviation from it. What the intervals
+cover at 50, 200 and 2,000 users is measured by ``benchmarks/ab_test_coverage.py``.
 
 Every policy meets the same users, with the same interests, first session and patience. The difference of two rates
-has the standard error of the per-user differences of ``(C_u - r I_u) / mean(I_u)``, which is smaller than that of
-independent samples.
+has the standard error of the per-user differences of ``(n - 1) r_u``, which is smaller than that of independent
+samples where both policies do well, or badly, with the same users.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import pandas as pd
 import torch
-from scipy.special import ndtri
+from scipy.special import stdtrit
 from torch import Tensor
 
 from blob_pyro.ops.arguments import number_between, one_of, whole_number
@@ -76,13 +82,12 @@ class ABTest:
 
     def click_rate(self, policy: str) -> Estimate:
         """The click-through rate of a policy; its interval lies within [0, 1]."""
-        value, influence = self._linearised(policy)
-        rate = self._estimate(value, influence)
+        rate = self._estimate(*self._influence(policy))
         return rate._replace(lower=max(rate.lower, 0.0), upper=min(rate.upper, 1.0))
 
     def difference(self, policy: str, other: str) -> Estimate:
         """How much higher the click-through rate of ``policy`` is than that of ``other``, from paired users."""
-        (value, influence), (other_value, other_influence) = self._linearised(policy), self._linearised(other)
+        (value, influence), (other_value, other_influence) = self._influence(policy), self._influence(other)
         return self._estimate(value - other_value, influence - other_influence)
 
     def table(self) -> pd.DataFrame:
@@ -136,15 +141,20 @@ class ABTest:
             raise ValueError(f"policy must be one of {self.policies}, got {policy!r}")
         return self.clicks[policy], self.impressions[policy]
 
-    def _linearised(self, policy: str) -> tuple[float, Tensor]:
-        """The ratio of totals, and each user's influence on it; ``num_users``, with mean 0."""
+    def _influence(self, policy: str) -> tuple[float, Tensor]:
+        """The ratio of totals, and what each user adds to it, by leaving them out; ``num_users``, mean almost 0."""
         clicks, impressions = self._totals(policy)
+        others = impressions.sum() - impressions
+        if bool((others <= 0).any()):
+            raise ValueError(
+                f"{policy!r}: fewer than two users saw a recommendation, which gives no interval; ask for more users"
+            )
         ratio = clicks.sum() / impressions.sum()
-        return float(ratio), (clicks - ratio * impressions) / impressions.mean()
+        return float(ratio), (len(clicks) - 1) * (ratio - (clicks.sum() - clicks) / others)
 
     def _estimate(self, value: float, influence: Tensor) -> Estimate:
         standard_error = float(influence.std()) / len(influence) ** 0.5
-        reach = float(ndtri(0.5 + self.confidence / 2)) * standard_error
+        reach = float(stdtrit(len(influence) - 1, 0.5 + self.confidence / 2)) * standard_error
         return Estimate(value, value - reach, value + reach, standard_error)
 
 
@@ -181,8 +191,11 @@ def ab_test(
 
     Raises:
         ValueError: for an argument outside its range, an unknown reference, no policy, a policy for another
-            catalogue, or users who never saw a recommendation.
+            catalogue, or fewer than two users who saw a recommendation.
         TypeError: for something that is not a policy.
+
+    Warns:
+        UserWarning: of a policy of which no user clicked anything.
 
     >>> from blob_pyro.policies import SessionPopularity, Uniform
     >>> environment = RecoGym(num_items=20, seed=0)
@@ -239,6 +252,17 @@ def ab_test(
                     plays += torch.bincount(event.action, minlength=environment.num_items)
         if not plays.any():
             raise ValueError(f"num_users={num_users}: none of them saw a recommendation; ask for more users")
+        if int((shown > 0).sum()) < 2:
+            raise ValueError(
+                f"num_users={num_users}: only one of them saw a recommendation, and of one there is no interval; ask "
+                "for more users"
+            )
+        if not clicked.any():
+            warnings.warn(
+                f"policies[{name!r}]: none of {num_users} users clicked, so that its interval has no width; ask for more "
+                'users, or for clicks="expected"',
+                stacklevel=2,
+            )
         totals[name] = (shown.cpu(), clicked.cpu(), plays.cpu())
     return ABTest(
         impressions={name: shown for name, (shown, _, _) in totals.items()},
