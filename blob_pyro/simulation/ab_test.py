@@ -259,7 +259,7 @@ def ab_test(
             )
         if not clicked.any():
             warnings.warn(
-                f"policies[{name!r}]: none of {num_users} users clicked, so that its interval has no width; ask for more "
+                f"policies[{name!r}]: none of {num_users} users clicked, so that there is no interval; ask for more "
                 'users, or for clicks="expected"',
                 stacklevel=2,
             )
