@@ -1,9 +1,22 @@
 """Policies: a view history in, a distribution over actions, with exact propensities, out."""
 
 from blob_pyro.policies.base import Policy, Scorer
+from blob_pyro.policies.logistic_regression import BayesianLogisticRegression
+from blob_pyro.policies.logistic_thompson import LogisticThompsonSampling
 from blob_pyro.policies.scored import EpsilonGreedy, Greedy, Softmax
 from blob_pyro.policies.session_popularity import SessionPopularity
 from blob_pyro.policies.thompson import ThompsonSampling
 from blob_pyro.policies.uniform import Uniform
 
-__all__ = ["EpsilonGreedy", "Greedy", "Policy", "Scorer", "SessionPopularity", "Softmax", "ThompsonSampling", "Uniform"]
+__all__ = [
+    "BayesianLogisticRegression",
+    "EpsilonGreedy",
+    "Greedy",
+    "LogisticThompsonSampling",
+    "Policy",
+    "Scorer",
+    "SessionPopularity",
+    "Softmax",
+    "ThompsonSampling",
+    "Uniform",
+]
