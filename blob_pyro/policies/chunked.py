@@ -14,6 +14,7 @@ from torch.distributions import constraints
 from blob_pyro.data import Covariate, Histories
 from blob_pyro.data.covariates import read_covariates
 from blob_pyro.ops.memory import require_memory
+from blob_pyro.propensity._types import checked_mask
 
 __all__ = ["PROBABILITIES_AT_ONCE", "ChunkedActions", "in_chunks", "slice_covariates"]
 
@@ -107,6 +108,21 @@ class ChunkedActions(TorchDistribution):
         if tuple(batch_shape) != tuple(self.batch_shape):
             raise ValueError(f"batch_shape: expected {tuple(self.batch_shape)}, got {tuple(batch_shape)}")
         return self
+
+    def restrict(self, mask: Tensor) -> ChunkedActions:
+        """The distribution over some of the items only: see `blob_pyro.propensity.ArgmaxNormal.restrict`.
+
+        Args:
+            mask: booleans, ``P`` for all contexts alike, or ``N x P``.
+        """
+        shape = torch.Size((*self.batch_shape, self.num_items))
+        allowed = checked_mask(type(self).__name__, mask, None, shape, mask.device)
+
+        def actions(histories: Histories, rows: slice) -> Any:
+            whole: Any = self.actions(histories, rows)
+            return whole.restrict(allowed[rows])
+
+        return ChunkedActions(actions, self.histories, self.num_items, self.rows)
 
     def sample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
         """Items played, ``sample_shape x N`` int64."""

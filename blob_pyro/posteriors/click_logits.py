@@ -22,6 +22,7 @@ from blob_pyro.infer.local_reparameterization.projections import project_right
 from blob_pyro.models.sites import KAPPA, W_A, W_B, W_C, ZETA
 from blob_pyro.ops.memory import require_memory
 from blob_pyro.ops.row_chunks import MAX_ELEMENTS
+from blob_pyro.ops.tensors import map_tensors
 
 __all__ = ["ClickLogits", "has_closed_form"]
 
@@ -129,6 +130,21 @@ class ClickLogits(TorchDistribution):
         """Some of the contexts."""
         return self._given(self.interest[index])
 
+    def double(self) -> ClickLogits:
+        """The same posterior in double precision: what is exact given its numbers should not depend on rounding."""
+        if self.interest.dtype == torch.float64:
+            return self
+        new = copy(self)
+        for name in _OF_CONTEXTS:
+            new.__dict__.pop(name, None)
+        for name in ("item_embedding", "whitening", "interest", "_zeta_factor"):
+            setattr(new, name, getattr(self, name).double())
+        new.weights = [_Vector(*(t.double() for t in w)) for w in self.weights]
+        new.kappa = _Vector(*(t.double() for t in self.kappa))
+        new.kappa_loc, new.kappa_scale = new.kappa.loc, new.kappa.scale
+        new._zeta = map_tensors(self._zeta, torch.Tensor.double)
+        return new
+
     def _given(self, interest: Tensor) -> ClickLogits:
         """The same posterior in other contexts."""
         new = copy(self)
@@ -168,9 +184,9 @@ class ClickLogits(TorchDistribution):
         shared = shared if self.num_shared else factors[..., :0]
         w_a, w_b = (w.loc + w.scale * own[..., i] + shared @ w.factor for i, w in enumerate(self.weights[:2]))
         noise = self.deviation_factor @ own[..., 2:].unsqueeze(-1) + self.deviation_shared @ shared.unsqueeze(-1)
-        deviation = (self.deviation_loc + noise.squeeze(-1)) @ self.item_embedding.mT
-        kappa = self.kappa_loc + shared @ self.kappa.factor
-        return softplus(w_a).unsqueeze(-1) * self.affinity + softplus(w_b).unsqueeze(-1) * deviation + kappa
+        deviation = self.deviation_loc + noise.squeeze(-1)
+        direction = softplus(w_a).unsqueeze(-1) * self.interest + softplus(w_b).unsqueeze(-1) * deviation
+        return direction @ self.item_embedding.mT + (self.kappa_loc + shared @ self.kappa.factor)
 
     def rsample(self, sample_shape: Size | tuple[int, ...] = Size()) -> Tensor:  # noqa: B008 - torch's own default
         """Reparameterised draws of the logits, ``sample_shape x N x P``; fresh parameters for every context."""
@@ -186,8 +202,17 @@ class ClickLogits(TorchDistribution):
         w_c = base.loc + base.scale * torch.randn_like(noise[..., 0]) + shared @ base.factor
         return self.given_shared(noise) + self.kappa_scale * own + w_c.unsqueeze(-1)
 
-    def best(self, sample_shape: Size | tuple[int, ...] = Size()) -> Tensor:  # noqa: B008 - torch's own default
-        """The item with the highest logit in a draw, ``sample_shape x N`` int64; no draw is kept."""
+    def best(
+        self,
+        sample_shape: Size | tuple[int, ...] = Size(),  # noqa: B008 - torch's own default
+        allowed: Tensor | None = None,
+    ) -> Tensor:
+        """The item with the highest logit in a draw, ``sample_shape x N`` int64; no draw is kept.
+
+        Args:
+            sample_shape: how many draws for each context.
+            allowed: ``N x P`` booleans, which items may be the best; None for all.
+        """
         shape, (num_contexts,), (num_items,) = torch.Size(sample_shape), self.batch_shape, self.event_shape
         rows = max(1, min(num_contexts, MAX_ELEMENTS // num_items))
         draws = max(1, min(shape.numel(), MAX_ELEMENTS // (rows * num_items)))
@@ -197,7 +222,10 @@ class ClickLogits(TorchDistribution):
                 part = self[row : row + rows]
                 for draw in range(0, shape.numel(), draws):
                     size = torch.Size((min(draws, shape.numel() - draw),))
-                    best[draw : draw + draws, row : row + rows] = part._rsample(size).argmax(-1)
+                    logits = part._rsample(size)
+                    if allowed is not None:
+                        logits = logits.masked_fill(~allowed[row : row + rows], -torch.inf)
+                    best[draw : draw + draws, row : row + rows] = logits.argmax(-1)
         return best.view(shape + self.batch_shape)
 
     @property

@@ -104,9 +104,15 @@ class DrawnClickLogits(TorchDistribution):
         """Averaged over the posterior, ``E sigmoid(logit)``, ``N x P``."""
         return self._answer(lambda logits: logits.sigmoid().mean(0))
 
-    def best(self) -> Tensor:
-        """The item with the highest logit in each draw, ``S x N`` int64."""
-        return self._by_rows(lambda part, _: part.logits.argmax(-1), -1)
+    def best(self, allowed: Tensor | None = None) -> Tensor:
+        """The item with the highest logit in each draw, ``S x N`` int64.
+
+        Args:
+            allowed: ``N x P`` booleans, which items may be the best; None for all.
+        """
+        if allowed is None:
+            return self._by_rows(lambda part, _: part.logits.argmax(-1), -1)
+        return self._by_rows(lambda part, rows: part.logits.masked_fill(~allowed[rows], -torch.inf).argmax(-1), -1)
 
     def _answer(self, function: Callable[[Tensor], Tensor]) -> Tensor:
         """``N x P``, from the logits of a few contexts at a time."""

@@ -9,6 +9,7 @@ distribution                      construction  probs  sample
 `ArgmaxNormal`, `ArgmaxLogNormal`            4      4       1
 `ArgmaxBeta`                                 6     20       1
 `ArgmaxConditionallyNormal`                  3      4       1
+`ArgmaxNormalMixture`                        4      4       1
 `ArgmaxLowRankNormal`                        9      6       1
 `ArgmaxMultivariateNormal`                  11      8       3
 `Argmax` (and its base's checks)              2     24       1
@@ -24,6 +25,7 @@ from blob_pyro.propensity.argmax_conditionally_normal import ArgmaxConditionally
 from blob_pyro.propensity.argmax_low_rank_normal import ArgmaxLowRankNormal
 from blob_pyro.propensity.argmax_multivariate_normal import ArgmaxMultivariateNormal
 from blob_pyro.propensity.argmax_normal import ArgmaxLogNormal, ArgmaxNormal
+from blob_pyro.propensity.argmax_normal_mixture import ArgmaxNormalMixture
 from blob_pyro.propensity.interpolation import interpolated_argmax_normal_probs
 from blob_pyro.propensity.kernels.normal import argmax_normal_log_probs
 from blob_pyro.propensity.ranks import RankBeta, RankNormal
@@ -36,6 +38,7 @@ __all__ = [
     "ArgmaxLowRankNormal",
     "ArgmaxMultivariateNormal",
     "ArgmaxNormal",
+    "ArgmaxNormalMixture",
     "RankBeta",
     "RankNormal",
     "argmax_normal_log_probs",

@@ -1,7 +1,8 @@
 """What all distributions over the index of the best score have in common."""
 
 import math
-from typing import Any, ClassVar
+from copy import copy
+from typing import Any, ClassVar, Self
 
 import torch
 from pyro.distributions import TorchDistribution, constraints
@@ -10,7 +11,7 @@ from torch.distributions import Distribution
 
 from blob_pyro.ops.memory import require_memory
 from blob_pyro.propensity._checks import check_total, total_tolerance
-from blob_pyro.propensity._types import check_actions, check_flag, check_shape
+from blob_pyro.propensity._types import check_actions, check_flag, check_shape, checked_mask
 from blob_pyro.propensity.kernels.draws import best_index
 
 # Scores drawn at once, 128 MiB in float64, and bytes that nobody needs to ask for.
@@ -35,6 +36,8 @@ class ScoreDistribution(TorchDistribution):
     _divisible: ClassVar[bool] = True
     minimum: bool
     num_actions: int
+    # Which actions may be the best, batch_shape x A; None for all of them.
+    allowed: Tensor | None = None
 
     def _start(
         self, batch_shape: torch.Size, event_shape: torch.Size, num_actions: int, minimum: bool, validate: bool | None
@@ -53,6 +56,8 @@ class ScoreDistribution(TorchDistribution):
     def _with_parameters(self, new: Any, batch_shape: torch.Size, change: Any) -> Any:
         for name, event_dim in self.event_dims.items():
             setattr(new, name, change(getattr(self, name), event_dim))
+        if self.allowed is not None:
+            new.allowed = change(self.allowed, 1)
         self._copy_attributes(new)
         new._start(batch_shape, self.event_shape, self.num_actions, self.minimum, self._validate_args)
         return new
@@ -154,6 +159,8 @@ class IndexDistribution(ScoreDistribution):
     """
 
     has_enumerate_support = True
+    # Whether `_compute_log_probs` heeds `allowed`.
+    _restrictable: ClassVar[bool] = False
     _source: "IndexDistribution | None" = None
     _cached_log_probs: Tensor | None = None
 
@@ -168,6 +175,37 @@ class IndexDistribution(ScoreDistribution):
         """Repeat over a larger batch shape, without repeating the work."""
         new = self._expanded(batch_shape, _instance)
         new._source = self
+        return new
+
+    def restrict(self, mask: Tensor) -> Self:
+        """The distribution of the best among some of the actions only: the others have probability 0.
+
+        Actions keep their numbers. The scores are those of before, so this is what would be played if the others were
+        not there, and not the old probabilities divided by their sum.
+
+        Args:
+            mask: which actions may be played, booleans of shape A for all contexts alike, or batch_shape x A. What an
+                earlier restriction ruled out stays ruled out.
+
+        Raises:
+            ValueError: a mask of another dtype or shape, a context without any action, or a distribution that does not
+                know how to leave out actions.
+
+        >>> from blob_pyro.propensity import ArgmaxNormal
+        >>> d = ArgmaxNormal(torch.tensor([0.0, 0.5, 3.0]), torch.ones(3))
+        >>> d.restrict(torch.tensor([True, True, False])).probs
+        tensor([0.3618, 0.6382, 0.0000])
+        """
+        owner = type(self).__name__
+        if not self._restrictable:
+            raise ValueError(
+                f"{owner}: cannot be restricted to some of its actions; build it from the parameters of those alone."
+            )
+        shape = torch.Size([*self.batch_shape, self.num_actions])
+        allowed = checked_mask(owner, mask, self.allowed, shape, self._device)
+        new = copy(self)
+        new._source = new._cached_log_probs = None
+        new.allowed = allowed
         return new
 
     def _tolerance(self) -> float | Tensor:
@@ -193,6 +231,8 @@ class IndexDistribution(ScoreDistribution):
             else:
                 self._require_memory(self._working_bytes())
                 cached = self._compute_log_probs()
+                if self.allowed is not None:
+                    cached = cached.masked_fill(~self.allowed, -math.inf)
                 total = cached.detach().exp().sum(-1, dtype=torch.float64)
                 check_total(type(self).__name__, total, self._tolerance(), self._parameter_ranges)
             self._cached_log_probs = cached
@@ -225,6 +265,9 @@ class IndexDistribution(ScoreDistribution):
             return self._sample(sample_shape)
 
     def _best(self, scores: tuple[Tensor, ...]) -> Tensor:
+        if self.allowed is not None:
+            worst = math.inf if self.minimum else -math.inf
+            scores = (scores[0].masked_fill(~self.allowed, worst), *scores[1:])
         return best_index(scores, self.minimum)
 
     def log_prob(self, value: Tensor) -> Tensor:

@@ -82,3 +82,33 @@ def check_actions(owner: str, name: str, value: Any) -> Tensor:
         )
     check_not_batched(owner, name, value)
     return value.long()
+
+
+def checked_mask(owner: str, mask: Any, before: Tensor | None, shape: torch.Size, device: torch.device) -> Tensor:
+    """Which actions may be played, booleans of ``shape`` (batch_shape x A), at least one in each context.
+
+    Args:
+        owner: the distribution.
+        mask: what the caller gave.
+        before: what an earlier restriction left, or None.
+        shape: of the probabilities.
+        device: of the parameters.
+    """
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        raise ValueError(
+            f"{owner}: mask must be a tensor of booleans, one for each action, got {kind(mask)}. "
+            "From action numbers: torch.zeros(num_actions, dtype=torch.bool).index_fill(0, numbers, True)."
+        )
+    check_not_batched(owner, "mask", mask)
+    sizes = zip(mask.shape[::-1], shape[::-1])
+    if not 0 < mask.dim() <= len(shape) or mask.shape[-1] != shape[-1] or any(own not in (1, n) for own, n in sizes):
+        raise ValueError(
+            f"{owner}: mask has shape {tuple(mask.shape)}, but must broadcast to batch_shape x actions, {tuple(shape)}."
+        )
+    mask = mask.to(device)
+    mask = mask if before is None else mask & before
+    empty = ~mask.any(-1)
+    if bool(empty.any()):
+        where = f" of context {torch.nonzero(empty)[0].tolist()}" if mask.dim() > 1 else ""
+        raise ValueError(f"{owner}: mask leaves no action{where} to play. Allow at least one.")
+    return mask.expand(shape)

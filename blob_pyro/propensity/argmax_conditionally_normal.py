@@ -10,7 +10,7 @@ from torch import Tensor
 from blob_pyro.propensity._checks import check_batch_shapes, check_sampling, check_scale
 from blob_pyro.propensity._index import EstimatedIndexDistribution, wants_validation
 from blob_pyro.propensity._types import check_float_tensor, check_number, kind
-from blob_pyro.propensity.kernels.normal import QUICK, Accuracy, argmax_normal_log_probs
+from blob_pyro.propensity.kernels.normal import QUICK, Accuracy, argmax_normal_log_probs, without_the_rest
 from blob_pyro.propensity.kernels.qmc import mean_and_error, normal_replicates
 
 __all__ = ["ArgmaxConditionallyNormal", "mix_conditional_probs"]
@@ -24,6 +24,7 @@ def mix_conditional_probs(
     draws: Tensor,
     weights: Tensor,
     accuracy: Accuracy = QUICK,
+    allowed: Tensor | None = None,
 ) -> Tensor:
     """Weighted averages over shared draws of the propensities given each of them.
 
@@ -34,6 +35,7 @@ def mix_conditional_probs(
         draws: M x D.
         weights: G x M, one row for each average that is wanted.
         accuracy: of the conditional propensities.
+        allowed: batch_shape x A, which actions may win; None for all.
 
     Returns:
         G x batch_shape x A.
@@ -42,7 +44,10 @@ def mix_conditional_probs(
     total: Tensor | None = None
     for start in range(0, draws.shape[0], chunk):
         part = slice(start, start + chunk)
-        probs = argmax_normal_log_probs(location(draws[part]), scale.unsqueeze(-2), accuracy).exp()
+        loc, own = location(draws[part]), scale.unsqueeze(-2)
+        if allowed is not None:
+            loc, own = without_the_rest(loc, own, allowed.unsqueeze(-2))
+        probs = argmax_normal_log_probs(loc, own, accuracy).exp()
         average = torch.einsum("gm,...ma->g...a", weights[:, part].to(probs.dtype), probs)
         total = average if total is None else total + average
     assert total is not None
@@ -88,6 +93,7 @@ class ArgmaxConditionallyNormal(EstimatedIndexDistribution):
     """
 
     event_dims: ClassVar[dict[str, int]] = {"scale": 1}
+    _restrictable: ClassVar[bool] = True
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {
         "scale": constraints.independent(constraints.nonnegative, 1)
     }
@@ -155,7 +161,12 @@ class ArgmaxConditionallyNormal(EstimatedIndexDistribution):
             self.num_points, dim=-1
         )
         replicates = mix_conditional_probs(
-            lambda z: sign * self.location(z), self.scale, draws.flatten(0, 1), weights / self.num_points
+            lambda z: sign * self.location(z),
+            self.scale,
+            draws.flatten(0, 1),
+            weights / self.num_points,
+            QUICK,
+            self.allowed,
         )
         return mean_and_error(replicates)
 

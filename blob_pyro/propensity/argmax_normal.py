@@ -9,7 +9,7 @@ from torch import Tensor
 from blob_pyro.propensity._checks import check_finite, check_scale, check_vectors
 from blob_pyro.propensity._index import IndexDistribution, wants_validation
 from blob_pyro.propensity.kernels.draws import draw_normals
-from blob_pyro.propensity.kernels.normal import argmax_normal_log_probs
+from blob_pyro.propensity.kernels.normal import argmax_normal_log_probs, without_the_rest
 
 __all__ = ["ArgmaxLogNormal", "ArgmaxNormal"]
 
@@ -55,6 +55,7 @@ class ArgmaxNormal(IndexDistribution):
     """
 
     event_dims: ClassVar[dict[str, int]] = {"loc": 1, "scale": 1}
+    _restrictable: ClassVar[bool] = True
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {
         "loc": constraints.real_vector,
         "scale": constraints.independent(constraints.nonnegative, 1),
@@ -69,7 +70,10 @@ class ArgmaxNormal(IndexDistribution):
         self._finish(self.loc.shape[:-1], self.loc.shape[-1], minimum, validate_args)
 
     def _compute_log_probs(self) -> Tensor:
-        return argmax_normal_log_probs(-self.loc if self.minimum else self.loc, self.scale)
+        loc, scale = -self.loc if self.minimum else self.loc, self.scale
+        return argmax_normal_log_probs(
+            *((loc, scale) if self.allowed is None else without_the_rest(loc, scale, self.allowed))
+        )
 
     def _draw_scores(self, sample_shape: torch.Size) -> tuple[Tensor, ...]:
         return draw_normals(self.loc, self.scale, sample_shape)

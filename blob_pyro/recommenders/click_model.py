@@ -258,7 +258,9 @@ class ClickModel:
             return ClickLogits(posterior, *known.model.items, interest * known.model.column_norms)
         coefficients = known.coefficients(known.draws(num_draws, seed))
         if scale is not None:
-            noise = standard_normal((num_draws, *interest.shape), derived_seed(seed, _OF_INTERESTS), interest)
+            # The same noise in every context: what is said of one must not depend on which others are asked about.
+            shape = (num_draws, 1, interest.shape[-1])
+            noise = standard_normal(shape, derived_seed(seed, _OF_INTERESTS), interest)
             full = scale.dim() == 3  # a Cholesky factor
             interest = interest + ((scale @ noise.unsqueeze(-1)).squeeze(-1) if full else scale * noise)
         return DrawnClickLogits(coefficients, linear_features(interest, rows))

@@ -15,6 +15,7 @@ from blob_pyro.propensity import (
     ArgmaxLowRankNormal,
     ArgmaxMultivariateNormal,
     ArgmaxNormal,
+    ArgmaxNormalMixture,
     RankBeta,
     RankNormal,
     interpolated_argmax_normal_probs,
@@ -45,11 +46,17 @@ def conditionally_normal(loc, scale):
     )
 
 
+def mixture(loc, scale):
+    points = torch.linspace(-1, 1, 4, dtype=torch.float64)[:, None].to(loc.device)
+    return ArgmaxNormalMixture(lambda z: loc.unsqueeze(-2) * (1 + 0.3 * z), scale, points)
+
+
 CASES = {
     "ArgmaxNormal": lambda p: ArgmaxNormal(p["loc"], p["scale"]),
     "ArgmaxLogNormal": lambda p: ArgmaxLogNormal(p["loc"], p["scale"]),
     "ArgmaxBeta": lambda p: ArgmaxBeta(p["clicks"], p["others"]),
     "ArgmaxConditionallyNormal": lambda p: conditionally_normal(p["loc"], p["scale"]),
+    "ArgmaxNormalMixture": lambda p: mixture(p["loc"], p["scale"]),
     "ArgmaxLowRankNormal": lambda p: ArgmaxLowRankNormal(p["loc"], p["factor"], p["scale"].square()),
     "ArgmaxMultivariateNormal": lambda p: ArgmaxMultivariateNormal(p["loc"], covariance(p["factor"], p["scale"])),
     "Argmax": lambda p: Argmax(dist.Gamma(p["clicks"], p["others"])),

@@ -11,6 +11,7 @@ from blob_pyro.propensity import (
     ArgmaxLowRankNormal,
     ArgmaxMultivariateNormal,
     ArgmaxNormal,
+    ArgmaxNormalMixture,
     RankBeta,
     RankNormal,
 )
@@ -25,6 +26,11 @@ BUILD = {
     "multivariate": lambda x: ArgmaxMultivariateNormal(x, 1 + torch.eye(x.shape[-1]).to(x), num_points=64),
     "conditional": lambda x: ArgmaxConditionallyNormal(
         lambda z: x.unsqueeze(-2) + z.sum(-1, keepdim=True) * x.detach().cos().unsqueeze(-2), torch.ones_like(x), 2
+    ),
+    "mixture": lambda x: ArgmaxNormalMixture(
+        lambda z: x.unsqueeze(-2) + z.sum(-1, keepdim=True) * x.detach().cos().unsqueeze(-2),
+        torch.ones_like(x),
+        torch.tensor([[-1.0, 0.3], [0.2, 0.9], [1.5, 0.0]]).to(x),
     ),
     "generic": lambda x: Argmax(Gamma(x.exp(), torch.ones_like(x))),
     "rank normal": lambda x: RankNormal(x, torch.ones_like(x), num_ranks=2),

@@ -15,6 +15,7 @@ from blob_pyro.propensity import (
     ArgmaxLowRankNormal,
     ArgmaxMultivariateNormal,
     ArgmaxNormal,
+    ArgmaxNormalMixture,
 )
 
 LOC, SCALE = torch.tensor([[0.0, 0.5, 1.0], [2.0, 1.0, 0.0]]), torch.tensor([[3.0, 1.0, 0.1], [1.0, 0.5, 2.0]])
@@ -26,6 +27,9 @@ BUILD = {
     "multivariate": lambda: ArgmaxMultivariateNormal(LOC, torch.eye(3) + 0.5),
     "conditional": lambda: ArgmaxConditionallyNormal(
         lambda z: LOC[:, None] + z.sum(-1, keepdim=True) * SCALE[0], SCALE, num_shared=2
+    ),
+    "mixture": lambda: ArgmaxNormalMixture(
+        lambda z: LOC[:, None] + z.sum(-1, keepdim=True) * SCALE[0], SCALE, torch.tensor([[-1.0, 0.3], [0.2, 0.9]])
     ),
     "generic": lambda: Argmax(dist.Gamma(SCALE + 0.5, torch.ones(2, 3))),
 }

@@ -367,6 +367,14 @@ class _ArgmaxNormal(WithoutVmap):
         return by_loc, by_scale, None
 
 
+def without_the_rest(loc: Tensor, scale: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor]:
+    """Locations and scales (... x A) with those that are not allowed so far below that they change nothing."""
+    random = torch.where(allowed, scale, 0.0).detach().amax(-1, keepdim=True)
+    width = torch.where(random > 0, random, 1.0)
+    reach = torch.where(allowed, loc - 40 * scale, -math.inf).detach().amax(-1, keepdim=True)
+    return torch.where(allowed, loc, reach - 100 * width - reach.abs()), torch.where(allowed, scale, width)
+
+
 def argmax_normal_log_probs(loc: Tensor, scale: Tensor, accuracy: Accuracy = EXACT) -> Tensor:
     r"""Log-probability of every arm to have the largest of independent normal scores.
 

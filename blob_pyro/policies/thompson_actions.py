@@ -1,0 +1,131 @@
+"""What Thompson sampling plays: the best item of a draw from the posterior, and how probable each item is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pyro.distributions import Categorical
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Size, Tensor
+
+from blob_pyro.posteriors.click_logits import ClickLogits
+from blob_pyro.posteriors.drawn_click_logits import DrawnClickLogits
+from blob_pyro.propensity import ArgmaxConditionallyNormal, ArgmaxNormalMixture
+from blob_pyro.propensity._types import checked_mask
+from blob_pyro.propensity.kernels.qmc import normal_replicates
+
+__all__ = ["DrawnThompsonActions", "MixtureThompsonActions", "ThompsonActions"]
+
+
+def _means(click_logits: ClickLogits, points: Tensor) -> Tensor:
+    """Means of the logits given points, ``n x D`` or ``... x N x n x D``: ``... x N x n x P`` in double precision."""
+    points = points.to(click_logits.interest.dtype)
+    points = points.unsqueeze(-2) if points.dim() == 2 else points.movedim(-2, 0)
+    return click_logits.given_shared(points).movedim(0, -2).to(torch.float64)
+
+
+class ThompsonActions(ArgmaxConditionallyNormal):
+    r"""The item with the largest click logit in one draw from the posterior.
+
+    Items share ``w_a``, ``w_b`` and zeta, so their logits are correlated and the independent-normal formula of
+    Jeunen (2025, eq. 6) does not apply to them. Given what they share they *are* independent normals, each with the
+    variance of its own kappa: the shared numbers are integrated by randomised quasi-Monte Carlo, the rest exactly.
+    `error_estimate` is the standard error of `probs`. ``w_c`` moves all items alike and cancels. `sample` draws
+    parameters and takes the best item: it costs no propensities.
+
+    Args:
+        click_logits: posterior of the logits, for ``N`` contexts.
+        num_points: quasi-random points of each replicate, a power of two.
+        num_replicates: independent randomisations; their spread is the error estimate.
+        seed: of the randomisation.
+    """
+
+    def __init__(self, click_logits: ClickLogits, num_points: int = 16, num_replicates: int = 8, seed: int = 0) -> None:
+        self.click_logits = click_logits
+        scale = click_logits.kappa_scale.to(torch.float64)
+        super().__init__(
+            lambda points: _means(click_logits, points),
+            scale.expand(*click_logits.batch_shape, -1),
+            click_logits.num_factors,
+            num_points=num_points,
+            num_replicates=num_replicates,
+            seed=seed,
+        )
+
+    def _copy_attributes(self, new: Any) -> None:
+        super()._copy_attributes(new)
+        new.click_logits = self.click_logits
+
+    def sample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
+        """Play the best item of one posterior draw per context, ``sample_shape x batch_shape``."""
+        *repeats, num_contexts = self.batch_shape
+        if repeats and self.allowed is not None:
+            return super().sample(sample_shape)
+        logits = self.click_logits
+        logits = logits if logits.batch_shape == (num_contexts,) else logits.expand(Size((num_contexts,)))
+        return logits.best((*sample_shape, *repeats), self.allowed)
+
+
+class MixtureThompsonActions(ArgmaxNormalMixture):
+    """The item with the largest click logit given one of ``M`` fixed points of what the items share.
+
+    The points stand for ``w_a``, ``w_b`` and what zeta says of the context (and the numbers behind a guide that is one
+    Gaussian vector): ``M`` quasi-random draws, the same in every context. `sample` picks one of them at random and
+    plays the best of the logits that are independent normals given it; `probs` is the probability of exactly that, to
+    1e-12 of the logits' means and scales as they are in double precision.
+
+    Args:
+        click_logits: posterior of the logits, for ``N`` contexts.
+        num_points: ``M``.
+        seed: of the points.
+    """
+
+    def __init__(self, click_logits: ClickLogits, num_points: int, seed: int = 0) -> None:
+        self.click_logits = logits = click_logits.double()
+        super().__init__(
+            lambda points: _means(logits, points),
+            logits.kappa_scale.expand(*logits.batch_shape, -1),
+            normal_replicates(1, num_points, logits.num_factors, seed, logits.interest.device)[0],
+        )
+
+
+class DrawnThompsonActions(Categorical):
+    """The item with the largest click logit in one of a fixed set of draws from the posterior.
+
+    `probs` counts the draws in which an item is best: as propensities of what `sample` plays, they are exact. An item
+    that is best in none of them is never played.
+
+    Args:
+        click_logits: the draws, for ``N`` contexts.
+    """
+
+    def __init__(self, click_logits: DrawnClickLogits, allowed: Tensor | None = None) -> None:
+        self.click_logits, self.allowed, self.num_draws = click_logits, allowed, click_logits.num_draws
+        best = click_logits.best(allowed)
+        counts = torch.zeros(*click_logits.batch_shape, *click_logits.event_shape, dtype=torch.float64).to(best.device)
+        counts.scatter_add_(-1, best.mT, torch.ones_like(best.mT, dtype=torch.float64))
+        # By logits: what is best in no draw has probability 0, and not that of a rounding unit.
+        super().__init__(logits=(counts / self.num_draws).log(), validate_args=None if len(counts) else False)
+
+    def expand(self, batch_shape: Size, _instance: TorchDistributionMixin | None = None) -> DrawnThompsonActions:
+        """See `pyro.distributions.TorchDistribution.expand`."""
+        new = self._get_checked_instance(DrawnThompsonActions, _instance)
+        new.click_logits, new.allowed, new.num_draws = self.click_logits, self.allowed, self.num_draws
+        return super().expand(batch_shape, new)
+
+    def restrict(self, mask: Tensor) -> DrawnThompsonActions:
+        """The best of some of the items only: see `blob_pyro.propensity.ArgmaxNormal.restrict`.
+
+        Args:
+            mask: booleans, ``P`` for all contexts alike, or ``N x P``.
+        """
+        allowed = checked_mask(type(self).__name__, mask, self.allowed, self.probs.shape, self.probs.device)
+        if len(self.batch_shape) == 1:
+            return DrawnThompsonActions(self.click_logits, allowed)
+        raise ValueError(f"{type(self).__name__}: restrict it before it is expanded to {tuple(self.batch_shape)}.")
+
+    @property
+    def error_estimate(self) -> Tensor:
+        """Standard error of `probs` as an estimate of what the whole posterior would play, ``N x P``."""
+        return (self.probs * (1 - self.probs) / self.num_draws).sqrt()

@@ -1,0 +1,165 @@
+"""Thompson sampling as a finite mixture: exact for what it plays, close to what it stands for."""
+
+import pyro.distributions as dist
+import pytest
+import torch
+
+from blob_pyro import BLOB
+from blob_pyro.models import BanditPriors
+from blob_pyro.models.sites import KAPPA, W_A, W_B, W_C, ZETA
+from blob_pyro.policies import ThompsonSampling
+from blob_pyro.policies import thompson as thompson_module
+from blob_pyro.policies.chunked import ChunkedActions
+from blob_pyro.policies.thompson import DrawnThompsonActions, MixtureThompsonActions, ThompsonActions
+from blob_pyro.posteriors.click_logits import ClickLogits
+from blob_pyro.propensity import ArgmaxNormal
+
+HISTORIES = [[0, 2, 2], [], [0, 1, 2, 3, 11], [5], [11, 10], [3, 3, 3], [7]]
+
+
+def posterior(dtype=torch.float64):
+    """Where the shared part matters, with unequal scales."""
+    generator = torch.Generator().manual_seed(5)
+
+    def randn(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
+
+    psi = randn(6, 3) * torch.tensor([1.0, 0.3, 2.0], dtype=dtype)
+    q = {
+        W_A: dist.Normal(torch.tensor(0.5, dtype=dtype), 1.5),
+        W_B: dist.Normal(torch.tensor(0.8, dtype=dtype), 0.4),
+        W_C: dist.Normal(torch.tensor(-4.0, dtype=dtype), 2.0),
+        KAPPA: dist.Normal(randn(6), torch.linspace(0.1, 1.0, 6, dtype=dtype)).to_event(1),
+        ZETA: dist.Normal(randn(3, 3), randn(3, 3).abs() + 0.1).to_event(2),
+    }
+    return ClickLogits(q, psi, torch.linalg.cholesky(psi.mT @ psi / 6), randn(4, 3))
+
+
+@pytest.fixture
+def logits():
+    return posterior()
+
+
+def test_the_average_over_points_of_independent_normals(logits):
+    actions = MixtureThompsonActions(logits, 16, seed=3)
+    expected = torch.zeros(4, 6).double()
+    for point in actions.points:
+        loc = logits.given_shared(point)  # N x P
+        expected += ArgmaxNormal(loc, logits.kappa_scale).probs / 16
+    torch.testing.assert_close(actions.probs, expected, rtol=0, atol=1e-13)
+    torch.testing.assert_close(actions.probs.sum(-1), torch.ones(4).double(), rtol=0, atol=1e-12)
+
+
+def test_frequencies_of_its_own_draws(logits):
+    actions = MixtureThompsonActions(logits, 4)
+    played = actions.sample((100_000,))
+    frequencies = torch.nn.functional.one_hot(played, 6).double().mean(0)
+    error = (actions.probs * (1 - actions.probs) / 100_000).sqrt()
+    assert ((frequencies - actions.probs).abs() < 4.5 * error + 1e-9).all()
+    whole = ThompsonActions(logits, num_points=128, num_replicates=16)
+    assert ((whole.probs - actions.probs).abs() > 10 * error).any()  # the test can tell the two policies apart
+
+
+def test_many_points_tend_to_thompson_sampling(logits):
+    whole = ThompsonActions(logits, num_points=512, num_replicates=16)
+    few, many = (MixtureThompsonActions(logits, m, seed=1) for m in (8, 2048))
+    assert ((many.probs - whole.probs).abs() < 6 * whole.error_estimate + 2e-3).all()
+    assert (many.probs - whole.probs).abs().sum() < 0.2 * (few.probs - whole.probs).abs().sum()
+
+
+def test_single_precision_is_lifted_before_anything_is_added_up():
+    single = posterior(torch.float32)
+    actions = MixtureThompsonActions(single, 8)
+    assert actions.probs.dtype == torch.float64
+    expected = MixtureThompsonActions(single.double(), 8)
+    assert torch.equal(actions.probs, expected.probs)
+
+
+@pytest.mark.parametrize("guide", ["normal", "matrix_normal", "matrix_normal_full", "laplace", "low_rank", "full"])
+def test_every_guide_of_the_package(blo, log, guide):
+    blob = BLOB(blo, guide, BanditPriors(kappa_scale=0.3))
+    blob.fit(log, num_epochs=3, progress=False, device="cpu") if guide != "laplace" else blob.fit(log, device="cpu")
+    policy = ThompsonSampling(blob, shared_draws=8)
+    actions = policy.action_distribution(HISTORIES)
+    assert isinstance(actions, MixtureThompsonActions)
+    frequencies = torch.nn.functional.one_hot(actions.sample((10_000,)), 12).double().mean(0)
+    error = (actions.probs * (1 - actions.probs) / 10_000).sqrt()
+    assert ((frequencies - actions.probs).abs() < 5 * error + 1e-9).all()
+    assert torch.equal(ThompsonSampling(blob, shared_draws=8).action_distribution(HISTORIES).probs, actions.probs)
+    assert not torch.equal(
+        ThompsonSampling(blob, shared_draws=8, seed=1).action_distribution(HISTORIES).probs, actions.probs
+    )
+
+
+def test_chunks_answer_as_the_whole(blob, monkeypatch):
+    policy = ThompsonSampling(blob, shared_draws=4)
+    whole = policy.action_distribution(HISTORIES)
+    monkeypatch.setattr(thompson_module, "MAX_ELEMENTS", 30)
+    parts = policy.action_distribution(HISTORIES)
+    assert isinstance(parts, ChunkedActions)
+    assert torch.allclose(parts.probs, whole.probs, rtol=1e-5, atol=0)  # the encoder is in single precision
+    action = torch.tensor([[0, 1, 2, 3, 4, 5, 6]])
+    assert torch.allclose(parts.log_prob(action), whole.log_prob(action), rtol=1e-5)
+    mask = torch.zeros(7, 12, dtype=torch.bool)
+    mask[:, 3], mask[torch.arange(7), torch.arange(7)] = True, True
+    assert torch.allclose(parts.restrict(mask).probs, whole.restrict(mask).probs, rtol=1e-5)
+    assert mask[torch.arange(7), parts.restrict(mask).sample((50,))].all()
+
+
+@pytest.mark.parametrize("shared_draws", [None, 8])
+def test_no_histories(blob, shared_draws):
+    actions = ThompsonSampling(blob, shared_draws=shared_draws).action_distribution([])
+    assert actions.probs.shape == (0, 12)
+    assert actions.sample().shape == (0,)
+    assert actions.log_prob(torch.empty(0, dtype=torch.int64)).shape == (0,)
+
+
+def test_draws_of_interests_do_not_depend_on_who_else_is_asked_about(blo, log):
+    """Propensities are functions of the history alone: alone, in a batch, or in a chunk."""
+    blob = BLOB(blo, omega="sample", priors=BanditPriors(kappa_scale=0.3))
+    blob.fit(log, num_epochs=3, progress=False, device="cpu")
+    policy = ThompsonSampling(blob, shared_draws=200)
+    together = policy.action_distribution(HISTORIES)
+    assert isinstance(together, DrawnThompsonActions)
+    alone = torch.cat([policy.action_distribution([history]).probs for history in HISTORIES])
+    assert torch.allclose(together.probs, alone, atol=1e-9)
+    assert together.num_draws == 200
+
+
+def test_restriction_of_every_kind(logits):
+    mask = torch.tensor([True, False, True, True, False, True])
+    for actions in (ThompsonActions(logits, num_points=64), MixtureThompsonActions(logits, 4)):
+        some = actions.restrict(mask)
+        played = torch.nn.functional.one_hot(some.sample((20_000,)), 6).double().mean(0)
+        error = 5 * (some.probs / 20_000).sqrt() + 5 * getattr(some, "error_estimate", 0) + 3 / 20_000
+        assert ((played - some.probs).abs() < error).all()
+        assert (played[:, ~mask] == 0).all()
+        assert (some.log_probs[:, ~mask] == -torch.inf).all()
+
+
+def test_draws_are_counted_among_what_is_allowed():
+    from blob_pyro.posteriors.drawn_click_logits import DrawnClickLogits
+
+    torch.manual_seed(2)
+    drawn = DrawnClickLogits(torch.randn(100, 4, 4), torch.randn(5, 4))
+    mask = torch.tensor([True, False, True, True])
+    some = DrawnThompsonActions(drawn).restrict(mask)
+    best = drawn.logits[..., mask].argmax(-1)
+    expected = torch.stack([(best == item).double().mean(0) for item in range(3)], -1)
+    torch.testing.assert_close(some.probs[:, mask], expected, rtol=0, atol=1e-15)
+    assert (some.log_prob(torch.tensor(1)) == -torch.inf).all()
+    assert not (some.sample((1000,)) == 1).any()
+    with pytest.raises(ValueError, match="restrict it before it is expanded"):
+        some.expand((2, 5)).restrict(mask)
+
+
+def test_what_was_expanded_is_drawn_in_its_shape(logits):
+    assert ThompsonActions(logits, num_points=4).expand((3, 4)).sample((2,)).shape == (2, 3, 4)
+    assert MixtureThompsonActions(logits, 4).expand((3, 4)).sample((2,)).shape == (2, 3, 4)
+    assert ThompsonActions(logits[:1], num_points=4).expand((5,)).sample((2,)).shape == (2, 5)
+
+
+@pytest.mark.parametrize(("value", "error"), [(0, ValueError), (2.5, TypeError), (True, TypeError)])
+def test_bad_shared_draws(blob, value, error):
+    with pytest.raises(error, match="shared_draws: "):
+        ThompsonSampling(blob, shared_draws=value)
