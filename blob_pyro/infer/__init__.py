@@ -17,6 +17,7 @@ from blob_pyro.infer.training.capture import CannotCapture, CapturedStep
 from blob_pyro.infer.training.checkpoints import Checkpoint, CheckpointError
 from blob_pyro.infer.training.convergence import ConvergenceWarning, warn_unless_converged
 from blob_pyro.infer.training.loop import train
+from blob_pyro.infer.training.not_finite import NotFiniteError
 from blob_pyro.infer.training.rowwise_adam import RowwiseAdam
 from blob_pyro.infer.training.settings import Training
 from blob_pyro.ops.seeds import seeded
@@ -38,6 +39,7 @@ __all__ = [
     "HasNoELBO",
     "LocalReparameterization",
     "LogConcave",
+    "NotFiniteError",
     "OneVsEach",
     "PoorFitWarning",
     "Reparameterized",

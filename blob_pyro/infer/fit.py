@@ -26,6 +26,7 @@ def fit_guide(guide: nn.Module, request: FitRequest) -> pd.DataFrame:
         says whether the fit has arrived, ``attrs["convergence"]`` why one thinks so.
 
     Raises:
-        FloatingPointError: if the loss is not finite, naming site and step; the last good state is kept.
+        NotFiniteError: (a FloatingPointError) if the loss or a gradient is not finite, naming epoch, step, and site or
+            parameter; the guide is as it was after the last good epoch.
     """
     return fit_by_svi(guide, request)

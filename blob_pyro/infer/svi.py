@@ -22,6 +22,7 @@ from blob_pyro.infer.local_reparameterization.projections import project
 from blob_pyro.infer.start import move_to_usual_start
 from blob_pyro.infer.training.checkpoints import Checkpoint
 from blob_pyro.infer.training.loop import train
+from blob_pyro.infer.training.not_finite import NotFiniteError
 from blob_pyro.infer.training.trace import ELBO, EPOCH, LOG_JOINT, SECONDS
 from blob_pyro.models import BanditBatch, BanditModel
 from blob_pyro.ops.exclusive import own_parameter_store
@@ -65,6 +66,9 @@ def fit_by_svi(guide: nn.Module, request: FitRequest) -> pd.DataFrame:
     Returns:
         See `blob_pyro.infer.training.trace`. ``attrs["start"]`` says where training began ("guide" or "prior"),
         ``attrs["rounds"]`` how many there were.
+
+    Raises:
+        NotFiniteError: as `blob_pyro.infer.train`; its ``trace`` is of all rounds.
     """
     model, batch, training = request.model, request.batch, request.training
     own = hasattr(guide, "training_defaults")
@@ -73,16 +77,20 @@ def fit_by_svi(guide: nn.Module, request: FitRequest) -> pd.DataFrame:
     rounds: list[pd.DataFrame] = []
     while True:
         before = _State(model, guide, batch) if request.extend else None
-        trace = train(
-            model,
-            guide,
-            GuidedELBO(LocalReparameterization),
-            batch,
-            training,
-            progress=request.progress,
-            checkpoint=_of_round(checkpoint, len(rounds) + 1),
-            description="BLOB",
-        )
+        try:
+            trace = train(
+                model,
+                guide,
+                GuidedELBO(LocalReparameterization),
+                batch,
+                training,
+                progress=request.progress,
+                checkpoint=_of_round(checkpoint, len(rounds) + 1),
+                description=f"BLOB, round {len(rounds) + 1}" if rounds else "BLOB",
+            )
+        except NotFiniteError as error:
+            error.trace = _whole_trace([*rounds, error.trace], start, guide, model)
+            raise
         rounds.append(trace)
         arrived = trace.attrs["converged"] or trace.attrs["interrupted"]
         if before is None or arrived:
@@ -91,6 +99,10 @@ def fit_by_svi(guide: nn.Module, request: FitRequest) -> pd.DataFrame:
         if len(rounds) == _MOST_ROUNDS:
             break
         training = replace(training, num_epochs=2 * training.num_epochs, learning_rate=training.learning_rate / slower)
+    return _whole_trace(rounds, start, guide, model)
+
+
+def _whole_trace(rounds: list[pd.DataFrame], start: str, guide: nn.Module, model: BanditModel) -> pd.DataFrame:
     trace = _in_a_row(rounds)
     resumed = sum(trace.attrs["resumed_from_epoch"] for trace in rounds)
     trace.attrs.update(start=start, rounds=len(rounds), resumed_from_epoch=resumed)

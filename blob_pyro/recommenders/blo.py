@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from blob_pyro.data import EventLog, Histories, Vocabulary
 from blob_pyro.guides import ENCODERS, AmortizedGuide, ItemGuide
 from blob_pyro.guides.encoders import Covariance
-from blob_pyro.infer import BOUNDS, Bound, GuidedELBO, Training, train, warn_unless_converged
+from blob_pyro.infer import BOUNDS, Bound, GuidedELBO, NotFiniteError, Training, train, warn_unless_converged
 from blob_pyro.infer.training.checkpoints import Checkpoint
 from blob_pyro.models import OrganicBatch, OrganicModel, OrganicPriors
 from blob_pyro.ops.arguments import one_of, true_or_false, whole_number
@@ -177,10 +177,10 @@ class BLO(InterestModel):
     ) -> pd.DataFrame:
         """Learn item embeddings and encoder from all sessions of a log, from a fresh start.
 
-        A copy of the model is trained, while this one goes on answering, and takes its place at the end. Whatever stops
-        the fit before that (a refusal, a loss that is not finite, Ctrl-C in the first epoch) leaves the model as it
-        was. Ctrl-C later leaves it at the last finished epoch. Fits of one process wait for each other: see
-        `blob_pyro.ops.exclusive`.
+        A copy of the model is trained, while this one goes on answering, and takes its place at the end. A refusal, or
+        whatever stops the fit in its first epoch, leaves the model as it was. Ctrl-C later leaves it at the last
+        finished epoch, a loss or a gradient that is not finite at the last good one. Fits of one process wait for each
+        other: see `blob_pyro.ops.exclusive`.
 
         Args:
             log: a log with views, whose catalogue becomes the model's; or its sessions, as item numbers.
@@ -213,8 +213,8 @@ class BLO(InterestModel):
             ValueError: if the log has no views or another number of items; if the checkpoint cannot be
                 written, is damaged, or is of another fit, naming what differs; if this is a BLOB's own BLO.
             TypeError: for an argument of another type, naming it.
-            FloatingPointError: if the loss is not finite, naming the site and the step; the model is as it was before
-                the call. A checkpoint has the last good epoch.
+            NotFiniteError: (a FloatingPointError) if the loss or a gradient is not finite, naming epoch, step, and the
+                site or the parameter. The model is then as it was after the last good epoch, as after Ctrl-C.
         """
         self._require_thawed("fit", "fit the BLO that it was made from (or a new one), and make a BLOB of that")
         training = Training(num_epochs, batch_size, learning_rate, clip_norm, schedule, optimizer, patience)
@@ -229,29 +229,36 @@ class BLO(InterestModel):
         with with_gradients(), seeded(seed, device):
             fresh = self._fresh(items, device)
             data = ordinary(self._batch(log, device))
-            content = content_hash(data)
+            record = training.record("fit", seed, len(data), data=content_hash(data))
             held_out = None
             if validation is not None:
                 held_out = ordinary(OrganicBatch(self._batch(validation, device).sessions, len(data)))
             assert fresh.bound is not None, "it has been asked for above"
-            trace = train(
-                fresh.model,
-                fresh.guide,
-                GuidedELBO(fresh.bound),
-                data,
-                training,
-                validation=held_out,
-                modules=fresh.trained()[2:],
-                checkpoint=kept,
-                progress=progress,
-                description="BLO",
-            )
-        if len(trace):  # not interrupted at once
-            self._parts = fresh
-            self.fits = [training.record("fit", seed, len(data), data=content)]
+            try:
+                trace = train(
+                    fresh.model,
+                    fresh.guide,
+                    GuidedELBO(fresh.bound),
+                    data,
+                    training,
+                    validation=held_out,
+                    modules=fresh.trained()[2:],
+                    checkpoint=kept,
+                    progress=progress,
+                    description="BLO",
+                )
+            except NotFiniteError as error:
+                self._take(fresh, error.trace, record)
+                raise
+        self._take(fresh, trace, record)
         if not trace.attrs["interrupted"]:
             warn_unless_converged(trace, what="BLO.fit")
         return trace
+
+    def _take(self, fresh: Parts, trace: pd.DataFrame, record: dict[str, Any]) -> None:
+        """Let what was trained answer, unless it was stopped before its first epoch was over."""
+        if len(trace):
+            self._parts, self.fits = fresh, [record]
 
     def _fresh(self, items: Vocabulary, device: torch.device) -> Parts:
         """Parts at their start: what can draw one does, an encoder of the user's is as it came otherwise."""

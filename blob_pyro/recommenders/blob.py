@@ -15,6 +15,7 @@ from blob_pyro.guides import make_guide
 from blob_pyro.infer import (
     ELBOEstimate,
     FitRequest,
+    NotFiniteError,
     Training,
     estimate_elbo,
     fit_guide,
@@ -124,10 +125,10 @@ class BLOB(ClickModel):
     ) -> pd.DataFrame:
         """Fit the guide to the bandit events of a log, from a fresh start; the organic model stays as it is.
 
-        A new guide is trained beside the old one, which goes on answering, and takes its place at the end. Whatever
-        stops the fit before that (a refusal, a loss that is not finite, Ctrl-C in the first epoch) leaves the model as
-        it was. Ctrl-C later leaves it at the last finished epoch. Fits of one process wait for each other: see
-        `blob_pyro.ops.exclusive`.
+        A new guide is trained beside the old one, which goes on answering, and takes its place at the end. A refusal,
+        or whatever stops the fit in its first epoch, leaves the model as it was. Ctrl-C later leaves it at the last
+        finished epoch, a loss or a gradient that is not finite at the last good one. Fits of one process wait for each
+        other: see `blob_pyro.ops.exclusive`.
 
         Args:
             log: a log with bandit events over the organic model's catalogue.
@@ -155,8 +156,8 @@ class BLOB(ClickModel):
             ValueError: as `batch`, and if all rewards are equal; if the checkpoint cannot be written, is damaged, or is
                 of another fit, naming what differs; if the guide takes none.
             TypeError: for an argument of another type, naming it.
-            FloatingPointError: if the loss is not finite, naming the site and the step; the model is as it was before
-                the call. A checkpoint has the last good epoch.
+            NotFiniteError: (a FloatingPointError) if the loss or a gradient is not finite, naming epoch, step, and the
+                site or the parameter. The model is then as it was after the last good epoch, as after Ctrl-C.
 
         Warns:
             UserWarning: of items that were never shown: nothing but the prior and zeta speaks for or against them.
@@ -275,17 +276,26 @@ class BLOB(ClickModel):
         progress: bool,
     ) -> pd.DataFrame:
         """Train fresh parts, and let them answer once they are trained: what stops before leaves all as it was."""
-        content, guide, model = content_hash(batch), fresh.known.guide, fresh.known.model
+        guide, model = fresh.known.guide, fresh.known.model
+        fits = [*earlier, training.record(**settings, num_rows=len(batch), data=content_hash(batch))]
         with seeded(settings["seed"], fresh.known.device):
-            trace = fit_guide(guide, FitRequest(model, batch, training, go_on, progress, checkpoint))
-            fresh.known.ask()  # while Pyro is ours: from now on nobody has to wait for it
-        if len(trace):  # not interrupted at once
-            record = training.record(**settings, num_rows=len(batch), data=content)
-            self._parts, self.fits = fresh, [*earlier, record]
+            try:
+                trace = fit_guide(guide, FitRequest(model, batch, training, go_on, progress, checkpoint))
+            except NotFiniteError as error:
+                self._take(fresh, error.trace, fits)
+                raise
+            self._take(fresh, trace, fits)
+        if len(trace):
             warn_if_poor(trace, model, guide, batch, what=f"BLOB.{settings['call']}")
         if not trace.attrs["interrupted"]:
             warn_unless_converged(trace, what=f"BLOB.{settings['call']}")
         return trace
+
+    def _take(self, fresh: Parts, trace: pd.DataFrame, fits: list[dict[str, Any]]) -> None:
+        """Let what was trained answer, unless it was stopped before its first epoch was over."""
+        if len(trace):
+            fresh.known.ask()  # while Pyro is ours: from now on nobody has to wait for it
+            self._parts, self.fits = fresh, fits
 
     def _about(self, seed: int) -> dict[str, Any]:
         """What makes a fit the one it is, beyond what training sees: see `Checkpoint`."""

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from blob_pyro.data import EventLog
-from blob_pyro.infer import GuidedELBO, LocalReparameterization, Training, train, warn_unless_converged
+from blob_pyro.infer import GuidedELBO, LocalReparameterization, NotFiniteError, Training, train, warn_unless_converged
 from blob_pyro.models import BanditPriors
 from blob_pyro.models.joint import JointBatch, JointModel
 from blob_pyro.ops.arguments import true_or_false
@@ -136,15 +136,16 @@ class JointBLOB(BLOB):
             assert blo.bound is not None, "a fitted BLO has a bound"
             elbo = GuidedELBO(blo.bound, LocalReparameterization)
             both = _Both(blo.guide, guide)
+            fits = [*self.fits, training.record("fit_jointly", seed, len(batch))]
             with seeded(seed, device):
-                trace = train(
-                    model, both, elbo, ordinary(batch), training, progress=progress, description="BLOB, jointly"
-                )
+                try:
+                    trace = train(model, both, elbo, batch, training, progress=progress, description="BLOB, jointly")
+                except NotFiniteError as error:
+                    model.settle()
+                    self._take(fresh, error.trace, fits)
+                    raise
                 model.settle()
-                fresh.known.ask()
-        if len(trace):  # not interrupted at once
-            record = training.record("fit_jointly", seed, len(batch))
-            self._parts, self.fits = fresh, [*self.fits, record]
+                self._take(fresh, trace, fits)
         if not trace.attrs["interrupted"]:
             warn_unless_converged(trace, what="JointBLOB.fit_jointly")
         return trace

@@ -16,6 +16,7 @@ from blob_pyro.infer import (
     CapturedStep,
     GuidedELBO,
     LocalReparameterization,
+    NotFiniteError,
     Training,
     seeded,
     train,
@@ -190,7 +191,8 @@ def test_a_loss_that_is_not_finite_is_traced_to_its_site_and_step(blo, log, late
         order = torch.randperm(300).split(100)
         bad = next(i for i, rows in enumerate(order) if (batch.context[rows] == batch.context[17]).any())
         torch.set_rng_state(generator)
-        with pytest.raises(FloatingPointError, match=rf"epoch 1, step {bad + 1} of 3 \(first at site 'click'\)"):
+        run._back_to_good_epoch = lambda batch: None  # done below, after a look at where the steps had come to
+        with pytest.raises(NotFiniteError, match=rf"epoch 1 of 3, step {bad + 1} of 3 \(first at site 'click'\)"):
             run.epoch()
     assert all(torch.isfinite(p).all() for p in run.parameters)
     moved = any((p.detach() != last).any() for p, last in zip(run._values(), run.last))

@@ -117,8 +117,8 @@ def test_clipping_with_sparse_gradients():
     loss = 3 * rows.sum() + 4 * bias.sum()
     gradients = torch.autograd.grad(loss, [table, bias])
     expected = (2 * 6**2 + 2 * 3**2 + 3 * 4**2) ** 0.5
-    norm, *same = clip_gradients([table, bias], gradients, 1e9)
-    assert norm.item() == pytest.approx(expected)
+    norms, *same = clip_gradients([table, bias], gradients, 1e9)
+    assert norms.norm().item() == pytest.approx(expected)
     assert torch.equal(same[0].to_dense(), gradients[0].to_dense())
     assert torch.equal(same[1], gradients[1])
     _, of_table, of_bias = clip_gradients([table, bias], gradients, 1.0)
@@ -131,10 +131,10 @@ def test_clipped_gradients_are_laid_out_as_their_parameters():
     """Fused optimisers read memory in order, whatever the strides say; one tensor may be two parameters' gradient."""
     first, second = nn.Parameter(torch.ones(2, 3)), nn.Parameter(torch.ones(2, 3))
     shared = torch.arange(6.0).view(3, 2).mT
-    norm, of_first, of_second, missing = clip_gradients([first, second, first], [shared, shared, None], 1.0)
+    norms, of_first, of_second, missing = clip_gradients([first, second, first], [shared, shared, None], 1.0)
     assert of_first.stride() == first.stride() == of_second.stride()
-    assert torch.allclose(of_first, shared / norm)
-    assert torch.allclose(of_second, shared / norm)
+    assert torch.allclose(of_first, shared / norms.norm())
+    assert torch.allclose(of_second, shared / norms.norm())
     assert missing is None
 
 

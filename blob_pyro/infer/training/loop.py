@@ -14,6 +14,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from blob_pyro.infer.training.checkpoints import Checkpoint
+from blob_pyro.infer.training.not_finite import NotFiniteError
 from blob_pyro.infer.training.run import Batch, Run
 from blob_pyro.infer.training.settings import Training
 from blob_pyro.ops.exclusive import own_parameter_store
@@ -65,8 +66,8 @@ def train(
 
     Raises:
         CannotCapture: if ``training.capture`` is True, and the step is not the same list of operations every time.
-        FloatingPointError: if the loss is not finite, naming step and site; model and guide keep their state at the
-            end of the last finished epoch.
+        NotFiniteError: (a FloatingPointError) if the loss or a gradient is not finite, naming epoch, step, and site or
+            parameter; model and guide are as they were at the end of the last epoch after which the loss was finite.
         CheckpointError: if the checkpoint is damaged, or of another run: other data, settings, bound, parameters, start
             or versions, naming them.
         ValueError: if the checkpoint cannot be written.
@@ -99,15 +100,13 @@ def train(
                 "and can be used and saved",
                 stacklevel=2,
             )
-        except FloatingPointError:
-            run.back_to_last_epoch()
+        except NotFiniteError as error:
+            error.args = (f"{description}: {error}",)
+            error.trace = run.trace(stopped="not finite")
+            error.trace.attrs.update(interrupted=False, resumed_from_epoch=done)
             raise
         finally:
             bar.close()
-    columns = ["epoch", "elbo", "validation_elbo", "seconds", "learning_rate"]
-    if validation is None:
-        columns.remove("validation_elbo")
-    history = pd.DataFrame(run.rows, columns=columns).astype({"epoch": int})
-    history.attrs.update(interrupted=interrupted, captured=run.captured is not None, resumed_from_epoch=done)
-    run.convergence(interrupted).write(history)
-    return history
+    trace = run.trace(stopped="interrupted" if interrupted else "")
+    trace.attrs.update(interrupted=interrupted, resumed_from_epoch=done)
+    return trace

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
+import pandas as pd
 import pyro
 import torch
 from pyro import poutine
@@ -17,13 +19,17 @@ from blob_pyro._version import __version__
 from blob_pyro.infer.training.capture import CannotCapture, CapturedStep
 from blob_pyro.infer.training.checkpoints import CheckpointError, generator_state, restore_generators
 from blob_pyro.infer.training.convergence import FEWEST_BLOCKS, Convergence, assess
+from blob_pyro.infer.training.not_finite import NotFiniteError
 from blob_pyro.infer.training.settings import Training, clip_gradients, make_optimizers
+from blob_pyro.infer.training.trace import ELBO as ELBO_COLUMN
+from blob_pyro.infer.training.trace import EPOCH, LEARNING_RATE, SECONDS, VALIDATION_ELBO
 from blob_pyro.ops.fingerprints import content_hash, describe
 from blob_pyro.ops.interrupts import uninterrupted
 from blob_pyro.ops.seeds import seeded
 
 __all__ = ["Batch", "Run"]
 
+_LOOKS = 3  # at the loss, before an epoch is said to be a good one
 _WORTH_CAPTURING = 200  # steps: recording one takes as long as some hundred of them
 
 
@@ -65,6 +71,7 @@ class Run:
         # is told on the device not to move once a loss was bad.
         self.reads_late = self.device.type != "cpu"
         self.failed, self.healthy_steps = torch.zeros(2, device=self.device)
+        self.norms = torch.zeros((), device=self.device)  # of the last step's gradients, or of the first bad one's
         adam = [o for o in self.optimizers if isinstance(o, torch.optim.Adam)]
         for optimizer in adam if self.reads_late else []:
             optimizer.found_inf = self.failed  # type: ignore[attr-defined] # as torch.amp.GradScaler sets it
@@ -75,6 +82,7 @@ class Run:
         owned = {id(p) for m in self.modules for p in m.parameters()}
         self.loose = [p for p in self.parameters if id(p) not in owned]  # of pyro.param statements
         self.last = [v.clone() for v in self._values()]
+        self.before = [v.clone() for v in self.last]  # the last one's last step may have led to where no loss is finite
         self.best = [] if validation is None else [v.clone() for v in self.last]
 
     @property
@@ -114,13 +122,15 @@ class Run:
         row["learning_rate"] = self.optimizers[0].param_groups[0]["lr"]
         with uninterrupted():  # Ctrl-C finds the last epoch whole
             self.rows.append(row)
+            self.before, self.last = self.last, self.before
             _copy(self._values(), self.last)
             if self._best_epoch() == len(self.rows):
                 _copy(self.last, self.best)
 
     def _step(self, index: Tensor) -> Tensor:
-        loss, norm, *gradients = self._gradients(index)
-        torch.maximum(self.failed, (~torch.isfinite(loss + norm)).to(self.failed), out=self.failed)
+        loss, norms, *gradients = self._gradients(index)
+        self.norms = torch.where(self.failed.bool(), self.norms, norms)
+        torch.maximum(self.failed, (~torch.isfinite(loss + norms.sum())).to(self.failed), out=self.failed)
         for parameter, gradient in zip(self.parameters, gradients):
             drop = self.drops_gradients and gradient is not None
             parameter.grad = self._unless_failed(gradient) if drop else gradient
@@ -139,7 +149,7 @@ class Run:
         return gradient.masked_fill_(self.failed.bool(), 0.0)
 
     def _gradients(self, index: Tensor) -> Sequence[Any]:
-        """Loss per row, norm of its gradient, and the gradient of each parameter, clipped."""
+        """Loss per row, norm of its gradient by parameter, and the gradient of each parameter, clipped."""
         if self.capture and len(index) == self.batch_size:
             if self.captured is None:
                 self._try_to_capture(index)
@@ -164,34 +174,49 @@ class Run:
             self.capture = False
 
     def _fail(self, order: Sequence[Tensor]) -> NoReturn:
-        """Stop because a step's loss was not finite; parameters are as they were before that step."""
-        bad, done = int(self.healthy_steps), len(self.rows)
-        find = getattr(self.elbo, "find_bad_site", lambda *_: None)
+        """Stop because a step's loss was not finite, at the last good epoch."""
+        bad, epoch = int(self.healthy_steps), len(self.rows) + 1
         batch = self.batch[order[bad]]
-        if site := find(self.model, self.guide, batch):
-            where = f"first at site {site!r}"
-        elif names := self._bad_gradients(batch):
-            where = f"in the gradient of {', '.join(names)}"
-        else:
-            where = "in the gradient, or for some draws only"
-        raise FloatingPointError(
-            f"the loss or its gradient is not finite at epoch {done + 1}, step {bad + 1} of {self.steps_per_epoch} "
-            f"({where}); what was trained is back at epoch {done}. Lower learning_rate "
-            f"({self.training.learning_rate}) or check the priors"
+        where = self._where(batch)
+        self._back_to_good_epoch(batch)
+        kept = "the model is as it was before"
+        if done := len(self.rows):
+            kept = f"the model is as it was after epoch {done}, and can be used and saved"
+        raise NotFiniteError(
+            f"the loss or its gradient is not finite at epoch {epoch} of {self.training.num_epochs}, step {bad + 1} of "
+            f"{self.steps_per_epoch} ({where}); {kept}. Lower learning_rate ({self.training.learning_rate}), or check "
+            "the priors"
         )
 
-    def _bad_gradients(self, batch: Batch) -> list[str]:
-        """The parameters whose gradient is not finite there; draws anew, as the search for a site."""
-        with torch.enable_grad():
-            loss = self.elbo.differentiable_loss(self.model, self.guide, batch)
-            gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+    def _where(self, batch: Batch) -> str:
+        """What was not finite; parameters are as they were before that step."""
+        find = getattr(self.elbo, "find_bad_site", lambda *_: None)
+        if site := find(self.model, self.guide, batch):
+            return f"first at site {site!r}"
         names = {id(p): name for m in self.modules for name, p in m.named_parameters()}
-        values = (g if g is None or not g.is_sparse else g.coalesce().values() for g in gradients)
-        return [
+        bad = [
             names.get(id(p), "a parameter of pyro.param")
-            for p, value in zip(self.parameters, values)
-            if value is not None and not torch.isfinite(value).all()
+            for p, norm in zip(self.parameters, self.norms.tolist(), strict=True)
+            if not math.isfinite(norm)
         ]
+        if len(bad) == len(self.norms) > 1:
+            return "in the loss or in all gradients, of some draws only"
+        return f"in the gradient of {', '.join(bad)}" if bad else "in the norm of all gradients, which overflows"
+
+    def _back_to_good_epoch(self, batch: Batch) -> None:
+        """Go to the end of the last epoch after which the loss is finite: the last one, or the one before."""
+        self.back_to_last_epoch()
+        if self.rows and not self._is_good(batch):
+            self.last, self.before = self.before, self.last
+            self.back_to_last_epoch()
+            self.rows.pop()
+            del self.blocks[len(self.rows) * self.blocks_per_epoch :]
+
+    @torch.no_grad()
+    def _is_good(self, batch: Batch) -> bool:
+        losses = [self.elbo.differentiable_loss(self.model, self.guide, batch) for _ in range(_LOOKS)]
+        finite = [torch.isfinite(value).all() for value in (*losses, *self.last) if value.is_floating_point()]
+        return bool(torch.stack(finite).all())
 
     @torch.no_grad()
     def _validate(self, validation: Batch) -> Tensor:
@@ -206,17 +231,31 @@ class Run:
         values = [row[self.watched] for row in self.rows]
         return 1 + values.index(max(values)) if values else 0
 
-    def convergence(self, interrupted: bool) -> Convergence:
+    def trace(self, stopped: str = "") -> pd.DataFrame:
+        """A row per epoch, and in ``attrs`` what one wants to know of the run.
+
+        Args:
+            stopped: what ended it before its time, in a word.
+        """
+        columns = [EPOCH, ELBO_COLUMN, VALIDATION_ELBO, SECONDS, LEARNING_RATE]
+        if self.validation is None:
+            columns.remove(VALIDATION_ELBO)
+        trace = pd.DataFrame(self.rows, columns=columns).astype({EPOCH: int})
+        trace.attrs.update(captured=self.captured is not None)
+        self._convergence(stopped).write(trace)
+        return trace
+
+    def _convergence(self, stopped: str) -> Convergence:
         """Whether the run has arrived."""
         done, best = len(self.rows), self._best_epoch()
-        if interrupted:
-            return Convergence(False, f"interrupted after epoch {done} of {self.training.num_epochs}")
+        if stopped:
+            return Convergence(False, f"{stopped} after epoch {done} of {self.training.num_epochs}")
         if self.validation is not None and 0 < best < 0.9 * done:
             return Convergence(True, f"the validation ELBO was best after epoch {best} of {done}, which is kept")
         return assess(self.blocks)
 
     def back_to_last_epoch(self) -> None:
-        """Undo the steps of an epoch that did not finish."""
+        """Undo the steps of an epoch that did not finish, or was given up."""
         _copy(self.last, self._values())
 
     def keep_best(self) -> None:
@@ -230,6 +269,7 @@ class Run:
             "rows": self.rows,
             "blocks": self.blocks,
             "last": self.last,
+            "before": self.before,
             "best": self.best,
             "optimizers": [o.state_dict() for o in self.optimizers],
             "schedules": [_plain(s.state_dict()) for s in self.schedules],
@@ -244,12 +284,13 @@ class Run:
             raise CheckpointError(f"checkpoint: {path} is damaged ({error!r}); delete it to start afresh") from error
 
     def _restore(self, state: dict[str, Any]) -> None:
-        for saved, own in ((state["last"], self.last), (state["best"], self.best)):
+        kept = [(state[name], getattr(self, name)) for name in ("last", "before", "best")]
+        for saved, own in kept:
             if [v.shape for v in saved] != [v.shape for v in own]:
                 raise ValueError("its parameters have other shapes")
         self.rows = [{name: float(row[name]) for name in row} for row in state["rows"]]
         self.blocks = [float(value) for value in state["blocks"]]
-        for saved, own in ((state["last"], self.last), (state["best"], self.best), (state["last"], self._values())):
+        for saved, own in (*kept, (state["last"], self._values())):
             _copy(saved, own)
         for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(values)

@@ -105,17 +105,17 @@ def clip_gradients(
         max_norm: see `Training`.
 
     Returns:
-        The norm before, then the scaled gradients, laid out in memory as the parameters are, which fused optimisers
-        rely on; sparse ones coalesced.
+        The norm of each before (zero where there is none), then the scaled gradients, laid out in memory as the
+        parameters are, which fused optimisers rely on; sparse ones coalesced.
     """
     gradients = [g.coalesce() if g is not None and g.is_sparse else g for g in gradients]
-    values = [g.values() if g.is_sparse else g for g in gradients if g is not None]
-    norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(v) for v in values]))
-    scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+    values = [p.new_zeros(()) if g is None else g.values() if g.is_sparse else g for p, g in zip(parameters, gradients)]
+    norms = torch.stack([torch.linalg.vector_norm(v) for v in values])
+    scale = (max_norm / (torch.linalg.vector_norm(norms) + 1e-6)).clamp(max=1.0)
     scaled: list[Tensor | None] = []
     for parameter, gradient in zip(parameters, gradients):
         if gradient is not None:
             sparse = gradient.is_sparse
             gradient = gradient * scale if sparse else torch.empty_like(parameter).copy_(gradient * scale)
         scaled.append(gradient)
-    return [norm, *scaled]
+    return [norms, *scaled]
