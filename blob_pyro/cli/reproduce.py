@@ -1,4 +1,4 @@
-"""``blob-pyro reproduce``: the paper's tables, run again."""
+"""``blob-pyro reproduce``: published tables and figures, run again."""
 
 from __future__ import annotations
 
@@ -58,3 +58,59 @@ def table2(
         "session frequency's, with a 95 % interval paired by environment."
     )
     click.echo(NOTE)
+
+
+@reproduce.command()
+@click.option("--logs", type=click.IntRange(min=2), default=200, help="Fresh logs; about a second each on one core.")
+@click.option("--first-seed", type=click.IntRange(min=0), default=0, help="Number of the first log.")
+@click.option("--contexts", type=click.IntRange(min=2), default=1 << 18, help="Population that logs are drawn from.")
+@click.option("--sizes", type=click.IntRange(min=2), default=26, help="Numbers of rows; the published figure has 26.")
+@click.option("--most-rows", type=click.FloatRange(min=1000), default=10**5.5, show_default="316,227")
+@click.option("--scipy-contexts", type=click.IntRange(min=1), default=50, help="Contexts to time SciPy's route on.")
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for every log (a later call goes on from them), the tables and the figure.",
+)
+def figure1(
+    logs: int, first_seed: int, contexts: int, sizes: int, most_rows: float, scipy_contexts: int, output: Path | None
+) -> None:
+    """Off-policy estimates of Thompson sampling against the size of the log (Jeunen 2025, Figure 1).
+
+    A few minutes on two cores.
+    """
+    from blob_pyro.experiments.figure1 import Figure1
+    from blob_pyro.experiments.figure1_report import Runs, plot, summarize, verdict
+
+    experiment = Figure1(num_contexts=contexts, num_sizes=sizes, most_rows=most_rows)
+    try:
+        runs = Runs(experiment, output)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+    population, speed = experiment.population, experiment.speed(scipy_contexts)
+    asked = range(first_seed, first_seed + logs)
+    for done, _ in enumerate(runs.complete(asked), 1):
+        if done % 10 == 0:
+            click.echo(f"log {done} of {logs} done", err=True)
+    truth = population.value("exact")
+    summary = summarize(runs.frame[runs.frame["log"].isin(asked)], truth)
+    lines = [
+        f"Figure 1, {logs} logs from number {first_seed} on, {contexts:,} contexts",
+        f"true value of the policy: {truth:.6f}, exact for these contexts; as that of all normal contexts it has a "
+        f"standard error of {population.value_error():.5f}. Value of the policy whose propensities the published code "
+        f"computes: {population.value('published'):.6f}",
+        *verdict(summary),
+        f"propensities of ten actions: {1 / speed.seconds:,.0f} contexts a second, SciPy's multivariate normal CDF "
+        f"{1 / speed.scipy_seconds:,.1f}: {speed.scipy_seconds / speed.seconds:,.0f} times as long; they differ by "
+        f"{speed.largest_difference:.1e} at most over {speed.contexts} contexts",
+    ]
+    columns = ["rows", "mean", "bias_errors", "spread", "standard_error", "coverage", "effective_sample_size", "warned"]
+    for (propensities, estimator), table in summary.groupby(["propensities", "estimator"], sort=False):
+        lines.append(f"\n{estimator}, {propensities} propensities\n")
+        lines.append(table[columns].to_string(index=False, float_format=lambda value: f"{value:.4g}"))
+    text = "\n".join(lines)
+    click.echo(text)
+    if output is not None:
+        (output / "figure1.txt").write_text(text + "\n")
+        summary.to_csv(output / "summary.csv", index=False, float_format="%.6g")
+        plot(summary, truth).savefig(output / "figure1.png", dpi=100)
