@@ -3,7 +3,8 @@
     OMP_NUM_THREADS=1 python benchmarks/simulation.py [--users N] [--reference-users N] [--num-items P] [--repeats N]
 
 Both are timed in CPU seconds, alternately, and write a whole log each: views, actions, clicks, propensities. The
-ratio is that of the medians. Memory is the process's peak, all of the above included.
+ratio is that of the medians. Then A/B tests by themselves, of Thompson sampling from a fitted BLOB too, whose every
+decision is a draw of its own. Memory is the process's peak, all of the above included.
 """
 
 import argparse
@@ -13,7 +14,8 @@ import time
 
 import torch
 
-from blob_pyro.policies import SessionPopularity, Uniform
+from blob_pyro import BLO, BLOB
+from blob_pyro.policies import Greedy, SessionPopularity, ThompsonSampling, Uniform
 from blob_pyro.simulation import RecoGym, RecoGymReference, ab_test, session_popularity_agent
 
 
@@ -54,6 +56,12 @@ def main():
         medians = statistics.median(theirs), statistics.median(ours)
         print(f"{name:20} {medians[0]:10,.0f} {medians[1]:12,.0f} {medians[1] / medians[0]:8.0f}")
 
+    log = vectorised.simulate(contenders["session popularity"][1], 1000, 20_000, propensities=False)
+    blo = BLO(arguments.num_items)
+    blo.fit(log, progress=False, device="cpu")
+    blob = BLOB(blo)
+    blob.fit(log, progress=False, device="cpu")
+    contenders |= {"BLOB, greedy": (None, Greedy(blob)), "BLOB, Thompson": (None, ThompsonSampling(blob))}
     for name, (_, policy) in contenders.items():
         tests = [
             rate(lambda users, policy=policy: ab_test(vectorised, {"policy": policy}, users), arguments.users)

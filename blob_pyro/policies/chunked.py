@@ -14,6 +14,7 @@ from torch.distributions import constraints
 from blob_pyro.data import Covariate, Histories
 from blob_pyro.data.covariates import read_covariates
 from blob_pyro.ops.memory import require_memory
+from blob_pyro.policies.repeated import sample_each
 from blob_pyro.propensity._types import checked_mask
 
 __all__ = ["PROBABILITIES_AT_ONCE", "ChunkedActions", "in_chunks", "slice_covariates"]
@@ -129,6 +130,10 @@ class ChunkedActions(TorchDistribution):
         draws = torch.Size(sample_shape).numel()
         # As many draws for one context as the chunk has contexts would be as many scores: fewer contexts at a time.
         return torch.cat([d.sample(sample_shape) for d, _ in self._parts(max(1, self.rows // max(draws, 1)))], -1)
+
+    def sample_each(self, counts: Tensor) -> Tensor:
+        """See `blob_pyro.policies.repeated.sample_each`."""
+        return torch.cat([sample_each(d, counts[rows], self.num_items) for d, rows in self._parts()])
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-propensity of the items ``value``, whose shape broadcasts with ``N``."""

@@ -9,6 +9,7 @@ from pyro.distributions import Categorical
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Size, Tensor
 
+from blob_pyro.posteriors.best_items import best_each
 from blob_pyro.posteriors.click_logits import ClickLogits
 from blob_pyro.posteriors.drawn_click_logits import DrawnClickLogits
 from blob_pyro.propensity import ArgmaxConditionallyNormal, ArgmaxNormalMixture
@@ -65,6 +66,10 @@ class ThompsonActions(ArgmaxConditionallyNormal):
         logits = self.click_logits
         logits = logits if logits.batch_shape == (num_contexts,) else logits.expand(Size((num_contexts,)))
         return logits.best((*sample_shape, *repeats), self.allowed)
+
+    def sample_each(self, counts: Tensor) -> Tensor:
+        """See `blob_pyro.policies.repeated.sample_each`."""
+        return best_each(self.click_logits, counts, self.allowed)
 
 
 class MixtureThompsonActions(ArgmaxNormalMixture):

@@ -14,12 +14,10 @@ from torch import Tensor
 
 from blob_pyro.data import Histories
 from blob_pyro.policies import Policy
+from blob_pyro.policies.repeated import sample_each
 from blob_pyro.simulation.environment import Environment
 
 __all__ = ["AnyPolicy", "Decisions", "InformedPolicy", "Oracle", "check_policy", "sample_by_inversion"]
-
-# Scores drawn at once from a distribution that is not categorical: Thompson sampling draws one per item and action.
-_SCORES_AT_ONCE = 1 << 23
 
 
 class InformedPolicy(ABC):
@@ -107,29 +105,28 @@ class _Choice:
                 f"action_distribution must have batch_shape ({num_users},), one distribution per history, "
                 f"got {tuple(distribution.batch_shape)}"
             )
-        self.distribution, self.device, self.num_scores = distribution, device, num_users * num_items
+        self.distribution, self.device, self.num_users, self.num_items = distribution, device, num_users, num_items
         # Not isinstance: a subclass may know its probabilities only at a price, which sampling need not pay.
         plain = type(distribution) in (torch.distributions.Categorical, dist.Categorical)
         self.probs: Tensor | None = distribution.probs.to(device) if plain else None
         # A policy that ignores histories, such as `Uniform`: one row says it all, and stays in cache.
         self.shared = self.probs is not None and bool((self.probs == self.probs[:1]).all())
 
-    def draw(
-        self, session: Tensor, position: Tensor, uniform: Tensor, propensities: bool
-    ) -> tuple[Tensor, Tensor | None]:
+    def draw(self, session: Tensor, uniform: Tensor, propensities: bool) -> tuple[Tensor, Tensor | None]:
         if self.probs is not None:
             row = torch.zeros_like(session) if self.shared else session
             probs = self.probs[:1] if self.shared else self.probs
             actions = sample_by_inversion(probs, row, uniform)
             return actions, probs[row, actions].to(torch.float64) if propensities else None
-        width = int(position.max()) + 1 if len(position) else 0
-        block = max(1, _SCORES_AT_ONCE // self.num_scores)
-        blocks = [self.distribution.sample((min(block, width - at),)) for at in range(0, width, block)]
-        drawn = torch.cat(blocks)
-        actions = drawn.to(self.device)[position, session]
+        counts = torch.bincount(session, minlength=self.num_users)
+        actions = sample_each(self.distribution, counts, self.num_items).to(self.device)
         if not propensities:
             return actions, None
-        log_propensity = self.distribution.log_prob(drawn).to(self.device, torch.float64)[position, session]
+        # What `log_prob` takes has the users along its last dimension: their actions on top of each other.
+        depth = torch.arange(len(session), device=self.device) - (counts.cumsum(0) - counts)[session]
+        played = torch.zeros(int(counts.max()), self.num_users, dtype=torch.int64, device=self.device)
+        played[depth, session] = actions
+        log_propensity = self.distribution.log_prob(played).to(self.device, torch.float64)[depth, session]
         return actions, log_propensity.clamp_(max=0.0).exp()  # quadrature may exceed a certain action's 1 by rounding
 
 
@@ -164,7 +161,7 @@ class Decisions:
         """Actions, and their propensities if wanted.
 
         Args:
-            session: ``M`` int64, whose recommendation it is: ``0 .. N - 1``.
+            session: ``M`` int64, whose recommendation it is: ``0 .. N - 1``, in ascending order.
             position: ``M`` int64, its place in the session, from 0.
             uniform: ``M`` float64 in (0, 1), used if the policy is categorical.
             propensities: whether to compute the policy's probabilities of the actions.
@@ -173,12 +170,12 @@ class Decisions:
             ``M`` int64, and ``M`` float64 or None.
         """
         if self._rest is None:
-            return self._first.draw(session, position, uniform, propensities)
+            return self._first.draw(session, uniform, propensities)
         action, propensity = torch.empty_like(session), torch.empty_like(uniform)
         for choice, part in ((self._first, position == 0), (self._rest, position > 0)):
             if not part.any():
                 continue
-            action[part], probability = choice.draw(session[part], position[part], uniform[part], propensities)
+            action[part], probability = choice.draw(session[part], uniform[part], propensities)
             if probability is not None:
                 propensity[part] = probability
         return action, propensity if propensities else None

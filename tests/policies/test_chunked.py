@@ -54,6 +54,10 @@ def test_chunks_answer_as_the_whole(make, monkeypatch):
     assert draws.shape == (4000, 7)
     frequencies = torch.stack([torch.bincount(s, minlength=12) for s in draws.T]) / 4000
     assert (frequencies - whole.probs).abs().max() < 0.04  # five standard errors
+    counts = torch.tensor([3, 0, 1000, 1, 2, 4000, 2])
+    each = parts.sample_each(counts).split(counts.tolist())
+    assert [len(actions) for actions in each] == counts.tolist()
+    assert (torch.bincount(each[5], minlength=12) / 4000 - whole.probs[5]).abs().max() < 0.04
     model = getattr(policy, "model", None)
     assert model is None or model.largest <= 25
 

@@ -7,6 +7,7 @@ from scipy import stats
 
 from blob_pyro.data import Histories
 from blob_pyro.policies import Policy, SessionPopularity, Uniform
+from blob_pyro.policies.repeated import sample_each
 from blob_pyro.simulation import RecoGym
 from blob_pyro.simulation.decisions import Decisions, check_policy, sample_by_inversion
 
@@ -69,6 +70,32 @@ def test_actions_and_propensities(family, forget):
     if not forget:
         assert stats.chisquare(torch.bincount(action, minlength=6)[[1, 3, 4]], [300, 1800, 900]).pvalue > 1e-3
     assert choices.draw(session, position, uniform)[1] is None
+
+
+def test_a_distribution_draws_as_often_as_is_decided():
+    """Its own way of drawing is asked for as many actions as each session has, and no more."""
+
+    class Counting(Opaque):
+        def sample(self, sample_shape=()):
+            raise AssertionError("more than what decides")
+
+        def sample_each(self, counts):
+            asked.append(counts.tolist())
+            return torch.arange(int(counts.sum())) % 6
+
+    asked: list = []
+    session = torch.tensor([0, 0, 0, 2])
+    choices = decisions(Fixed(PROBS[1], Counting))
+    action, propensity = choices.draw(session, torch.tensor([0, 1, 2, 0]), torch.rand(4).double(), propensities=True)
+    assert asked == [[3, 0, 1]]
+    assert action.tolist() == [0, 1, 2, 3]
+    assert propensity.tolist() == pytest.approx([0.5, 0, 0, 0])
+
+
+@pytest.mark.parametrize("counts", [[5, 0, 2], [0, 0, 0], [1, 1, 1]], ids=str)
+def test_other_distributions_are_cut_to_what_decides(counts):
+    actions = sample_each(Opaque(probs=torch.eye(3)), torch.tensor(counts), 3)
+    assert actions.tolist() == [n for n, count in enumerate(counts) for _ in range(count)]
 
 
 def test_a_propensity_that_rounding_has_carried_above_one_is_one():

@@ -1,0 +1,70 @@
+"""The best item of each of many draws of the click logits, some contexts drawn more often than others.
+
+Thompson sampling decides as often as users come back to the same context. All that a decision needs is which item is
+best in a fresh draw, so nothing else is computed: the number that all items share is left out, what the items share is
+drawn as one direction among the item embeddings, and contexts that are drawn about equally often are drawn together.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from blob_pyro.posteriors.click_logits import ClickLogits
+
+__all__ = ["best_each"]
+
+_LOGITS_AT_ONCE = 1 << 18  # so that what is drawn is still in cache when it is compared
+
+
+@torch.no_grad()
+def best_each(logits: ClickLogits, counts: Tensor, allowed: Tensor | None = None) -> Tensor:
+    """The item with the highest logit in ``counts[n]`` independent draws for each context ``n``.
+
+    Args:
+        logits: of ``N`` contexts; every draw has parameters of its own, as those of `ClickLogits.rsample`.
+        counts: how many draws, ``N`` int64, 0 or more.
+        allowed: ``N x P`` booleans, which items may be the best; None for all.
+
+    Returns:
+        Item numbers, ``counts.sum()`` int64: all of the first context, then all of the second, and so on.
+    """
+    counts = counts.to(logits.interest.device)
+    best = torch.empty(int(counts.sum()), dtype=torch.int64, device=counts.device)
+    first = counts.cumsum(0) - counts
+    order = counts.argsort(descending=True, stable=True)
+    widths, (num_items,) = counts[order].tolist(), logits.event_shape
+    items = torch.cat([logits.item_embedding, logits.kappa.factor.mT], -1).mT.contiguous()  # (K + R) x P
+    start, done = 0, 0  # contexts behind us, and how often the next one has been drawn
+    while start < len(widths) and widths[start] > 0:
+        width = min(widths[start] - done, max(1, _LOGITS_AT_ONCE // num_items))
+        size = 1 if done or width < widths[start] else max(1, _LOGITS_AT_ONCE // (width * num_items))
+        rows = order[start : start + size]
+        position = torch.arange(done, done + width, device=counts.device)
+        wanted = position < counts[rows, None]
+        found = _best(logits[rows], items, width, None if allowed is None else allowed[rows])
+        best[(first[rows, None] + position)[wanted]] = found[wanted]
+        done = done + width if done + width < widths[start] else 0
+        start += 0 if done else len(rows)
+    return best
+
+
+def _best(logits: ClickLogits, items: Tensor, width: int, allowed: Tensor | None) -> Tensor:
+    """``N x width`` item numbers."""
+    (num_contexts,), noise_like = logits.batch_shape, logits.interest
+    own = noise_like.new_empty(num_contexts, width, logits.num_factors - logits.num_shared).normal_()
+    shared = noise_like.new_empty(num_contexts, width, logits.num_shared).normal_()
+    strengths = [w.loc + w.scale * own[..., i] + shared @ w.factor for i, w in enumerate(logits.weights[:2])]
+    deviation = torch.baddbmm(logits.deviation_loc.unsqueeze(-2), own[..., 2:], logits.deviation_factor.mT)
+    if logits.num_shared:
+        deviation += shared @ logits.deviation_shared.mT
+    along, across = (softplus(strength).unsqueeze(-1) for strength in strengths)
+    direction = torch.addcmul(across * deviation, along, logits.interest.unsqueeze(-2))
+    loadings = torch.cat([direction, shared], -1).flatten(0, 1)
+    scores = torch.addmm(logits.kappa_loc, loadings, items)
+    noise = torch.empty_like(scores).normal_()
+    scores = scores.addcmul_(noise, logits.kappa_scale).view(num_contexts, width, -1)
+    if allowed is not None:
+        scores = scores.masked_fill_(~allowed.unsqueeze(-2), -torch.inf)
+    return scores.argmax(-1)
