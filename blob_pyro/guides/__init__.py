@@ -6,7 +6,8 @@ from blob_pyro.guides.encoders import ENCODERS, DeepEncoder, LinearEncoder, Prec
 from blob_pyro.guides.multivariate import FullGuide, LaplaceGuide, LowRankGuide, MultivariateGuide
 from blob_pyro.guides.offsets import OffsetNetwork
 from blob_pyro.guides.organic import AmortizedGuide, ItemGuide
-from blob_pyro.guides.recipes import GUIDES, FunctionGuide, check_sites, make_guide
+from blob_pyro.guides.recipes import FunctionGuide, check_sites, make_guide
+from blob_pyro.guides.registry import GUIDES, RegisteredGuide, register_guide
 from blob_pyro.guides.training_defaults import TrainingDefaults
 
 __all__ = [
@@ -28,7 +29,9 @@ __all__ = [
     "NormalGuide",
     "OffsetNetwork",
     "PrecisionEncoder",
+    "RegisteredGuide",
     "TrainingDefaults",
     "check_sites",
     "make_guide",
+    "register_guide",
 ]

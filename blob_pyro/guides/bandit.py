@@ -13,7 +13,8 @@ The contract, for your own, which `blob_pyro.testing.check_guide` checks:
 6. Calling it with ``None`` for the batch works: what it knows of global sites is not in the events.
 
 It may say how it likes to be trained, in an attribute ``training_defaults``: see `TrainingDefaults`. A guide that needs
-no gradient descent registers how it is fitted with `blob_pyro.infer.fit_guide`.
+no gradient descent registers how it is fitted with `blob_pyro.infer.fit_guide`. `blob_pyro.register_guide` gives it a
+name, by which it is asked for, saved and loaded.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from pyro.nn import PyroModule, PyroParam
 from torch import Tensor
 
 from blob_pyro.distributions import MatrixNormal
+from blob_pyro.guides.registry import register_guide
 from blob_pyro.guides.training_defaults import TrainingDefaults
 from blob_pyro.models import BanditBatch, BanditModel
 from blob_pyro.models.sites import ZETA
@@ -64,6 +66,7 @@ def start_scale(prior_scale: Tensor) -> Tensor:
     return prior_scale.clamp(max=WIDEST_START)
 
 
+@register_guide("normal")
 class NormalGuide(PyroModule):
     """NQ: an independent normal on every number; ``2 (P + K^2 + 3)`` parameters for the paper's sites.
 
@@ -97,6 +100,7 @@ class NormalGuide(PyroModule):
         return {name: pyro.sample(name, self.site_posterior(name)) for name in self._event_dims}
 
 
+@register_guide("matrix_normal")
 class MatrixNormalGuide(NormalGuide):
     """MNQ: zeta ~ MN(M, diag(s1^2), diag(s2^2)), the rest as in NQ; ``2 (P + 3) + K^2 + 2 K`` parameters.
 
@@ -120,6 +124,7 @@ class MatrixNormalGuide(NormalGuide):
         return MatrixNormal.from_scales(self.zeta_loc, self.zeta_row_scale, self.zeta_column_scale)
 
 
+@register_guide("matrix_normal_full")
 class MatrixNormalFullGuide(MatrixNormalGuide):
     """zeta ~ MN(M, U, V) with full row and column covariances, the rest as in NQ; ``K (K - 1)`` parameters more.
 
@@ -145,6 +150,7 @@ class MatrixNormalFullGuide(MatrixNormalGuide):
         return MatrixNormal(self.zeta_loc, row, scale_tril(self.zeta_column_scale, self.zeta_column_lower))
 
 
+@register_guide("delta")
 class DeltaGuide(PyroModule):
     """MAP: one value for every number, and no doubt.
 

@@ -7,12 +7,14 @@ import pyro.distributions as dist
 from pyro.nn import PyroModule
 from torch import Tensor
 
+from blob_pyro.guides.registry import register_guide
 from blob_pyro.models import BanditBatch, BanditModel
 from blob_pyro.ops.names import unique_name
 
 __all__ = ["DrawsGuide"]
 
 
+@register_guide("nuts")
 class DrawsGuide(PyroModule):
     """Plays one of its stored draws at random; filled by `blob_pyro.infer.nuts`.
 

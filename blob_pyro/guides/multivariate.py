@@ -12,6 +12,7 @@ from torch import Size, Tensor
 from blob_pyro.distributions.arrowhead_normal import ArrowheadNormal
 from blob_pyro.distributions.multivariate import MultivariatePart, with_analytic_entropy
 from blob_pyro.guides.bandit import prior_moments, scale_tril, start_scale
+from blob_pyro.guides.registry import register_guide
 from blob_pyro.guides.training_defaults import TrainingDefaults
 from blob_pyro.models import BanditBatch, BanditModel
 from blob_pyro.models.sites import JOINT, KAPPA
@@ -68,6 +69,7 @@ class MultivariateGuide(PyroModule):
         return {name: pieces[name] for name in self.order}
 
 
+@register_guide("low_rank")
 class LowRankGuide(MultivariateGuide):
     """``theta = loc + scale (W z + e)`` with a few factors ``z``; ``D (rank + 2)`` parameters.
 
@@ -117,6 +119,7 @@ class LowRankGuide(MultivariateGuide):
         return dist.LowRankMultivariateNormal(self.loc, factor, self.scale.square(), validate_args=False)
 
 
+@register_guide("full")
 class FullGuide(MultivariateGuide):
     """``theta ~ N(loc, A A')`` with a full Cholesky factor: ``D (D + 3) / 2`` parameters.
 
@@ -158,6 +161,7 @@ class FullGuide(MultivariateGuide):
         return dist.MultivariateNormal(self.loc, scale_tril=scale_tril(self.scale, self.lower), validate_args=False)
 
 
+@register_guide("laplace")
 class LaplaceGuide(MultivariateGuide):
     """The Gaussian of a mode and a curvature, with ``w_b`` at its marginal's mode: `blob_pyro.infer.laplace.fit`.
 

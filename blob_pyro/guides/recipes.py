@@ -13,15 +13,9 @@ from pyro.nn import PyroModule, PyroParam
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from blob_pyro.guides.bandit import (
-    DeltaGuide,
-    MatrixNormalFullGuide,
-    MatrixNormalGuide,
-    NormalGuide,
-    refuse_learned_scales,
-)
-from blob_pyro.guides.draws import DrawsGuide
-from blob_pyro.guides.multivariate import FullGuide, LaplaceGuide, LowRankGuide, MultivariateGuide
+from blob_pyro.guides.bandit import refuse_learned_scales
+from blob_pyro.guides.multivariate import MultivariateGuide
+from blob_pyro.guides.registry import registered_guide, registered_name
 from blob_pyro.models import BanditModel
 from blob_pyro.models.sites import JOINT
 from blob_pyro.ops.exclusive import own_parameter_store
@@ -29,29 +23,17 @@ from blob_pyro.ops.modules import own_copy
 from blob_pyro.ops.names import unique_name
 from blob_pyro.ops.seeds import seeded
 
-__all__ = ["GUIDES", "FunctionGuide", "check_sites", "make_guide"]
-
-
-GUIDES: dict[str, Callable[[BanditModel], nn.Module]] = {
-    "normal": NormalGuide,
-    "matrix_normal": MatrixNormalGuide,
-    "matrix_normal_full": MatrixNormalFullGuide,
-    "low_rank": LowRankGuide,
-    "full": FullGuide,
-    "laplace": LaplaceGuide,
-    "delta": DeltaGuide,
-    "nuts": DrawsGuide,
-}
-"""Guides by name."""
+__all__ = ["FunctionGuide", "check_sites", "make_guide"]
 
 
 def make_guide(guide: str | Callable[..., Any], model: BanditModel, *, seed: int = 0) -> nn.Module:
     """A guide of ``model`` with all its parameters there.
 
     Args:
-        guide: a name in `GUIDES`; a class, which is constructed from the model (Pyro's ``AutoGuide`` classes are), or
-            a function whose first argument is called ``model`` and that returns a guide of it; a module, of which a
-            copy is made and which is not changed; or a function of the batch that samples the model's sites.
+        guide: a registered name, see `blob_pyro.register_guide`; a class, which is constructed from the model (Pyro's
+            ``AutoGuide`` classes are), or a function whose first argument is called ``model`` and that returns a guide
+            of it; a module, of which a copy is made and which is not changed; or a function of the batch that samples
+            the model's sites.
         model: whose sites it covers.
         seed: of whatever is random in its construction; torch's default generator is left as it was.
 
@@ -61,28 +43,28 @@ def make_guide(guide: str | Callable[..., Any], model: BanditModel, *, seed: int
             ``AutoDelta`` where the model learns a scale, as for "delta".
         TypeError: for something that cannot be called, and a module that cannot be copied.
     """
-    if isinstance(guide, str) and guide not in GUIDES:
-        raise ValueError(f"guide: unknown name {guide!r}; known: {', '.join(sorted(GUIDES))}")
     if not isinstance(guide, str) and not callable(guide):
         raise TypeError(f"guide: expected a name, a class, a module or a function of the batch, got {guide!r}")
+    name = registered_name(guide)
+    known = None if name is None else registered_guide(name)
+    recipe: Any = guide if known is None else known.recipe
     with seeded(seed, model.item_embedding.device):
-        if isinstance(guide, str):
-            named = GUIDES[guide](model)
-            if model.vector_prior is not None:
-                check_sites(model, named)
-            return named
-        _refuse_unfit(guide, model)
-        made = guide(model) if isinstance(guide, type) or _makes_a_guide(guide) else guide
-        if made is guide and isinstance(made, nn.Module):
+        _refuse_unfit(recipe, model)
+        made = recipe(model) if isinstance(recipe, type) or _makes_a_guide(recipe) else recipe
+        if made is recipe and isinstance(made, nn.Module):
             made = own_copy(made, "guide")
-        if isinstance(made, MultivariateGuide):  # an instance may have been made for a model with another prior
-            made.is_auxiliary = model.vector_prior is None
+            if isinstance(made, MultivariateGuide):  # it may have been made for a model with another prior
+                made.is_auxiliary = model.vector_prior is None
         if isinstance(made, AutoGuide):
             _set_up(made, model)
         elif not isinstance(made, nn.Module):
             made = FunctionGuide(made, model)
         check_sites(model, made)
-        return made
+    if known is not None:
+        made.registered_name = name
+        if known.training_defaults is not None:
+            made.training_defaults = known.training_defaults
+    return made
 
 
 def _makes_a_guide(guide: Any) -> bool:
@@ -128,7 +110,8 @@ def check_sites(model: BanditModel, guide: Callable[..., Any]) -> None:
         if JOINT not in found:
             raise ValueError(
                 f"guide: the prior is one Gaussian over {list(vector.shapes)} together, and this guide does not sample "
-                f"that vector, site {JOINT!r}; use 'low_rank', 'full' or 'laplace', or give priors of independent sites"
+                f"that vector, site {JOINT!r}; use one that does, such as 'low_rank' or"
+                "'laplace', or give priors of independent sites"
             )
     missing, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
     if missing or extra:

@@ -22,12 +22,15 @@ class TrainingDefaults:
         learning_rate: peak of Adam's one-cycle schedule.
         capture: "auto" if all that a call of the guide does is the same tensor operations every time, so that a step
             may be recorded and replayed: see `blob_pyro.infer.training.capture`. False for one that counts its calls.
+        start: "guide" if training begins where the guide was made; "prior" if it is first moved near the prior, where
+            the library's own guides start, unless its own start is better: see `blob_pyro.infer.start`.
     """
 
     num_steps: int = 1000
     batch_size: int = 4096
     learning_rate: float = 0.03
     capture: Literal["auto", False] = False
+    start: Literal["guide", "prior"] = "guide"
 
     def epochs(self, num_rows: int, batch_size: int) -> int:
         """Passes over the rows that make up the steps: 3 at least."""

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from blob_pyro.guides.certainty import certain_sites, is_a_set_of_draws
+from blob_pyro.guides.registry import guide_name
 from blob_pyro.infer.elbo import GuidedELBO
 from blob_pyro.infer.local_reparameterization.handler import LocalReparameterization
 from blob_pyro.models import BanditBatch, BanditModel
@@ -140,7 +141,7 @@ def require_density(guide: Callable[..., Any], model: BanditModel) -> None:
         HasNoELBO: for a guide that always draws the same value of a site, whose entropy is minus infinity, or that has
             finitely many draws, naming it and what to compare instead.
     """
-    name = type(guide).__name__
+    name = guide_name(guide)
     if is_a_set_of_draws(guide, model):
         raise HasNoELBO(
             f"elbo: the guide {name} is a set of draws, which has no density and so no ELBO; compare posteriors by the "

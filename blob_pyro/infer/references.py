@@ -12,6 +12,7 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from blob_pyro.guides.certainty import certain_sites, is_a_set_of_draws
+from blob_pyro.guides.registry import guide_name
 from blob_pyro.infer.elbo import GuidedELBO
 from blob_pyro.infer.elbo_estimate import rough_elbo
 from blob_pyro.models import BanditBatch, BanditModel
@@ -98,7 +99,7 @@ def warn_if_poor(
         if not found > reference - margin - min(2 * error, margin):  # a bound of such noise is itself a bad sign
             warnings.warn(
                 f"{what}: the ELBO is {found:.4g} +- {error:.1g} nats per event, and {name} has {reference:.4g}: the "
-                f"guide {type(guide).__name__} has not found the posterior. Use another, such as 'normal' or "
+                f"guide {guide_name(guide)} has not found the posterior. Use another, such as 'normal' or "
                 "'laplace', start it near the prior, or train it for longer and at a lower learning_rate",
                 PoorFitWarning,
                 stacklevel=3,

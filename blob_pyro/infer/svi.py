@@ -54,10 +54,10 @@ def training_defaults(guide: nn.Module, model: BanditModel) -> TrainingDefaults:
 def fit_by_svi(guide: nn.Module, request: FitRequest) -> pd.DataFrame:
     """Train a guide, in place.
 
-    One that does not say how it likes to be trained is first moved to the start of the library's own guides, if its own
-    is worse: see `move_to_usual_start`. If ``request.extend``, and the test of convergence was not passed, there is
-    another round of twice the length, and if need be a third: at half the rate if the last one was of use, and from its
-    beginning at a tenth if it was not.
+    One whose `TrainingDefaults` do not say that it starts by itself is first moved to the start of the library's own
+    guides, if its own is worse: see `move_to_usual_start`. If ``request.extend``, and the test of convergence was not
+    passed, there is another round of twice the length, and if need be a third: at half the rate if the last one was of
+    use, and from its beginning at a tenth if it was not.
 
     Args:
         guide: see `blob_pyro.guides.bandit`.
@@ -71,8 +71,9 @@ def fit_by_svi(guide: nn.Module, request: FitRequest) -> pd.DataFrame:
         NotFiniteError: as `blob_pyro.infer.train`; its ``trace`` is of all rounds.
     """
     model, batch, training = request.model, request.batch, request.training
-    own = hasattr(guide, "training_defaults")
-    start = "guide" if own else move_to_usual_start(guide, model, batch)
+    usual = getattr(guide, "training_defaults", None)
+    is_started = usual is not None and usual.start == "guide"
+    start = "guide" if is_started else move_to_usual_start(guide, model, batch)
     checkpoint = Checkpoint.at(request.checkpoint, guide)
     rounds: list[pd.DataFrame] = []
     while True:

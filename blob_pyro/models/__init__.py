@@ -7,7 +7,7 @@ from blob_pyro.models.priors.covariates import EventCovariates, UserCovariates
 from blob_pyro.models.priors.heavy_tails import HorseshoeKappa, RandomScaleKappa, StudentTKappa
 from blob_pyro.models.priors.items import ItemCategories, ItemDeviations, ItemFeatures, KappaOnPopularity
 from blob_pyro.models.priors.organic_priors import OrganicPriors
-from blob_pyro.models.priors.terms import Events, LogitTerm
+from blob_pyro.models.priors.terms import Events, LogitTerm, register_term
 from blob_pyro.models.priors.vector import VectorPrior
 
 __all__ = [
@@ -30,4 +30,5 @@ __all__ = [
     "StudentTKappa",
     "UserCovariates",
     "VectorPrior",
+    "register_term",
 ]

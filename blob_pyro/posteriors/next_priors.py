@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from functools import singledispatch
 
 import pyro.distributions as dist
 import torch
@@ -13,7 +13,7 @@ from blob_pyro.distributions import ArrowheadNormal, MatrixNormal, MultivariateP
 from blob_pyro.models import BanditModel, BanditPriors, VectorPrior
 from blob_pyro.ops.tensors import map_tensors
 
-__all__ = ["next_priors"]
+__all__ = ["next_priors", "widened"]
 
 
 def next_priors(model: BanditModel, posterior: dict[str, TorchDistribution], forgetting: float = 1.0) -> BanditPriors:
@@ -35,36 +35,66 @@ def next_priors(model: BanditModel, posterior: dict[str, TorchDistribution], for
     laws = {name: map_tensors(posterior[name], torch.clone, memo) for name in model.site_priors()}
     parts = sorted((p for p in laws.items() if isinstance(p[1], MultivariatePart)), key=lambda item: item[1].start)
     if parts and len(parts) == len(laws) and len({id(part.joint) for _, part in parts}) == 1:
-        law = _tempered_vector(parts[0][1].joint, forgetting**-0.5)
+        law = _widened("all sites together", parts[0][1].joint, forgetting**-0.5)
         vector = VectorPrior(law, {name: tuple(part.part_shape) for name, part in parts})
         return replace(model.priors, sites={}, vector=vector)
-    sites = {name: _tempered(name, law, forgetting**-0.5) for name, law in laws.items()}
+    sites = {name: _widened(repr(name), law, forgetting**-0.5) for name, law in laws.items()}
     return replace(model.priors, sites=sites)
 
 
-def _tempered_vector(law: Any, widening: float) -> TorchDistribution:
-    """A Gaussian vector with its standard deviations multiplied, and its correlations kept."""
-    if isinstance(law, ArrowheadNormal):
-        return ArrowheadNormal(law.loc, widening * law.shared_scale_tril, widening * law.loading, widening * law.scale)
-    if isinstance(law, dist.LowRankMultivariateNormal):
-        return dist.LowRankMultivariateNormal(law.loc, widening * law.cov_factor, widening**2 * law.cov_diag)
-    if isinstance(law, dist.MultivariateNormal):
-        return dist.MultivariateNormal(law.loc, scale_tril=widening * law.scale_tril)
-    raise ValueError(
-        f"update: the posterior is one {type(law).__name__} over all sites, and the next prior must be an "
-        "ArrowheadNormal, MultivariateNormal or LowRankMultivariateNormal; use one of these, or fit all events again"
-    )
+def _widened(what: str, posterior: TorchDistribution, factor: float) -> TorchDistribution:
+    found = widened(posterior, factor)
+    if found is None:
+        raise ValueError(
+            f"update: the posterior of {what} is {type(posterior).__name__}, and the next prior must be Gaussian; use "
+            "a guide whose sites are Gaussian, such as 'normal' or 'laplace', or fit all events again"
+        )
+    return found
 
 
-def _tempered(name: str, posterior: TorchDistribution, widening: float) -> TorchDistribution:
-    if isinstance(posterior, MatrixNormal):
-        return MatrixNormal(posterior.loc, widening * posterior.row_scale_tril, posterior.column_scale_tril)
-    base: Any = posterior.base_dist if isinstance(posterior, dist.Independent) else posterior
-    if isinstance(base, dist.Normal):
-        normal = dist.Normal(base.loc, widening * base.scale)
-        return normal.to_event(posterior.event_dim) if posterior.event_dim else normal
-    raise ValueError(
-        f"update: the posterior of {name!r} is {type(posterior).__name__}, and the next prior must be Gaussian; use "
-        "guide 'normal', 'matrix_normal', 'matrix_normal_full', 'low_rank', 'full' or 'laplace', or fit all events "
-        "again"
-    )
+@singledispatch
+def widened(posterior: TorchDistribution, factor: float) -> TorchDistribution | None:
+    """A Gaussian with its standard deviations multiplied, and its mean and correlations kept.
+
+    It is dispatched on the family: register yours with ``widened.register(YourDistribution)``.
+
+    Args:
+        posterior: of a site, or of a vector that sites are parts of.
+        factor: at least 1.
+
+    Returns:
+        A distribution of the same family; None where it is not known to be Gaussian.
+    """
+    return None
+
+
+@widened.register
+def _(posterior: dist.Normal, factor: float) -> TorchDistribution:
+    return dist.Normal(posterior.loc, factor * posterior.scale)
+
+
+@widened.register
+def _(posterior: dist.Independent, factor: float) -> TorchDistribution | None:
+    base = widened(posterior.base_dist, factor)
+    return None if base is None else base.to_event(posterior.reinterpreted_batch_ndims)
+
+
+@widened.register
+def _(posterior: MatrixNormal, factor: float) -> TorchDistribution:
+    return MatrixNormal(posterior.loc, factor * posterior.row_scale_tril, posterior.column_scale_tril)
+
+
+@widened.register
+def _(posterior: ArrowheadNormal, factor: float) -> TorchDistribution:
+    own = posterior
+    return ArrowheadNormal(own.loc, factor * own.shared_scale_tril, factor * own.loading, factor * own.scale)
+
+
+@widened.register
+def _(posterior: dist.LowRankMultivariateNormal, factor: float) -> TorchDistribution:
+    return dist.LowRankMultivariateNormal(posterior.loc, factor * posterior.cov_factor, factor**2 * posterior.cov_diag)
+
+
+@widened.register
+def _(posterior: dist.MultivariateNormal, factor: float) -> TorchDistribution:
+    return dist.MultivariateNormal(posterior.loc, scale_tril=factor * posterior.scale_tril)

@@ -12,6 +12,7 @@ from torch import nn
 
 from blob_pyro.data import EventLog
 from blob_pyro.guides import make_guide
+from blob_pyro.guides.registry import registered_name
 from blob_pyro.infer import (
     ELBOEstimate,
     FitRequest,
@@ -56,9 +57,10 @@ class BLOB(ClickModel):
         guide: how the posterior is approximated: "normal" (the paper's NQ, default), "matrix_normal" (MNQ),
             "matrix_normal_full", "low_rank", "full", "laplace" (mode and full curvature; see
             `blob_pyro.infer.laplace.fit` for where the mode misleads), "delta" (MAP), "nuts" (exact draws, for small
-            logs); a class that is constructed from the bandit model, as Pyro's AutoGuides are; a module, of which a
-            copy is taken; or a function of the batch. See `blob_pyro.guides.bandit`. Every fit makes it anew under its
-            seed; a module starts with the parameters that it came with.
+            logs), or the name of one of yours, see `blob_pyro.register_guide`; a class that is constructed from the
+            bandit model, as Pyro's AutoGuides are; a module, of which a copy is taken; or a function of the batch. See
+            `blob_pyro.guides.bandit`. Every fit makes it anew under its seed; a module starts with the parameters that
+            it came with.
         priors: see `BanditPriors`.
         omega: "mean" takes the user's interest at its posterior mean, as the paper; "sample" draws it anew for every
             event, and propagates what the organic model does not know.
@@ -84,7 +86,7 @@ class BLOB(ClickModel):
             raise ValueError("blo: is not fitted; call blo.fit(log) first")
         one_of(omega, "omega", ("mean", "sample"))
         self.omega = omega
-        self.guide_name = guide if isinstance(guide, str) else None
+        self.guide_name = registered_name(guide)
         self.fits = []
         with with_gradients():
             self._recipe = own_copy(guide, "guide") if isinstance(guide, nn.Module) else guide
@@ -313,8 +315,8 @@ class BLOB(ClickModel):
         """Write both models to a folder: a manifest, ``config.json``, ``state.safetensors``; no pickle, all or nothing.
 
         An older model in the folder is replaced in one move: whoever loads meanwhile gets the old one or the new one.
-        Priors that are functions, and terms of a class that is not registered
-        (`blob_pyro.serialization.codec.register`), are not written: pass them to `load` again.
+        Priors that are functions, and terms of a class that is not registered (`blob_pyro.register_term`), are not
+        written: pass them to `load` again.
 
         Raises:
             ValueError: if item ids are not strings or integers, which JSON could not give back; if something else is in
@@ -338,7 +340,8 @@ class BLOB(ClickModel):
 
         Args:
             path: what `save` wrote.
-            guide: your own guide (its class, or a fresh instance), if the model was saved with one.
+            guide: your own guide (its class, or a fresh instance), if the model was saved with one that has no name;
+                one that has is registered again before, see `blob_pyro.register_guide`.
             encoder: your own encoder, freshly constructed, if the organic model was saved with one.
             device: where to put it; default CUDA where there is one.
             priors: your own priors, if the model was saved with some that JSON cannot hold.

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from blob_pyro.data import EventLog
+from blob_pyro.guides.registry import guide_name
 from blob_pyro.infer import GuidedELBO, LocalReparameterization, NotFiniteError, Training, train, warn_unless_converged
 from blob_pyro.models import BanditPriors
 from blob_pyro.models.joint import JointBatch, JointModel
@@ -65,7 +66,7 @@ class JointBLOB(BLOB):
         if blob.omega != "mean":
             raise ValueError("blob: propagates omega; the joint model takes it at its mean, use omega='mean'")
         if not any(True for _ in blob.guide.parameters()):
-            raise ValueError(f"blob: its guide {blob.guide_name!r} has nothing for SVI to train; use 'normal'")
+            raise ValueError(f"blob: its guide {guide_name(blob.guide)} has nothing for SVI to train; use 'normal'")
         super().__init__(blob.blo, blob._recipe, blob.model.priors, jitter=blob.model.jitter)
         self._parts, self.fits = self._parts_like(blob.blo, blob), deepcopy(blob.fits)
         JointModel(self.blo.model, self.model, self.blo.guide.encoder)  # says what is wrong now rather than later

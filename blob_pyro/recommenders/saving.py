@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import blob_pyro.serialization.parts  # noqa: F401 - registers what models are made of
 from blob_pyro.data import Vocabulary
 from blob_pyro.guides import ENCODERS, GUIDES, DrawsGuide
+from blob_pyro.guides.registry import registered_name
 from blob_pyro.infer import Bound
 from blob_pyro.models import BanditPriors, OrganicPriors
 from blob_pyro.serialization import folder
@@ -56,7 +57,7 @@ def save_blob(blob: BLOB, path: str | Path) -> None:
     """See `blob_pyro.BLOB.save`."""
     tensors = _state(_modules(blob))
     config = {
-        "guide": _guide_name(blob._recipe),
+        "guide": registered_name(blob._recipe),
         "num_draws": blob.guide.num_draws if isinstance(blob.guide, DrawsGuide) else None,
         "omega": blob.omega,
         "jitter": blob.model.jitter,
@@ -80,7 +81,7 @@ def load_blob(
     saved = folder.load(path)
     cls = _require_class(saved, classes)
     fields = Fields(saved.config, _BANDIT, saved.path)
-    name, num_draws = fields.choice("guide", GUIDES, optional=True), fields.integer("num_draws", optional=True)
+    name, num_draws = _read_guide_name(fields, guide is not None), fields.integer("num_draws", optional=True)
     if guide is None and name is None:
         raise _not_given(saved, "guide", "a guide of your own; pass its class, guide=...")
     if priors is None and fields.raw("priors") is None:
@@ -168,10 +169,17 @@ def _encoded(value: Any, tensors: dict[str, Tensor], where: str) -> Any:
     return written
 
 
-def _guide_name(recipe: Any) -> str | None:
-    if isinstance(recipe, str):
-        return recipe
-    return next((name for name, known in GUIDES.items() if known is recipe), None)
+def _read_guide_name(fields: Fields, is_given: bool) -> str | None:
+    """The name that the guide was saved under; None if it had none. One that is not given has to be registered."""
+    name = fields.raw("guide")
+    known = ", ".join(sorted(GUIDES))
+    remedy = "before you load, register the guide again, blob_pyro.register_guide(name, ...), or pass it, guide=..."
+    fields.require(
+        name is None or (isinstance(name, str) and (is_given or name in GUIDES)),
+        "guide",
+        f"one of {known} (if it is one of yours: {remedy})",
+    )
+    return name
 
 
 def _ids(items: Vocabulary) -> Any:

@@ -8,78 +8,23 @@ Nothing is imported or run on the word of a file: a class that is not registered
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, is_dataclass
-from dataclasses import fields as dataclass_fields
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from blob_pyro.ops.saved_classes import SAVED_CLASSES, register, saved_name
 from blob_pyro.serialization.errors import SavedModelError
 
 __all__ = ["CannotEncode", "decode", "encode", "register"]
 
-T = TypeVar("T", bound=type)
 _INLINE = 16  # numbers of a tensor that are written as JSON
 _DTYPES = {str(d).removeprefix("torch."): d for d in (torch.float32, torch.float64, torch.int64, torch.bool)}
 
 
 class CannotEncode(ValueError):
     """JSON cannot hold an object, such as a function, or one of a class that is not registered."""
-
-
-@dataclass(frozen=True)
-class _Entry:
-    cls: type
-    fields: tuple[str, ...]
-    make: Callable[..., Any]
-
-
-_REGISTRY: dict[str, _Entry] = {}
-
-
-def register(
-    cls: T, *, fields: Sequence[str] | None = None, make: Callable[..., Any] | None = None, name: str | None = None
-) -> T:
-    """Let models with an object of a class be saved and loaded: a term of yours, a distribution, a bound.
-
-    Args:
-        cls: instances of this very class are written, and made again from their fields.
-        fields: attributes that are keyword arguments of the class, too. Default: a dataclass's own fields (those that
-            its constructor takes), a distribution's ``arg_constraints``.
-        make: makes an instance from the fields; default the class itself.
-        name: under which it is saved; default the class's. It must stay what it is for saved models to load.
-
-    Returns:
-        The class, so that this can be a decorator.
-
-    Raises:
-        ValueError: if another class has the name, or the fields are not known.
-
-    Example:
-        >>> from dataclasses import dataclass
-        >>> @register
-        ... @dataclass(frozen=True)
-        ... class Weekend:
-        ...     scale: float = 1.0
-        >>> encode(Weekend(2.0))
-        {'class': 'Weekend', 'fields': {'scale': 2.0}}
-        >>> decode(encode(Weekend(2.0)))
-        Weekend(scale=2.0)
-    """
-    name = cls.__name__ if name is None else name
-    known = _REGISTRY.get(name)
-    if known is not None and (known.cls.__module__, known.cls.__qualname__) != (cls.__module__, cls.__qualname__):
-        raise ValueError(f"register: the name {name!r} is that of {known.cls.__module__}.{known.cls.__qualname__}")
-    if fields is None and is_dataclass(cls):
-        fields = [field.name for field in dataclass_fields(cls) if field.init]
-    elif fields is None and isinstance(getattr(cls, "arg_constraints", None), Mapping):
-        fields = list(cls.arg_constraints)  # type: ignore[attr-defined]
-    if fields is None:
-        raise ValueError(f"register: {cls.__name__} is no dataclass and no distribution; name its fields, fields=[...]")
-    _REGISTRY[name] = _Entry(cls, tuple(fields), cls if make is None else make)
-    return cls
 
 
 def encode(value: Any, tensors: dict[str, Tensor] | None = None, where: str = "value") -> Any:
@@ -106,10 +51,9 @@ def encode(value: Any, tensors: dict[str, Tensor] | None = None, where: str = "v
         if not all(isinstance(key, str) for key in value):
             raise CannotEncode(f"{where}: a mapping's keys must be strings to be saved")
         return {"mapping": {key: encode(item, tensors, f"{where}.{key}") for key, item in value.items()}}
-    entry = _entry_of(type(value))
-    if entry is not None:
-        name, known = entry
-        held = {f: encode(getattr(value, f), tensors, f"{where}.{f}") for f in known.fields}
+    name = saved_name(type(value))
+    if name is not None:
+        held = {f: encode(getattr(value, f), tensors, f"{where}.{f}") for f in SAVED_CLASSES[name].fields}
         return {"class": name, "fields": held}
     if hasattr(value, "tolist"):  # arrays, Series, and their numbers
         return encode(value.tolist(), tensors, where)
@@ -145,14 +89,6 @@ def shorten(value: Any, most: int = 60) -> str:
     return text if len(text) <= most else f"{text[:most]}..."
 
 
-def _entry_of(cls: type) -> tuple[str, _Entry] | None:
-    """The registered name of a class, looked up by name first."""
-    direct = _REGISTRY.get(cls.__name__)
-    if direct is not None and direct.cls is cls:
-        return cls.__name__, direct
-    return next(((name, entry) for name, entry in _REGISTRY.items() if entry.cls is cls), None)
-
-
 def _encode_tensor(value: Tensor, tensors: dict[str, Tensor] | None, where: str) -> dict[str, Any]:
     value = value.detach().cpu()
     dtype = str(value.dtype).removeprefix("torch.")
@@ -176,11 +112,11 @@ def _decode_tensor(value: dict[str, Any], tensors: Mapping[str, Tensor], where: 
 
 
 def _decode_object(name: Any, held: dict[str, Any], tensors: Mapping[str, Tensor] | None, where: str) -> Any:
-    entry = _REGISTRY.get(name) if isinstance(name, str) else None
+    entry = SAVED_CLASSES.get(name) if isinstance(name, str) else None
     if entry is None:
         raise SavedModelError(
             f"its class {shorten(name)} is not known here; if it is one of yours, import the module that registers it "
-            "(blob_pyro.serialization.codec.register) before you load",
+            "(blob_pyro.register_term, blob_pyro.serialization.codec.register) before you load",
             field=where,
         )
     if set(held) != set(entry.fields):

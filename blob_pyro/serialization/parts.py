@@ -1,4 +1,4 @@
-"""What models are made of, registered with the codec: one line for each class."""
+"""What models are made of beside terms and bounds, which register themselves: one line for each class."""
 
 from __future__ import annotations
 
@@ -10,9 +10,6 @@ from blob_pyro.distributions import ArrowheadNormal, MatrixNormal
 from blob_pyro.infer import BOUNDS
 from blob_pyro.models import OrganicPriors
 from blob_pyro.models.priors.bandit_priors import BanditPriors, Learned
-from blob_pyro.models.priors.covariates import EventCovariates, UserCovariates
-from blob_pyro.models.priors.heavy_tails import HorseshoeKappa, StudentTKappa
-from blob_pyro.models.priors.items import ItemCategories, ItemDeviations, ItemFeatures, KappaOnPopularity
 from blob_pyro.models.priors.vector import VectorPrior
 from blob_pyro.serialization.codec import register
 
@@ -20,10 +17,6 @@ __all__: list[str] = []
 
 for _part in (BanditPriors, Learned, OrganicPriors, VectorPrior):
     register(_part)
-for _term in (HorseshoeKappa, ItemCategories, ItemDeviations, ItemFeatures, KappaOnPopularity, StudentTKappa):
-    register(_term)
-register(EventCovariates)
-register(UserCovariates)
 register(ArrowheadNormal)
 register(MatrixNormal)
 for _bound in BOUNDS.values():

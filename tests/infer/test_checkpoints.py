@@ -161,7 +161,7 @@ def test_guides_without_epochs_take_no_checkpoint(blo, log, tmp_path):
     blob = BLOB(blo, "laplace", BanditPriors(kappa_scale=0.3))
     blob.fit(log, **OPTIONS)
     for guide in (blob, BLOB(blo, "nuts", BanditPriors(kappa_scale=0.3))):
-        with pytest.raises(ValueError, match=r"checkpoint: a .*Guide is not fitted in epochs.* leave checkpoint out"):
+        with pytest.raises(ValueError, match=r"checkpoint: guide '.*' is not fitted in epochs.* leave checkpoint out"):
             guide.fit(log, checkpoint=tmp_path / "c", progress=False, device="cpu")
     assert blob.fitted
     assert not list(tmp_path.iterdir())

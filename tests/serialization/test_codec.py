@@ -12,6 +12,7 @@ import blob_pyro.serialization.parts  # noqa: F401 - what models are made of
 from blob_pyro import BanditPriors
 from blob_pyro.infer import Bouchard, OneVsEach
 from blob_pyro.models.priors.items import ItemFeatures
+from blob_pyro.ops.saved_classes import SAVED_CLASSES
 from blob_pyro.serialization import SavedModelError
 from blob_pyro.serialization.codec import CannotEncode, decode, encode, register
 
@@ -71,29 +72,41 @@ class Skewed(torch.distributions.Normal):
     """A distribution of somebody else's."""
 
 
-def test_a_class_from_outside_is_one_line(monkeypatch):
-    monkeypatch.setattr("blob_pyro.serialization.codec._REGISTRY", {})
+class Stateless:
+    """A part that has nothing to remember."""
+
+
+@pytest.fixture
+def no_classes(monkeypatch):
+    for name in list(SAVED_CLASSES):
+        monkeypatch.delitem(SAVED_CLASSES, name)
+    yield
+    SAVED_CLASSES.clear()
+
+
+def test_a_class_from_outside_is_one_line(no_classes):
     part = Anniversary(2.0, torch.arange(40.0))
     with pytest.raises(CannotEncode, match=r"priors: .* cannot be saved; register its class with"):
         encode(part, {}, "priors")
     register(Anniversary)
     register(Skewed, name="skewed")
+    register(Stateless)
     tensors: dict[str, torch.Tensor] = {}
-    written = encode({"a": part, "b": Skewed(ONE, TWO)}, tensors, "priors")
+    written = encode({"a": part, "b": Skewed(ONE, TWO), "c": Stateless()}, tensors, "priors")
     assert list(tensors) == ["priors.a.weight"]
     back = decode(written, tensors)
     assert torch.equal(back["a"].weight, part.weight)
     assert type(back["b"]) is Skewed
+    assert type(back["c"]) is Stateless
 
 
-def test_names_are_taken_once(monkeypatch):
-    monkeypatch.setattr("blob_pyro.serialization.codec._REGISTRY", {})
+def test_names_are_taken_once(no_classes):
     register(Anniversary)
     register(Anniversary)  # a module that is imported again
     with pytest.raises(ValueError, match=r"register: the name 'Anniversary' is that of .*Anniversary"):
         register(Skewed, name="Anniversary")
-    with pytest.raises(ValueError, match=r"register: object is no dataclass and no distribution; name its fields"):
-        register(object)
+    with pytest.raises(ValueError, match=r"register: list is no dataclass and no distribution; name its fields"):
+        register(list)
 
 
 UNWRITABLE = {

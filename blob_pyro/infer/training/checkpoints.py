@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from blob_pyro.guides.registry import guide_name
 from blob_pyro.ops.files import remove_abandoned, require_writable, staged
 from blob_pyro.ops.fingerprints import describe, differences
 
@@ -84,7 +85,7 @@ class Checkpoint:
             raise TypeError(f"checkpoint: expected the path of a file, got {path!r}")
         if not getattr(guide, "takes_checkpoint", True):
             raise ValueError(
-                f"checkpoint: a {type(guide).__name__} is not fitted in epochs, so there is nothing to go on from; "
+                f"checkpoint: guide {guide_name(guide)} is not fitted in epochs, so there is nothing to go on from; "
                 "leave checkpoint out"
             )
         return cls(Path(path), about)

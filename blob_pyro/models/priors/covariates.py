@@ -13,7 +13,7 @@ from torch import Tensor
 
 from blob_pyro.data import Covariate
 from blob_pyro.models.operations import inner
-from blob_pyro.models.priors.terms import Events
+from blob_pyro.models.priors.terms import Events, register_term
 
 if TYPE_CHECKING:
     from blob_pyro.models.bandit import BanditModel
@@ -24,6 +24,7 @@ COVARIATE_WEIGHT = "covariate_weight"
 EVENT_COVARIATE_WEIGHT = "event_covariate_weight"
 
 
+@register_term
 @dataclass(frozen=True)
 class UserCovariates:
     """Adds ``x_u' g``, ``g ~ N(0, scale^2 I_F)``, for covariates ``x_u`` of the user: country, age of the account.
@@ -65,6 +66,7 @@ class UserCovariates:
         return {COVARIATE_WEIGHT: {"covariate": range(self.num_covariates)}}
 
 
+@register_term
 @dataclass(frozen=True)
 class EventCovariates:
     """Adds ``x_n' g``, ``g ~ N(0, scale^2 I_F)``, for covariates ``x_n`` of the event, by name: hour, position, device.

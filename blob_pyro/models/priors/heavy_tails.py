@@ -11,7 +11,8 @@ from pyro.distributions.transforms import ExpTransform
 from torch import Tensor
 
 from blob_pyro.models.operations import broadcast, gather
-from blob_pyro.models.priors.terms import Events
+from blob_pyro.models.priors.terms import Events, register_term
+from blob_pyro.ops.saved_classes import register
 from blob_pyro.ops.tensors import like
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ LOG_KAPPA_SCALE = "log_kappa_scale"
 LOG_LOCAL_SCALE = "log_kappa_local_scale"
 
 
+@register
 @dataclass(frozen=True)
 class StudentTKappa:
     """``kappa'_p ~ StudentT(df, 0, kappa_scale)``: for `BanditPriors.kappa`.
@@ -75,6 +77,7 @@ class RandomScaleKappa:
         return scale * gather(WHITENED_KAPPA, values[WHITENED_KAPPA], events.action)
 
 
+@register_term
 @dataclass(frozen=True)
 class HorseshoeKappa:
     """``kappa'_p = tau lambda_p z_p``, ``lambda_p ~ C+(0, 1)``, ``z_p ~ N(0, 1)`` (Carvalho et al. 2010).

@@ -14,7 +14,7 @@ from torch import Tensor
 from blob_pyro.distributions.multivariate import MultivariatePart, shear
 from blob_pyro.models.operations import bilinear, broadcast, gather, inner, row_product
 from blob_pyro.models.priors.bandit_priors import Learned, Scale
-from blob_pyro.models.priors.terms import Events
+from blob_pyro.models.priors.terms import Events, register_term
 from blob_pyro.models.sites import KAPPA
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ CATEGORY_KAPPA, CATEGORY_BETA = "category_kappa", "category_beta"
 FEATURE_KAPPA, FEATURE_BETA = "feature_kappa", "feature_beta"
 
 
+@register_term
 @dataclass(frozen=True)
 class KappaOnPopularity:
     """Items that are viewed more are clicked more, or less: ``kappa_p = kappa'_p + w_c + slope (rho_p - mean) / sd``.
@@ -84,6 +85,7 @@ class KappaOnPopularity:
         return rest
 
 
+@register_term
 @dataclass(frozen=True)
 class ItemDeviations:
     """Each item departs from the low-rank beta on its own: ``beta_p + delta_p``, ``delta_p ~ N(0, scale^2 I_K)``.
@@ -108,6 +110,7 @@ class ItemDeviations:
         return row_product(BETA_DEVIATION, values[BETA_DEVIATION], events.action, events.interest)
 
 
+@register_term
 @dataclass(frozen=True)
 class ItemCategories:
     """Items of one category share a part of kappa and of beta, so that a new item starts where its kind is.
@@ -153,6 +156,7 @@ class ItemCategories:
         )
 
 
+@register_term
 @dataclass(frozen=True)
 class ItemFeatures:
     """Items are alike as far as their features are: ``kappa_p`` gains ``x_p' k``, ``beta_p`` gains ``x_p' B``.

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload, runtime_checkable
 
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
+from blob_pyro.ops.saved_classes import register
+
 if TYPE_CHECKING:
     from blob_pyro.models.bandit import BanditModel
 
-__all__ = ["Events", "LogitTerm"]
+__all__ = ["Events", "LogitTerm", "register_term"]
+
+T = TypeVar("T", bound=type)
 
 
 @dataclass(frozen=True)
@@ -67,3 +72,51 @@ class LogitTerm(Protocol):
 
     def logit(self, model: BanditModel, values: dict[str, Tensor], events: Events) -> Tensor:
         """What it adds to each event's logit, ``B``."""
+
+
+@overload
+def register_term(cls: T, *, name: str | None = ..., fields: Sequence[str] | None = ...) -> T: ...
+
+
+@overload
+def register_term(*, name: str | None = ..., fields: Sequence[str] | None = ...) -> Callable[[T], T]: ...
+
+
+def register_term(cls: Any = None, *, name: str | None = None, fields: Sequence[str] | None = None) -> Any:
+    """Let models with a term of a class be saved and loaded by themselves: a decorator for a `LogitTerm` of yours.
+
+    A saved model holds the class's name and the term's fields, no code: register it again, under the same name, before
+    the model is loaded in another process. A term that is not registered works, too, and is passed to
+    `blob_pyro.BLOB.load` again.
+
+    Args:
+        cls: of the terms. Without one, this makes a decorator.
+        name: under which it is saved; default the class's.
+        fields: attributes that are keyword arguments of the class, too. Default: a dataclass's own fields; none for a
+            class without a constructor of its own.
+
+    Returns:
+        The class, or a decorator.
+
+    Raises:
+        TypeError: for what is no class, or has no ``build``, ``site_priors`` and ``logit``.
+        ValueError: if another class has the name, or the fields are not known.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> import blob_pyro
+        >>> @blob_pyro.register_term
+        ... @dataclass(frozen=True)
+        ... class Weekends:
+        ...     scale: float = 1.0
+        ...     def build(self, model): ...
+        ...     def site_priors(self, model): ...
+        ...     def logit(self, model, values, events): ...
+    """
+    if cls is None:
+        return lambda cls: register_term(cls, name=name, fields=fields)
+    missing = [method for method in ("build", "site_priors", "logit") if not callable(getattr(cls, method, None))]
+    if not isinstance(cls, type) or missing:
+        lack = f", which has no {', '.join(missing)}" if isinstance(cls, type) else ""
+        raise TypeError(f"cls: expected a class of terms, with build, site_priors and logit, got {cls!r}{lack}")
+    return register(cls, name=name, fields=fields)

@@ -1,0 +1,154 @@
+"""One part of each kind, added from outside the package, is fitted, saved, loaded and updated like those that ship."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import mine
+import pytest
+import torch
+
+import blob_pyro
+from blob_pyro import BLOB, BanditPriors
+from blob_pyro.guides import GUIDES, NormalGuide, make_guide
+from blob_pyro.infer import training_defaults
+from blob_pyro.ops.saved_classes import SAVED_CLASSES
+from blob_pyro.serialization import SavedModelError
+from blob_pyro.testing import check_guide
+
+HISTORIES = [[0, 0, 1], [], [5, 3]]
+QUICK = {"num_epochs": 2, "progress": False, "device": "cpu"}
+FIXED = BanditPriors(kappa_scale=0.3)
+FEW = BanditPriors(w_b=-6.0, kappa=0.0, zeta=0.0)
+NAMES = {"mine": FIXED, "mine_made": FIXED, "mine_auto": FIXED, "mine_of_the_batch": FEW}
+
+
+def in_a_fresh_process(code: str) -> subprocess.CompletedProcess:
+    tests = Path(__file__).parent
+    paths = os.pathsep.join([str(tests.parent), str(tests), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment, command = {**os.environ, "PYTHONPATH": paths}, [sys.executable, "-c", code]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_guide_by_name(name, blo, log, tmp_path):
+    blob = BLOB(blo, name, NAMES[name])
+    assert blob.guide_name == name
+    trace = blob.fit(log, **QUICK)
+    assert trace.attrs["start"] == ("prior" if name in ("mine_auto", "mine_of_the_batch") else "guide")
+    blob.save(tmp_path / "model")
+    back = BLOB.load(tmp_path / "model", device="cpu")
+    assert back.guide_name == name
+    assert torch.equal(back.scores(HISTORIES), blob.scores(HISTORIES))
+    before = back.scores(HISTORIES)
+    back.update(log, num_epochs=2, progress=False)
+    assert set(back.model.priors.sites) == set(back.model.site_priors())
+    assert not torch.equal(back.scores(HISTORIES), before)
+
+
+@pytest.mark.parametrize("name", ["mine", "mine_made", "mine_auto"])
+def test_it_keeps_the_contract(name):
+    check_guide(name)
+
+
+def test_a_class_that_is_registered_is_saved_by_its_name(blo, log, tmp_path):
+    blob = BLOB(blo, mine.MyGuide, FIXED)
+    blob.fit(log, **QUICK)
+    blob.save(tmp_path / "model")
+    assert BLOB.load(tmp_path / "model", device="cpu").guide_name == "mine"
+
+
+def test_it_has_the_defaults_that_it_was_registered_with(blob):
+    usual = training_defaults(make_guide("mine_auto", blob.model), blob.model)
+    assert (usual.num_steps, usual.start) == (20, "prior")
+    assert training_defaults(make_guide("mine", blob.model), blob.model) is mine.MyGuide.training_defaults
+
+
+@pytest.fixture
+def saved(blo, log, tmp_path):
+    blob = BLOB(blo, "mine_auto", BanditPriors(kappa_scale=0.3, terms=(mine.Waves(2),)))
+    blob.fit(log, **QUICK)
+    blob.save(tmp_path / "model")
+    return blob, tmp_path / "model"
+
+
+def test_a_fresh_process_loads_it_after_registering_again(saved):
+    blob, path = saved
+    load = f"from blob_pyro import BLOB; print(BLOB.load({str(path)!r}, device='cpu').scores({HISTORIES}).tolist())"
+    found = in_a_fresh_process(f"import mine; {load}")
+    assert found.returncode == 0, found.stderr
+    assert torch.equal(torch.tensor(eval(found.stdout)), blob.scores(HISTORIES))
+    without = in_a_fresh_process(load)
+    assert without.returncode != 0
+    assert "blob_pyro.register_guide(name, ...)" in without.stderr
+    assert "got 'mine_auto'" in without.stderr
+
+
+def test_what_is_missing_is_named_with_the_remedy(saved, monkeypatch):
+    _, path = saved
+    with monkeypatch.context() as patch:
+        patch.delitem(GUIDES, "mine_auto")
+        with pytest.raises(
+            SavedModelError, match=r"guide: .*register the guide again, blob_pyro.register_guide.*'mine_auto'"
+        ):
+            BLOB.load(path, device="cpu")
+        BLOB.load(path, guide=mine.make_auto, device="cpu")
+    with monkeypatch.context() as patch:
+        patch.delitem(SAVED_CLASSES, "Waves")
+        with pytest.raises(SavedModelError, match=r"terms\[0\].*'Waves' is not known here.*blob_pyro.register_term"):
+            BLOB.load(path, device="cpu")
+
+
+def test_unknown_names_say_how_one_gets_known(blo):
+    with pytest.raises(ValueError, match=r"unknown name 'yours'; known: .*mine.*register_guide\('yours', ...\)"):
+        BLOB(blo, "yours")
+
+
+BAD = {
+    "taken": (lambda: blob_pyro.register_guide("normal", mine.MyGuide), ValueError, "'normal' is known already"),
+    "twice": (lambda: blob_pyro.register_guide("mine", lambda model: None), ValueError, "'mine' is known already"),
+    "instance": (lambda: blob_pyro.register_guide("x", torch.nn.Linear(1, 1)), TypeError, "an instance belongs to one"),
+    "number": (lambda: blob_pyro.register_guide("x", 3), TypeError, "guide: expected a class, or a function.*got 3"),
+    "no name": (lambda: blob_pyro.register_guide(mine.MyGuide), TypeError, r"name: expected a string.*@register_guide"),
+    "path": (lambda: blob_pyro.register_guide("../x", mine.MyGuide), ValueError, "name: expected letters"),
+    "defaults": (
+        lambda: blob_pyro.register_guide("x", mine.MyGuide, training_defaults={"num_steps": 3}),
+        TypeError,
+        "training_defaults: expected a TrainingDefaults",
+    ),
+    "term": (lambda: blob_pyro.register_term(mine.MyGuide), TypeError, "got .*MyGuide.*no build, site_priors, logit"),
+    "term's instance": (lambda: blob_pyro.register_term(mine.Waves(2)), TypeError, "cls: expected a class of terms"),
+}
+
+
+@pytest.mark.parametrize(("call", "error", "message"), BAD.values(), ids=BAD.keys())
+def test_bad_registrations_are_named(call, error, message):
+    before = dict(GUIDES)
+    with pytest.raises(error, match=message):
+        call()
+    assert before == GUIDES
+
+
+def test_the_same_line_may_run_again():
+    blob_pyro.register_guide("mine_made", mine.make_mine)
+    blob_pyro.register_guide("normal", NormalGuide)
+    blob_pyro.register_term(mine.Waves)
+    assert GUIDES["normal"].recipe is NormalGuide
+
+
+def test_a_term_by_itself(blo, log, tmp_path):
+    blob = BLOB(blo, priors=BanditPriors(kappa_scale=0.3, terms=(mine.Waves(3, 0.5),)))
+    blob.fit(log, **QUICK)
+    blob.save(tmp_path / "model")
+    back = BLOB.load(tmp_path / "model", device="cpu")
+    assert back.model.priors.terms == (mine.Waves(3, 0.5),)
+    assert torch.equal(back.scores(HISTORIES), blob.scores(HISTORIES))
+    back.update(log, num_epochs=2, progress=False)
+    assert "wave_weight" in back.model.priors.sites
+
+
+def test_messages_name_it(blo, log):
+    blob = BLOB(blo, "mine", FIXED)
+    with pytest.warns(UserWarning, match="guide 'mine' has not found the posterior"):
+        blob.fit(log, num_epochs=1, learning_rate=1e-6, progress=False, device="cpu")
