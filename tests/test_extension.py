@@ -1,11 +1,11 @@
 """One part of each kind, added from outside the package, is fitted, saved, loaded and updated like those that ship."""
 
+import importlib
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-import mine
 import pytest
 import torch
 
@@ -22,6 +22,16 @@ QUICK = {"num_epochs": 2, "progress": False, "device": "cpu"}
 FIXED = BanditPriors(kappa_scale=0.3)
 FEW = BanditPriors(w_b=-6.0, kappa=0.0, zeta=0.0)
 NAMES = {"mine": FIXED, "mine_made": FIXED, "mine_auto": FIXED, "mine_of_the_batch": FEW}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def mine():
+    """The parts from outside, which are known while these tests run."""
+    before = [(registry, dict(registry)) for registry in (GUIDES, SAVED_CLASSES)]
+    yield importlib.reload(importlib.import_module("mine"))
+    for registry, known in before:
+        registry.clear()
+        registry.update(known)
 
 
 def in_a_fresh_process(code: str) -> subprocess.CompletedProcess:
@@ -52,21 +62,21 @@ def test_it_keeps_the_contract(name):
     check_guide(name)
 
 
-def test_a_class_that_is_registered_is_saved_by_its_name(blo, log, tmp_path):
+def test_a_class_that_is_registered_is_saved_by_its_name(blo, log, tmp_path, mine):
     blob = BLOB(blo, mine.MyGuide, FIXED)
     blob.fit(log, **QUICK)
     blob.save(tmp_path / "model")
     assert BLOB.load(tmp_path / "model", device="cpu").guide_name == "mine"
 
 
-def test_it_has_the_defaults_that_it_was_registered_with(blob):
+def test_it_has_the_defaults_that_it_was_registered_with(blob, mine):
     usual = training_defaults(make_guide("mine_auto", blob.model), blob.model)
     assert (usual.num_steps, usual.start) == (20, "prior")
     assert training_defaults(make_guide("mine", blob.model), blob.model) is mine.MyGuide.training_defaults
 
 
 @pytest.fixture
-def saved(blo, log, tmp_path):
+def saved(blo, log, tmp_path, mine):
     blob = BLOB(blo, "mine_auto", BanditPriors(kappa_scale=0.3, terms=(mine.Waves(2),)))
     blob.fit(log, **QUICK)
     blob.save(tmp_path / "model")
@@ -85,7 +95,7 @@ def test_a_fresh_process_loads_it_after_registering_again(saved):
     assert "got 'mine_auto'" in without.stderr
 
 
-def test_what_is_missing_is_named_with_the_remedy(saved, monkeypatch):
+def test_what_is_missing_is_named_with_the_remedy(saved, monkeypatch, mine):
     _, path = saved
     with monkeypatch.context() as patch:
         patch.delitem(GUIDES, "mine_auto")
@@ -105,39 +115,60 @@ def test_unknown_names_say_how_one_gets_known(blo):
         BLOB(blo, "yours")
 
 
+add_guide, add_term = blob_pyro.register_guide, blob_pyro.register_term
 BAD = {
-    "taken": (lambda: blob_pyro.register_guide("normal", mine.MyGuide), ValueError, "'normal' is known already"),
-    "twice": (lambda: blob_pyro.register_guide("mine", lambda model: None), ValueError, "'mine' is known already"),
-    "instance": (lambda: blob_pyro.register_guide("x", torch.nn.Linear(1, 1)), TypeError, "an instance belongs to one"),
-    "number": (lambda: blob_pyro.register_guide("x", 3), TypeError, "guide: expected a class, or a function.*got 3"),
-    "no name": (lambda: blob_pyro.register_guide(mine.MyGuide), TypeError, r"name: expected a string.*@register_guide"),
-    "path": (lambda: blob_pyro.register_guide("../x", mine.MyGuide), ValueError, "name: expected letters"),
+    "taken": (lambda mine: add_guide("normal", mine.MyGuide), ValueError, "'normal' is known already"),
+    "twice": (lambda mine: add_guide("mine", lambda model: None), ValueError, "'mine' is known already"),
+    "instance": (
+        lambda mine: add_guide("x", torch.nn.Linear(1, 1)),
+        TypeError,
+        "an instance belongs to one",
+    ),
+    "number": (
+        lambda mine: add_guide("x", 3),
+        TypeError,
+        "guide: expected a class, or a function.*got 3",
+    ),
+    "no name": (
+        lambda mine: add_guide(mine.MyGuide),
+        TypeError,
+        r"name: expected a string.*@register_guide",
+    ),
+    "path": (lambda mine: add_guide("../x", mine.MyGuide), ValueError, "name: expected letters"),
     "defaults": (
-        lambda: blob_pyro.register_guide("x", mine.MyGuide, training_defaults={"num_steps": 3}),
+        lambda mine: add_guide("x", mine.MyGuide, training_defaults={"num_steps": 3}),
         TypeError,
         "training_defaults: expected a TrainingDefaults",
     ),
-    "term": (lambda: blob_pyro.register_term(mine.MyGuide), TypeError, "got .*MyGuide.*no build, site_priors, logit"),
-    "term's instance": (lambda: blob_pyro.register_term(mine.Waves(2)), TypeError, "cls: expected a class of terms"),
+    "term": (
+        lambda mine: add_term(mine.MyGuide),
+        TypeError,
+        "got .*MyGuide.*no build, site_priors, logit",
+    ),
+    "term's instance": (
+        lambda mine: add_term(mine.Waves(2)),
+        TypeError,
+        "cls: expected a class of terms",
+    ),
 }
 
 
 @pytest.mark.parametrize(("call", "error", "message"), BAD.values(), ids=BAD.keys())
-def test_bad_registrations_are_named(call, error, message):
+def test_bad_registrations_are_named(mine, call, error, message):
     before = dict(GUIDES)
     with pytest.raises(error, match=message):
-        call()
+        call(mine)
     assert before == GUIDES
 
 
-def test_the_same_line_may_run_again():
+def test_the_same_line_may_run_again(mine):
     blob_pyro.register_guide("mine_made", mine.make_mine)
     blob_pyro.register_guide("normal", NormalGuide)
     blob_pyro.register_term(mine.Waves)
     assert GUIDES["normal"].recipe is NormalGuide
 
 
-def test_a_term_by_itself(blo, log, tmp_path):
+def test_a_term_by_itself(blo, log, tmp_path, mine):
     blob = BLOB(blo, priors=BanditPriors(kappa_scale=0.3, terms=(mine.Waves(3, 0.5),)))
     blob.fit(log, **QUICK)
     blob.save(tmp_path / "model")
