@@ -114,3 +114,42 @@ def figure1(
         (output / "figure1.txt").write_text(text + "\n")
         summary.to_csv(output / "summary.csv", index=False, float_format="%.6g")
         plot(summary, truth).savefig(output / "figure1.png", dpi=100)
+
+
+@reproduce.command("open-bandit")
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--output", type=click.Path(file_okay=False, path_type=Path), help="Folder for the table and what is printed."
+)
+def open_bandit(folder: Path, output: Path | None) -> None:
+    """The uniform policy's value from the Thompson log against its own log, with what the audit says of both.
+
+    FOLDER is the Open Bandit Dataset's (Saito et al. 2021), the full one or its sample of 10,000 rows: it holds bts and
+    random.
+    """
+    from blob_pyro.experiments.open_bandit import Campaign, campaigns
+
+    try:
+        found = [Campaign.read(folder, name) for name in campaigns(folder)]
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+    table = pd.concat([campaign.table() for campaign in found], ignore_index=True)
+    percent = table.assign(**{name: 100 * table[name] for name in ("value", "standard_error", "low", "high")})
+    shown = percent.drop(columns="warnings").to_string(
+        index=False, na_rep="", float_format=lambda value: f"{value:.4g}"
+    )
+    lines = [
+        "click rate of the uniform policy in %; errors: its distance from the uniform log in standard errors",
+        shown,
+    ]
+    for row in table[table["warnings"] != ""].itertuples():
+        lines.append(f"{row.campaign}, {row.log}, {row.estimator}: {row.warnings}")
+    for campaign in found:
+        for policy, report in (("Thompson", campaign.thompson_audit), ("uniform", campaign.uniform_audit)):
+            lines.append(f"\n{campaign.name}, {policy} log\n{report}")
+    text = "\n".join(lines)
+    click.echo(text)
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "open_bandit.txt").write_text(text + "\n")
+        table.to_csv(output / "open_bandit.csv", index=False, float_format="%.6g")
