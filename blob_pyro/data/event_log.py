@@ -14,6 +14,7 @@ from torch import Tensor
 
 from blob_pyro.data import readers
 from blob_pyro.data.clock import NUMBER
+from blob_pyro.data.concatenation import DUPLICATES, Duplicates, concatenate
 from blob_pyro.data.covariates import Covariate
 from blob_pyro.data.histories import Histories
 from blob_pyro.data.log_warnings import warn_of_ranges, warn_of_unseen_views
@@ -231,6 +232,54 @@ class EventLog:
                 propensity=propensity,
             )
         )
+
+    @classmethod
+    def concat(
+        cls,
+        logs: Iterable[EventLog],
+        *,
+        duplicates: Duplicates = "refuse",
+        items: Iterable[Hashable] | None = None,
+    ) -> EventLog:
+        """Several logs as one: user ids that recur are one user, whose histories go on from log to log.
+
+        All that logs say of impressions is kept. At equal times of one user each log's own order is kept, and an
+        impression of one log precedes a view of another, as in `from_tables`.
+
+        Args:
+            logs: one or more, of any catalogues: items are matched by id.
+            duplicates: what to do with a row that two logs have, the same user, time and item (and position): "refuse",
+                "drop" (the earlier log's counts), or "keep" both. Rows that one log has twice are kept.
+            items: the catalogue's ids. Default: the largest of the logs' catalogues if it holds all their items, else
+                all their items, sorted.
+
+        Raises:
+            ValueError: naming the log, for clocks or units of time that differ, ids of several types, items outside
+                ``items``, a column that only some logs have, duplicates, and duplicates that contradict each other.
+            TypeError: for what is no log.
+
+        Warns:
+            LogWarning: if a user has two events of one kind at one time in two logs whose times are numbers.
+
+        Example:
+            >>> old = EventLog.from_tables(views={"user": ["ann"], "time": [1], "item": ["tea"]})
+            >>> new = EventLog.from_tables(
+            ...     impressions={"user": ["ann"], "time": [2], "action": ["mug"], "reward": [1]},
+            ... )
+            >>> log = EventLog.concat([old, new])
+            >>> log.items.decode(log.contexts.to_sequences()[0])
+            ['tea']
+        """
+        logs = [logs] if isinstance(logs, EventLog) else list(logs)
+        for number, log in enumerate(logs):
+            if not isinstance(log, EventLog):
+                raise TypeError(f"logs[{number}]: expected an EventLog, got {type(log).__name__}")
+        if not logs:
+            raise ValueError("logs: there are none; pass one at least")
+        if duplicates not in DUPLICATES:
+            raise ValueError(f"duplicates: expected one of {', '.join(map(repr, DUPLICATES))}, got {duplicates!r}")
+        catalogue = None if items is None else Vocabulary(items, "items")
+        return cls._assemble(concatenate(logs, duplicates, catalogue))
 
     @classmethod
     def _assemble(cls, rows: readers.Rows) -> EventLog:

@@ -89,6 +89,31 @@ class Vocabulary:
             self.ids = tuple(distinct)
         return self
 
+    @classmethod
+    def union(cls, vocabularies: Sequence[Vocabulary], names: Sequence[str]) -> tuple[Vocabulary, list[np.ndarray]]:
+        """All ids of some vocabularies, sorted where they can be.
+
+        Args:
+            vocabularies: one or more.
+            names: what to call each in an error message.
+
+        Returns:
+            The union, and for each vocabulary the numbers that its ids have there, int64.
+
+        Raises:
+            ValueError: naming two of them, if their ids are of different types.
+        """
+        if all(vocabulary.is_numbered for vocabulary in vocabularies):
+            return max(vocabularies, key=len), [np.arange(len(vocabulary)) for vocabulary in vocabularies]
+        columns = [
+            read_ids(_in_a_row(vocabulary.ids, name), "Leave it out", mixed=True)
+            for vocabulary, name in zip(vocabularies, names)
+        ]
+        union = cls.of(*columns)
+        if union._kinds == {int} and tuple(union.ids) == tuple(range(len(union))):
+            union = cls.numbered(len(union))
+        return union, [union.numbers_of(ids) for ids in columns]
+
     def __len__(self) -> int:
         return len(self.ids)
 

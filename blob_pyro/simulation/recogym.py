@@ -52,6 +52,7 @@ class RecoGym(Environment):
         num_organic_users: int = 0,
         *,
         seed: int = 0,
+        first_user: int = 0,
         history: HistoryMode = "all",
         propensities: bool = True,
         batch_size: int | None = None,
@@ -62,9 +63,12 @@ class RecoGym(Environment):
         Args:
             policy: who recommends, from all the user's views before the decision. Default: `Uniform`.
             num_users: users who see recommendations; they have the numbers after the organic-only ones.
-            num_organic_users: users of whom only the first organic session is logged, numbered from 0.
+            num_organic_users: users of whom only the first organic session is logged, numbered from ``first_user``.
             seed: of the users and of the policy's draws. The same seed gives the same users to every policy and
                 to environments that differ in anything but ``seed``; another seed gives a fresh sample.
+            first_user: number of the first of them. A user is the same one whichever others are simulated, so a log
+                goes on with fresh users from where the last one ended: ``first_user=log.users.ids[-1] + 1`` under the
+                same seed, and `EventLog.concat` refuses two logs that share some.
             history: ``"since_last_action"`` hides all views but those since the last recommendation, as the agents
                 of Sakhi et al. (2020) do: for reproduction only.
             propensities: log the policy's exact probability of each action. Costs one ``log_prob`` per session
@@ -85,14 +89,18 @@ class RecoGym(Environment):
         for name, value in (("num_users", num_users), ("num_organic_users", num_organic_users)):
             whole_number(value, name, at_least=0, at_most=_MOST_USERS)
         whole_number(seed, "seed", at_least=0, at_most=2**63 - 1)
+        first_user = whole_number(first_user, "first_user", at_least=0, at_most=_MOST_USERS)
         true_or_false(propensities, "propensities")
         if num_users + num_organic_users == 0:
             raise ValueError("num_users and num_organic_users are both 0: ask for at least one user")
-        organic = range(num_organic_users)
-        bandit = range(num_organic_users, num_organic_users + num_users)
+        organic = range(first_user, first_user + num_organic_users)
+        bandit = range(organic.stop, organic.stop + num_users)
+        if bandit.stop > _MOST_USERS:
+            raise ValueError(f"first_user: there are {_MOST_USERS} users, and {bandit.stop} were to be the last")
         policy = Uniform(self.num_items) if policy is None else policy
         events: list[Views | Impressions] = []
-        with seeded(torch_seed(self.seed, _LOG, seed), self.gamma.device):
+        own = (first_user,) if first_user else ()
+        with seeded(torch_seed(self.seed, _LOG, seed, *own), self.gamma.device):
             random = CounterRandom(self.seed, _LOG, seed)
             for who, users in ((None, organic), (policy, bandit)):
                 events += self.lives(
