@@ -220,3 +220,19 @@ def check_total(
             f"quadrature ({describe(index)}). Leave out actions that cannot win, and bring scales (concentrations) "
             "closer to each other."
         )
+
+
+def check_found(owner: str, log_probs: Tensor) -> None:
+    """Reject log-probabilities of single actions that no quadrature found.
+
+    Args:
+        owner: the distribution.
+        log_probs: some shape x batch_shape.
+    """
+    bad = log_probs.isnan()
+    if bool(bad.any()):
+        index = tuple(torch.nonzero(bad)[0].tolist())
+        raise ValueError(
+            f"{owner}: no probability is found at {list(index)}: the scores are too extreme for the quadrature. Leave "
+            "out actions that cannot win, and bring scales closer to each other."
+        )

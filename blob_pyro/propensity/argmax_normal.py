@@ -6,10 +6,11 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor
 
-from blob_pyro.propensity._checks import check_finite, check_scale, check_vectors
+from blob_pyro.propensity._checks import check_finite, check_found, check_scale, check_vectors
 from blob_pyro.propensity._index import IndexDistribution, wants_validation
 from blob_pyro.propensity.kernels.draws import draw_normals
 from blob_pyro.propensity.kernels.normal import argmax_normal_log_probs, without_the_rest
+from blob_pyro.propensity.kernels.played_normal import played_normal_log_probs
 
 __all__ = ["ArgmaxLogNormal", "ArgmaxNormal"]
 
@@ -26,7 +27,9 @@ class ArgmaxNormal(IndexDistribution):
     locations of any size and scales that differ by up to 140 orders of magnitude: every finite float32 input has an
     answer. First derivatives are exact (closed form); there are no second ones, and those beyond the largest number of
     the dtype (scales below 1e-38 in float32) are that number. The computation is in float64 for every dtype of the
-    parameters, and takes four numbers of their dtype for each context and action at once.
+    parameters, and takes four numbers of their dtype for each context and action at once. :meth:`log_prob` of the one
+    action that was played in each context, without gradients, does not compute those of the others, unless they are
+    known: it takes a fifth of the time, and agrees to 1e-12.
 
     Args:
         loc: batch_shape x A.
@@ -56,6 +59,7 @@ class ArgmaxNormal(IndexDistribution):
 
     event_dims: ClassVar[dict[str, int]] = {"loc": 1, "scale": 1}
     _restrictable: ClassVar[bool] = True
+    _knows_few: ClassVar[bool] = True
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {
         "loc": constraints.real_vector,
         "scale": constraints.independent(constraints.nonnegative, 1),
@@ -69,11 +73,22 @@ class ArgmaxNormal(IndexDistribution):
             check_scale(owner, "scale", scale)
         self._finish(self.loc.shape[:-1], self.loc.shape[-1], minimum, validate_args)
 
-    def _compute_log_probs(self) -> Tensor:
+    def _parameters(self) -> tuple[Tensor, Tensor]:
+        """Locations and scales of scores of which the largest wins, and only those that may."""
         loc, scale = -self.loc if self.minimum else self.loc, self.scale
-        return argmax_normal_log_probs(
-            *((loc, scale) if self.allowed is None else without_the_rest(loc, scale, self.allowed))
-        )
+        return (loc, scale) if self.allowed is None else without_the_rest(loc, scale, self.allowed)
+
+    def _compute_log_probs(self) -> Tensor:
+        return argmax_normal_log_probs(*self._parameters())
+
+    def _log_prob_of_few(self, index: Tensor) -> Tensor:
+        loc, scale = (t.expand((*index.shape, -1)).flatten(0, -2) for t in self._parameters())
+        result = played_normal_log_probs(loc, scale, index.flatten()).reshape(index.shape)
+        check_found(type(self).__name__, result)
+        if self.allowed is not None:
+            allowed = self.allowed.expand((*index.shape, -1)).gather(-1, index.unsqueeze(-1)).squeeze(-1)
+            result = result.masked_fill(~allowed, -torch.inf)
+        return result.to(self.loc.dtype)
 
     def _draw_scores(self, sample_shape: torch.Size) -> tuple[Tensor, ...]:
         return draw_normals(self.loc, self.scale, sample_shape)

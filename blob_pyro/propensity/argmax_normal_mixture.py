@@ -1,5 +1,6 @@
 """The index of the largest of normal scores that a shared draw, one of finitely many, makes independent."""
 
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -7,14 +8,17 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor
 
-from blob_pyro.propensity._checks import check_batch_shapes, check_scale
+from blob_pyro.propensity._checks import check_batch_shapes, check_found, check_scale
 from blob_pyro.propensity._index import IndexDistribution, wants_validation
 from blob_pyro.propensity._types import check_float_tensor, kind
 from blob_pyro.propensity.argmax_conditionally_normal import mix_conditional_probs
 from blob_pyro.propensity.kernels.draws import draw_normals
-from blob_pyro.propensity.kernels.normal import EXACT
+from blob_pyro.propensity.kernels.normal import EXACT, without_the_rest
+from blob_pyro.propensity.kernels.played_normal import played_normal_log_probs
 
 __all__ = ["ArgmaxNormalMixture"]
+
+_BLOCK = 2**21
 
 
 class ArgmaxNormalMixture(IndexDistribution):
@@ -24,7 +28,8 @@ class ArgmaxNormalMixture(IndexDistribution):
         \qquad Y_j \mid z \sim N(\mathrm{location}_j(z), \mathrm{scale}_j^2) \text{ independently}.
 
     Where :class:`ArgmaxConditionallyNormal` estimates an expectation over all z, this *is* the finite mixture:
-    :meth:`sample` plays one of the points, and :attr:`probs` are the averages of M exact quadratures, to 1e-12. With
+    :meth:`sample` plays one of the points, and :attr:`probs` are the averages of M exact quadratures, to 1e-12;
+    :meth:`log_prob` of what was played takes one integral for each point, and not one for each of all actions. With
     points that are draws from a posterior it tends to Thompson sampling from it as M grows.
 
     Args:
@@ -51,6 +56,7 @@ class ArgmaxNormalMixture(IndexDistribution):
 
     event_dims: ClassVar[dict[str, int]] = {"scale": 1}
     _restrictable: ClassVar[bool] = True
+    _knows_few: ClassVar[bool] = True
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {
         "scale": constraints.independent(constraints.nonnegative, 1)
     }
@@ -123,6 +129,30 @@ class ArgmaxNormalMixture(IndexDistribution):
         )[0]
         possible = probs > 0
         return torch.where(possible, probs, 1.0).log().masked_fill(~possible, -torch.inf)
+
+    def _log_prob_of_few(self, index: Tensor) -> Tensor:
+        rows, num_actions = index.numel(), self.num_actions
+        sign = -1.0 if self.minimum else 1.0
+        scale, allowed, action = self.scale, self.allowed, index.flatten()
+        some = max(1, _BLOCK // max(1, rows * num_actions))
+        total = torch.full((rows,), -torch.inf, dtype=torch.float64, device=self._device)
+        for points in self.points.split(some):
+            loc, own = sign * self.location(points), scale.unsqueeze(-2)
+            if allowed is not None:
+                loc, own = without_the_rest(loc, own, allowed.unsqueeze(-2))
+            loc = loc.expand((*index.shape, len(points), num_actions)).reshape(-1, num_actions)
+            # The same scales everywhere need to be looked at once.
+            once = all(own.stride(dim) == 0 or own.shape[dim] == 1 for dim in range(own.dim() - 1))
+            own = own.expand((*index.shape, len(points), num_actions))
+            own = own[(0,) * (own.dim() - 1)][None] if once else own.reshape(-1, num_actions)
+            found = played_normal_log_probs(loc, own, action.repeat_interleave(len(points))).view(rows, -1)
+            total = torch.logaddexp(total, found.logsumexp(-1))
+        result = (total - math.log(self.num_points)).view(index.shape)
+        check_found(type(self).__name__, result)
+        if allowed is not None:
+            may = allowed.expand((*index.shape, -1)).gather(-1, index.unsqueeze(-1)).squeeze(-1)
+            result = result.masked_fill(~may, -torch.inf)
+        return result.to(self.scale.dtype)
 
     def _draw_scores(self, sample_shape: torch.Size) -> tuple[Tensor, ...]:
         which = torch.randint(self.num_points, (*self.batch_shape, sample_shape.numel()), device=self._device)
