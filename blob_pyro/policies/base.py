@@ -65,6 +65,14 @@ class Scorer(Protocol):
 
 
 def categorical(probs: Tensor) -> dist.Categorical:
-    """A Categorical whose impossible actions have log-probability -inf, not the log of a rounding unit."""
-    # torch's own check cannot reshape what has no rows
-    return dist.Categorical(logits=probs.log(), validate_args=None if len(probs) else False)
+    """A Categorical whose impossible actions have log-probability -inf, not the log of a rounding unit.
+
+    Args:
+        probs: ``N x P``; rows sum to one.
+    """
+    # Checked by whoever calls this; torch's check takes longer than the rest, and cannot reshape what has no rows.
+    distribution = dist.Categorical(probs=probs, validate_args=False)
+    if len(probs):
+        del distribution._validate_args  # from here on as everywhere: what is asked of it is checked
+    distribution.logits = distribution.probs.log()  # known, so that torch does not work it out in its own way
+    return distribution

@@ -41,10 +41,13 @@ class SessionPopularity(Policy):
         return in_chunks(self._actions, self.histories(histories), self.num_items)
 
     def _actions(self, histories: Histories, _: slice) -> TorchDistribution:
-        counts = histories.counts(torch.float64)
-        viewed = counts.sum(-1, keepdim=True)
-        unseen = (counts == 0).to(counts.dtype)
-        fresh = unseen.sum(-1, keepdim=True)
+        (num_contexts, num_items), (item, row) = (len(histories), self.num_items), histories.flatten()
+        cell, viewed = row * num_items + item, histories.lengths.to(torch.float64)
+        one = torch.ones(len(cell), dtype=torch.float64, device=item.device)
+        count = one.new_zeros(num_contexts * num_items).index_add_(0, cell, one)[cell]
+        fresh = num_items - one.new_zeros(num_contexts).index_add_(0, row, one / count).round()  # items not viewed
         explore = torch.where(viewed == 0, 1.0, torch.where(fresh == 0, 0.0, self.epsilon))
-        probs = (1 - explore) * counts / viewed.clamp(min=1) + explore * unseen / fresh.clamp(min=1)
-        return categorical(probs.to(torch.get_default_dtype()))
+        dtype = torch.get_default_dtype()
+        probs = (explore / fresh.clamp(min=1)).to(dtype).unsqueeze(-1).repeat(1, num_items)
+        probs.view(-1)[cell] = ((1 - explore[row]) * count / viewed[row]).to(dtype)
+        return categorical(probs)

@@ -84,14 +84,21 @@ def sample_by_inversion(probs: Tensor, row: Tensor, uniform: Tensor) -> Tensor:
     >>> sample_by_inversion(torch.tensor([[0.5, 0.0, 0.5]]), torch.tensor([0, 0, 0, 0]), uniform)
     tensor([0, 0, 2, 2])
     """
-    num_rows, num_items = probs.shape
-    cumulative = probs.cumsum(-1, dtype=torch.float64)
-    # All rows end to end make one sorted sequence: row r runs from r to r + 1.
-    cumulative.div_(cumulative[:, -1:].clone()).add_(torch.arange(num_rows, device=probs.device)[:, None])
+    num_items = probs.shape[1]
+    # All rows end to end make one sorted sequence: row r runs from where row r - 1 ends to where it ends itself.
+    cumulative = probs.reshape(-1).cumsum(0, dtype=torch.float64)
+    end = cumulative[num_items - 1 :: num_items]
+    start = torch.cat([end.new_zeros(1), end[:-1]])
+    target = torch.addcmul(start[row], uniform, (end - start)[row])
     # Rounding must not carry a uniform near 1 into the next row.
-    target = torch.minimum(row + uniform, (row + 1).to(torch.float64).mul_(1 - 2.0**-52))
+    target = torch.minimum(target, torch.nextafter(end, start)[row])
     # right=True: an item without probability ends where it starts and is stepped over.
-    return torch.searchsorted(cumulative.view(-1), target, right=True).sub_(row * num_items)
+    return torch.searchsorted(cumulative, target, right=True).sub_(row * num_items)
+
+
+def _all_alike(rows: Tensor) -> bool:
+    few = rows[:2]  # where these differ already the others need not be looked at
+    return bool((few == few[:1]).all()) and bool((rows == rows[:1]).all())
 
 
 class _Choice:
@@ -110,7 +117,7 @@ class _Choice:
         plain = type(distribution) in (torch.distributions.Categorical, dist.Categorical)
         self.probs: Tensor | None = distribution.probs.to(device) if plain else None
         # A policy that ignores histories, such as `Uniform`: one row says it all, and stays in cache.
-        self.shared = self.probs is not None and bool((self.probs == self.probs[:1]).all())
+        self.shared = self.probs is not None and _all_alike(self.probs)
 
     def draw(self, session: Tensor, uniform: Tensor, propensities: bool) -> tuple[Tensor, Tensor | None]:
         if self.probs is not None:
@@ -123,8 +130,13 @@ class _Choice:
         if not propensities:
             return actions, None
         # What `log_prob` takes has the users along its last dimension: their actions on top of each other.
-        depth = torch.arange(len(session), device=self.device) - (counts.cumsum(0) - counts)[session]
-        played = torch.zeros(int(counts.max()), self.num_users, dtype=torch.int64, device=self.device)
+        # The places that are left over hold actions of the same user: a policy may know the probabilities of no others.
+        first = counts.cumsum(0) - counts
+        depth = torch.arange(len(session), device=self.device) - first[session]
+        if bool((counts == 0).any()):
+            played = self.distribution.sample().to(self.device).repeat(int(counts.max()), 1)
+        else:
+            played = actions[first].repeat(int(counts.max()), 1)
         played[depth, session] = actions
         log_propensity = self.distribution.log_prob(played).to(self.device, torch.float64)[depth, session]
         return actions, log_propensity.clamp_(max=0.0).exp()  # quadrature may exceed a certain action's 1 by rounding

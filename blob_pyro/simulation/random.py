@@ -95,9 +95,16 @@ class CounterRandom:
     def __init__(self, *key: int) -> None:
         self.key = hash_key(*key)
 
-    def page(self, user: Tensor, event: Tensor | int) -> Tensor:
-        """Where the numbers of these users' events are found: an int64 hash, shaped as the coordinates broadcast."""
+    def page(self, user: Tensor, event: Tensor | int, row: Tensor | None = None) -> Tensor:
+        """Where the numbers of these users' events are found: an int64 hash, shaped as the coordinates broadcast.
+
+        Args:
+            user: user numbers.
+            event: the events, of ``user`` or of ``user[row]``.
+            row: picks the user of each event, where users have many: cheaper than ``page(user[row], event)``.
+        """
         page = _mix_(user * _signed(_USER) + _signed(self.key))
+        page = page if row is None else page[row]
         return _mix_(page + _scaled(event, _EVENT))
 
     def bits(self, page: Tensor, slot: Tensor | int) -> Tensor:

@@ -124,10 +124,11 @@ def browse(
     last = length.cumsum(0) - 1
     position = torch.arange(len(session), device=user.device) - (last + 1 - length)[session]
     time = start[session] + position
-    step = environment.sigma_omega * drift(environment, random, user[session], time - 1)
-    # The step before the first view was the caller's to take, or not.
-    path = omega[session] + _cumulative_sum(step.masked_fill_((position == 0)[:, None], 0.0), position)
-    draw = random.uniform(random.page(user[session], time), _VIEW)
+    later = position.nonzero().squeeze(1)  # the step before the first view was the caller's to take, or not
+    step = omega.new_zeros(len(session), environment.embedding_dim)
+    step[later] = environment.sigma_omega * drift(environment, random, user[session[later]], time[later] - 1)
+    path = omega[session] + _cumulative_sum(step, position)
+    draw = random.uniform(random.page(user, time, session), _VIEW)
     rows = max(1, _SCORES_AT_ONCE // environment.num_items)
     item = [_view(environment, *part) for part in zip(path.split(rows), draw.split(rows))]
     omega = path[last]
@@ -176,7 +177,7 @@ def recommend(
     session = torch.repeat_interleave(length)
     position = torch.arange(len(session), device=user.device) - (length.cumsum(0) - length)[session]
     event = start[session] + position
-    page = random.page(user[session], event)
+    page = random.page(user, event, session)
     action, propensity = decisions.draw(session, position, random.uniform(page, _ACTION), propensities)
     if environment.change_omega_for_bandits:
         steps = environment.sigma_omega * drift(environment, random, user[session], event)

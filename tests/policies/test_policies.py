@@ -1,5 +1,7 @@
 """Policies: probabilities by hand, and Thompson sampling against its own definition."""
 
+import math
+
 import pyro.distributions as dist
 import pytest
 import torch
@@ -133,3 +135,16 @@ def test_draws_are_counted_to_the_last_one():
     played = torch.nn.functional.one_hot(actions.sample((20_000,)), 3).double().mean(0)
     assert ((played - expected).abs() < 4.5 * (expected * (1 - expected) / 20_000).sqrt() + 1e-12).all()
     assert torch.equal(actions.expand((2, 5)).error_estimate[1], actions.error_estimate)
+
+
+def test_session_popularity_by_hand():
+    """In proportion to the views, and the rest uniformly over what was not viewed."""
+    policy = SessionPopularity(4, epsilon=0.4)
+    actions = policy.action_distribution([[0, 2, 2], [], [3, 3, 3], [0, 1, 2, 3, 3]])
+    expected = [[0.2, 0.2, 0.4, 0.2], [0.25] * 4, [0.4 / 3] * 3 + [0.6], [0.2, 0.2, 0.2, 0.4]]
+    assert torch.allclose(actions.probs, torch.tensor(expected))
+    assert torch.allclose(actions.log_prob(torch.arange(4)).exp(), torch.tensor(expected).diagonal())
+    certain = SessionPopularity(4, epsilon=0.0).action_distribution([[1, 1]])
+    assert certain.logits.tolist() == [[-math.inf, 0.0, -math.inf, -math.inf]]
+    with pytest.raises(ValueError, match="support"):
+        actions.log_prob(torch.tensor([4, 0, 0, 0]))

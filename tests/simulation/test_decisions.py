@@ -84,12 +84,12 @@ def test_a_distribution_draws_as_often_as_is_decided():
             return torch.arange(int(counts.sum())) % 6
 
     asked: list = []
-    session = torch.tensor([0, 0, 0, 2])
+    session = torch.tensor([0, 0, 0, 1, 2])
     choices = decisions(Fixed(PROBS[1], Counting))
-    action, propensity = choices.draw(session, torch.tensor([0, 1, 2, 0]), torch.rand(4).double(), propensities=True)
-    assert asked == [[3, 0, 1]]
-    assert action.tolist() == [0, 1, 2, 3]
-    assert propensity.tolist() == pytest.approx([0.5, 0, 0, 0])
+    action, propensity = choices.draw(session, torch.tensor([0, 1, 2, 0, 0]), torch.rand(5).double(), propensities=True)
+    assert asked == [[3, 1, 1]]
+    assert action.tolist() == [0, 1, 2, 3, 4]
+    assert propensity.tolist() == pytest.approx([0.5, 0, 0, 0, 0])
 
 
 @pytest.mark.parametrize("counts", [[5, 0, 2], [0, 0, 0], [1, 1, 1]], ids=str)
