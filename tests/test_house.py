@@ -41,6 +41,26 @@ def test_imports_go_one_way(room):
         assert not wrong, f"{path.relative_to(ROOT)} imports {wrong}, which lie below it"
 
 
+def modules_of(tree: ast.Module):
+    """Modules of this package that a module names anywhere, for type checkers too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("blob_pyro."):
+            yield node.module
+
+
+def test_models_and_priors_have_no_circle():
+    """Not even for a type checker: what a prior may see of a model is a Protocol."""
+    needs = {}
+    for path in (ROOT / "models").rglob("*.py"):
+        if path.name != "__init__.py":
+            module = ".".join(path.relative_to(ROOT.parent).with_suffix("").parts)
+            needs[module] = set(modules_of(ast.parse(path.read_text())))
+    while free := [module for module, others in needs.items() if not others & set(needs)]:
+        for module in free:
+            del needs[module]
+    assert not needs
+
+
 def test_files_are_short():
     long = {str(p.relative_to(ROOT)): n for p in ROOT.rglob("*.py") if (n := p.read_text().count("\n")) > 500}
     assert not long

@@ -59,7 +59,12 @@ def _dataset(
     variables = {}
     labels: dict[str, Sequence[Hashable]] = {"item": item_ids}
     for name, value in draws.items():
-        labels |= coordinates.get(name, {})
+        for dimension, ids in coordinates.get(name, {}).items():
+            if list(labels.setdefault(dimension, ids)) != list(ids):
+                raise ValueError(
+                    f"coordinates: {name!r} labels the dimension {dimension!r} otherwise than another site; give the "
+                    "dimension another name, or give their terms names"
+                )
         known = DIMS.get(name, tuple(coordinates.get(name, ())))
         dims = known if len(known) == value.dim() - 1 else tuple(f"{name}_dim_{i}" for i in range(value.dim() - 1))
         variables[name] = (("sample", *dims), value.cpu().numpy())

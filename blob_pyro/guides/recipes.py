@@ -110,8 +110,8 @@ def check_sites(model: BanditModel, guide: Callable[..., Any]) -> None:
         if JOINT not in found:
             raise ValueError(
                 f"guide: the prior is one Gaussian over {list(vector.shapes)} together, and this guide does not sample "
-                f"that vector, site {JOINT!r}; use one that does, such as 'low_rank' or"
-                "'laplace', or give priors of independent sites"
+                f"that vector, site {JOINT!r}; use one that does, such as 'low_rank' "
+                "or 'laplace', or give priors of independent sites"
             )
     missing, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
     if missing or extra:

@@ -17,8 +17,10 @@ from torch.nn.functional import softplus
 
 from blob_pyro.distributions import MatrixNormal
 from blob_pyro.models.operations import bilinear, broadcast, gather
-from blob_pyro.models.priors.bandit_priors import BanditPriors, Learned, Prior, Scale
+from blob_pyro.models.placed_terms import PlacedTerm
+from blob_pyro.models.priors.bandit_priors import BanditPriors, Prior
 from blob_pyro.models.priors.heavy_tails import RandomScaleKappa
+from blob_pyro.models.priors.learned import Learned, Scale
 from blob_pyro.models.priors.terms import Events, LogitTerm
 from blob_pyro.models.priors.vector import VectorPrior
 from blob_pyro.models.sites import CLICK, EVENTS, JOINT, KAPPA, W_A, W_B, W_C, ZETA
@@ -117,6 +119,7 @@ class BanditModel(PyroModule):
         self.jitter = jitter
         self.num_items, self.embedding_dim = item_embedding.shape
         self.learned: dict[str, str] = {}
+        self.terms: tuple[PlacedTerm, ...] = ()
         psi, norms = item_embedding.detach(), item_embedding.detach().new_ones(item_embedding.shape[1])
         if self.priors.normalize_embeddings:
             norms = torch.linalg.vector_norm(psi, dim=0)
@@ -126,19 +129,21 @@ class BanditModel(PyroModule):
         self.register_buffer("whitening", whitening(self.item_embedding, jitter))
         rho = psi.new_zeros(self.num_items) if item_intercept is None else item_intercept.detach().to(psi)
         self.register_buffer("item_intercept", rho)
-        self.terms, self.kappa_prior = self.priors.terms, self.priors.kappa
+        terms, self.kappa_prior = self.priors.named_terms, self.priors.kappa
         if isinstance(self.priors.kappa_scale, Distribution):
-            self.terms = (RandomScaleKappa(self.priors.kappa_scale), *self.terms)
+            terms = [(None, RandomScaleKappa(self.priors.kappa_scale)), *terms]
             self.kappa_prior = 0.0 if self.kappa_prior is None else self.kappa_prior
         else:
             scale = self.priors.kappa_scale
             if isinstance(scale, Learned) and isinstance(self.kappa_prior, (int, float)):
                 scale = scale.start  # of no effect: there is no kappa to scale
             self.number("kappa_scale", scale, KAPPA)
-        for term in self.terms:
+        for name, term in terms:
             if not isinstance(term, LogitTerm):
                 raise ValueError(f"terms: {term!r} is not a LogitTerm: it needs build, site_priors and logit")
-            term.build(self)
+            placed = PlacedTerm(term, name)
+            placed.build(self)
+            self.terms = (*self.terms, placed)
         self._check_priors()
 
     def number(self, name: str, value: Scale, site: str) -> None:
@@ -167,9 +172,18 @@ class BanditModel(PyroModule):
         for name, prior in self._fields().items():
             if not isinstance(prior, (int, float)):
                 priors[name] = like(prior if isinstance(prior, Distribution) else prior(self), self.item_embedding)
+        owners = dict.fromkeys((W_A, W_B, W_C, KAPPA, ZETA, CLICK, EVENTS, JOINT), "the model itself")
         for term in self.terms:
-            priors.update(term.site_priors(self))
+            for name, prior in term.site_priors(self).items():
+                if name in owners:
+                    raise ValueError(
+                        f"terms: {term!r} and {owners[name]} both have a site {name!r}, and one would be lost; give "
+                        "terms names, as in BanditPriors(terms={'brand': ..., 'category': ...})"
+                    )
+                priors[name], owners[name] = prior, f"term {term!r}"
         for name, prior in self.priors.sites.items():
+            if name not in owners:
+                raise ValueError(f"sites: the model has no site {name!r}; it has {list(priors)}")
             priors[name] = like(prior, self.item_embedding)
         vector = self.vector_prior
         if vector is None:
@@ -258,13 +272,13 @@ class BanditModel(PyroModule):
     @property
     def covariate_columns(self) -> list[slice]:
         """Which columns of the covariates each term asks for."""
-        ends = list(accumulate((getattr(term, "num_covariates", 0) for term in self.terms), initial=0))
+        ends = list(accumulate((term.num_covariates for term in self.terms), initial=0))
         return [slice(*pair) for pair in pairwise(ends)]
 
     @property
     def num_covariates(self) -> int:
         """Covariates that the terms ask for together, ``F``."""
-        return sum(getattr(term, "num_covariates", 0) for term in self.terms)
+        return sum(term.num_covariates for term in self.terms)
 
     def coefficients(self, values: dict[str, Tensor]) -> Tensor:
         """Each item's logit as a linear form of the context, given one value of every site.

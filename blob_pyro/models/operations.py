@@ -8,7 +8,7 @@ less noise in the gradient. The model is written once and never knows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -16,12 +16,13 @@ import torch
 from pyro.poutine.runtime import effectful
 from torch import Tensor
 
-__all__ = ["LINEAR", "Linear", "bilinear", "broadcast", "gather", "inner", "row_product", "unhandled"]
+__all__ = ["LINEAR", "Linear", "bilinear", "broadcast", "gather", "inner", "renamed_sites", "row_product", "unhandled"]
 
 LINEAR = "linear"
 """Message type of these operations: a messenger answers them in its ``_pyro_linear``."""
 
 _unhandled: ContextVar[bool] = ContextVar("unhandled", default=False)
+_names: ContextVar[Mapping[str, str] | None] = ContextVar("names", default=None)
 
 Linear = Callable[..., Tensor]
 """``operation(X, *coefficients)``: ``X`` may have leading dimensions, which the result keeps before its ``N``."""
@@ -35,7 +36,8 @@ def _linear(value: Tensor, operation: Linear, *coefficients: Tensor) -> Tensor:
 def _ask(site: str, value: Tensor, operation: Linear, *coefficients: Tensor) -> Tensor:
     if _unhandled.get():
         return operation(value, *coefficients)
-    return _linear(value, operation, *coefficients, name=site)
+    names = _names.get()
+    return _linear(value, operation, *coefficients, name=site if names is None else names.get(site, site))
 
 
 @contextmanager
@@ -50,6 +52,16 @@ def unhandled() -> Iterator[None]:
         yield
     finally:
         _unhandled.reset(token)
+
+
+@contextmanager
+def renamed_sites(names: Mapping[str, str]) -> Iterator[None]:
+    """Let operations inside, which are said to use some sites, use those that the model has in their place."""
+    token = _names.set(names)
+    try:
+        yield
+    finally:
+        _names.reset(token)
 
 
 def _apply(site: str, value: Tensor, event_dim: int, operation: Linear, *coefficients: Tensor) -> Tensor:

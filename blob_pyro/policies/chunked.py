@@ -56,17 +56,18 @@ def slice_covariates(covariates: Any, num_histories: int) -> Callable[[slice], A
         if covariates.shape[:1] != (num_histories,):
             raise ValueError(f"covariates: expected {num_histories} rows, one a history, got {tuple(covariates.shape)}")
         return lambda rows: covariates[rows]
-    user = covariates.get("user") if isinstance(covariates, Mapping) else None
-    named = read_covariates(
-        {k: v for k, v in covariates.items() if k != "user"} if isinstance(covariates, Mapping) else covariates
-    )
+    matrices: dict[str, Any] = {}
+    if isinstance(covariates, Mapping):  # those of users: under "user", or the name of the term that asks for them
+        matrices = {k: v for k, v in covariates.items() if k == "user" or getattr(v, "ndim", 1) == 2}
+        covariates = {k: v for k, v in covariates.items() if k not in matrices}
+    named = read_covariates(covariates)
     for name, covariate in named.items():
         if len(covariate) != num_histories:
             raise ValueError(f"covariates: {name!r} has {len(covariate)} values for {num_histories} histories")
 
     def pick(rows: slice) -> dict[str, Any]:
         some = {name: Covariate(covariate.values[rows], covariate.levels) for name, covariate in named.items()}
-        return some if user is None else {**some, "user": user[rows]}
+        return {**some, **{name: matrix[rows] for name, matrix in matrices.items()}}
 
     return pick
 

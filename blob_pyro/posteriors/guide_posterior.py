@@ -140,10 +140,9 @@ class GuidePosterior:
         sites, drawn = self._laws()
         posterior: dict[str, TorchDistribution] | None = None if drawn else dict(sites)
         for term in self.model.terms:
-            if up_to_common and getattr(term, "moves_all_items_alike", False):
+            if up_to_common and term.moves_all_items_alike:
                 continue
-            fold = getattr(term, "fold", None)
-            posterior = None if fold is None or posterior is None else fold(self.model, posterior)
+            posterior = None if posterior is None else term.fold(self.model, posterior)
         return posterior if posterior is not None and has_closed_form(posterior) else None
 
     def _once(self, name: str, arguments: Any, compute: Callable[[], T]) -> T:

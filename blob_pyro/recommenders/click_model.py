@@ -242,10 +242,7 @@ class ClickModel:
 
     @property
     def _ranks_without_covariates(self) -> bool:
-        return all(
-            getattr(term, "moves_all_items_alike", False) or not getattr(term, "num_covariates", 0)
-            for term in self.model.terms
-        )
+        return all(term.moves_all_items_alike or not term.num_covariates for term in self.model.terms)
 
     def _click_logits(
         self, contexts: Histories, rows: Tensor | None, num_draws: int, seed: int, up_to_common: bool = False
@@ -361,7 +358,7 @@ class ClickModel:
             prior = known.model.prior_draws(num_samples)
         coordinates: dict[str, dict[str, Any]] = {}
         for term in self.model.terms:
-            coordinates.update(getattr(term, "coordinates", dict)())
+            coordinates.update(term.coordinates())
         return to_inference_data({"posterior": posterior, "prior": prior}, list(self.items.ids), coordinates)
 
     def _interest(self, blo: BLO, histories: Histories) -> tuple[Tensor, Tensor | None]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from blob_pyro.data import Covariate, EventLog, Histories
 from blob_pyro.data.covariates import read_covariates
 from blob_pyro.models import BanditModel, EventCovariates
+from blob_pyro.models.placed_terms import PlacedTerm
 
 __all__ = ["DecisionPoints", "covariates_of_histories", "decision_points"]
 
@@ -47,7 +48,8 @@ def decision_points(model: BanditModel, log: EventLog, covariates: Any = None) -
     Args:
         model: whose terms they are for.
         log: with bandit events; the source of `EventCovariates`.
-        covariates: those of users, in the order of ``log.users``: ``log.num_users x F``, or ``{"user": ...}``.
+        covariates: those of users, in the order of ``log.users``: ``log.num_users x F``, or ``{"user": ...}``, or
+            ``{name: ...}`` for terms with names.
 
     Raises:
         ValueError: naming what is missing or misshapen.
@@ -63,14 +65,13 @@ def decision_points(model: BanditModel, log: EventLog, covariates: Any = None) -
         by_name.setdefault("position", Covariate(log.position.double()))
     of_events: list[int] = []
     parts: list[Tensor] = []
-    for term, columns in zip(model.terms, model.covariate_columns):
-        size = columns.stop - columns.start
-        if isinstance(term, EventCovariates):
+    of_users = iter(_of_users(model, covariates, log.num_users, "log.num_users"))
+    for term in model.terms:
+        if isinstance(term.term, EventCovariates):
             of_events.append(len(parts))
-            parts.append(term.encode(by_name, "log"))
-        elif size:
-            matrix = _matrix(covariates, log.num_users, size, "log.num_users")
-            parts.append(matrix[user])
+            parts.append(term.term.encode(by_name, "log"))
+        elif term.num_covariates:
+            parts.append(next(of_users)[user])
     context, history = log.context, every
     if of_events:
         key = torch.cat([log.context.double().unsqueeze(-1), *(parts[i] for i in of_events)], -1)
@@ -88,7 +89,8 @@ def covariates_of_histories(model: BanditModel, covariates: Any, num_histories: 
     Args:
         model: whose terms they are for.
         covariates: ``num_histories x F``, in the order of `BanditModel.covariate_columns`; or by name: columns of
-            ``num_histories`` values each for `EventCovariates`, and the matrix of `UserCovariates` under ``"user"``.
+            ``num_histories`` values each for `EventCovariates`, and the matrix of `UserCovariates` under ``"user"``, or
+            under the name of the term, if it has one.
         num_histories: expected rows.
 
     Returns:
@@ -100,38 +102,55 @@ def covariates_of_histories(model: BanditModel, covariates: Any, num_histories: 
     if not model.num_covariates:
         _refuse_unwanted(covariates, "histories")
         return None
-    what, named = "the number of histories", [t for t in model.terms if isinstance(t, EventCovariates)]
-    if covariates is None or not named or isinstance(covariates, Tensor):
+    what, named = "the number of histories", any(isinstance(t.term, EventCovariates) for t in model.terms)
+    if covariates is None or isinstance(covariates, Tensor) or not (named or isinstance(covariates, Mapping)):
         matrix = _matrix(covariates, num_histories, model.num_covariates, what)
         return matrix.to(model.item_embedding)
-    by_name = {k: v for k, v in _by_name(covariates).items() if k != USER}
+    keys = {term.name or USER for term in _terms_of_users(model)}
+    by_name = _by_name(covariates, keys) if named else {}
     for name, covariate in by_name.items():
         if len(covariate) != num_histories:
             raise ValueError(f"covariates: {name!r} has {len(covariate)} values for {num_histories} histories")
     parts = []
-    for term, columns in zip(model.terms, model.covariate_columns):
-        size = columns.stop - columns.start
-        if isinstance(term, EventCovariates):
-            parts.append(term.encode(by_name))
-        elif size:
-            parts.append(_matrix(covariates, num_histories, size, what).double())
+    of_users = iter(_of_users(model, covariates, num_histories, what))
+    for term in model.terms:
+        if isinstance(term.term, EventCovariates):
+            parts.append(term.term.encode(by_name))
+        elif term.num_covariates:
+            parts.append(next(of_users).double())
     return torch.cat(parts, -1).to(model.item_embedding)
 
 
-def _by_name(covariates: Any) -> dict[str, Covariate]:
+def _terms_of_users(model: BanditModel) -> list[PlacedTerm]:
+    return [t for t in model.terms if t.num_covariates and not isinstance(t.term, EventCovariates)]
+
+
+def _of_users(model: BanditModel, covariates: Any, expected: int, what: str) -> list[Tensor]:
+    """The matrix of each term that asks for covariates of users: by its name, or its columns of one matrix of all."""
+    terms = _terms_of_users(model)
     if isinstance(covariates, Mapping):
-        return read_covariates({name: column for name, column in covariates.items() if name != USER})
+        return [_matrix(covariates, expected, t.num_covariates, what, t.name or USER) for t in terms]
+    if not terms:
+        return []
+    sizes = [term.num_covariates for term in terms]
+    return list(_matrix(covariates, expected, sum(sizes), what).split(sizes, -1))
+
+
+def _by_name(covariates: Any, keys: set[str]) -> dict[str, Covariate]:
+    if isinstance(covariates, Mapping):
+        return read_covariates({name: column for name, column in covariates.items() if name not in keys})
     return read_covariates(covariates)
 
 
-def _matrix(covariates: Any, expected: int, size: int, what: str) -> Tensor:
+def _matrix(covariates: Any, expected: int, size: int, what: str, name: str = USER) -> Tensor:
     """The covariates of users or contexts as a finite matrix, by themselves or under their name."""
     if isinstance(covariates, Mapping):
-        covariates = covariates.get(USER)
+        covariates = covariates.get(name)
     matrix = None if covariates is None else torch.as_tensor(covariates)
     found = None if matrix is None else tuple(matrix.shape)
     if matrix is None or found != (expected, size):
-        raise ValueError(f"covariates: expected {expected} x {size} ({what} x the model's num_covariates), got {found}")
+        which = "covariates" if name == USER else f"covariates[{name!r}]"
+        raise ValueError(f"{which}: expected {expected} x {size} ({what} x the model's num_covariates), got {found}")
     bad = ~torch.isfinite(matrix.double())
     if bad.any():
         row, column = (int(i) for i in bad.nonzero()[0])

@@ -9,7 +9,8 @@ import pyro.distributions as dist
 from blob_pyro.distributions import ArrowheadNormal, MatrixNormal
 from blob_pyro.infer import BOUNDS
 from blob_pyro.models import OrganicPriors
-from blob_pyro.models.priors.bandit_priors import BanditPriors, Learned
+from blob_pyro.models.priors.bandit_priors import BanditPriors
+from blob_pyro.models.priors.learned import Learned
 from blob_pyro.models.priors.vector import VectorPrior
 from blob_pyro.serialization.codec import register
 

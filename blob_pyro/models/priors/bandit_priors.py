@@ -2,44 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Union
+from typing import Any, TypeAlias
 
 import pyro.distributions as dist
 from pyro.distributions import TorchDistribution
 from torch.distributions import Distribution
 
+from blob_pyro.models.priors.learned import Learned, Scale
+from blob_pyro.models.priors.terms import LogitTerm
 from blob_pyro.models.priors.vector import VectorPrior
-
-if TYPE_CHECKING:
-    from blob_pyro.models.bandit import BanditModel
-    from blob_pyro.models.priors.terms import LogitTerm
+from blob_pyro.models.priors.view import ModelView
 
 __all__ = ["BanditPriors", "Learned", "Prior", "Scale"]
 
 
-@dataclass(frozen=True)
-class Learned:
-    """A positive number that training chooses, by maximising the ELBO over it (empirical Bayes).
-
-    Args:
-        start: where it starts.
-    """
-
-    start: float
-
-    def __post_init__(self) -> None:
-        if not self.start > 0:
-            raise ValueError(f"Learned: must start positive, got {self.start}")
-
-
-Prior = Union[  # noqa: UP007 - the model is a name here, and a string has no |
-    float, TorchDistribution, Callable[["BanditModel"], TorchDistribution]
-]
+Prior: TypeAlias = float | TorchDistribution | Callable[[ModelView], TorchDistribution]
 """A number holds the parameter fixed; a callable is given the model and returns the distribution."""
-
-Scale = float | Learned
 
 
 @dataclass(frozen=True)
@@ -47,7 +27,7 @@ class BanditPriors:
     """Priors of Sakhi et al. (2020, section 3.2), and what one may put in their place.
 
     Every parameter's prior is a distribution, a number that holds the parameter fixed, or a callable that is given
-    the `BanditModel` and returns a distribution: it may look at ``model.item_embedding``, ``model.item_intercept`` and
+    the model and returns a distribution: it may look at ``model.item_embedding``, ``model.item_intercept`` and
     ``model.kappa_scale``.
 
     Args:
@@ -66,7 +46,10 @@ class BanditPriors:
             size falls with the catalogue: with it, a larger ``w_b`` is the same prior. The published code normalises
             Psi in place and leaves omega: its affinities change too.
         terms: what else adds to the logit, each with parameters of its own: `KappaOnPopularity`, `ItemDeviations`,
-            `ItemCategories`, `ItemFeatures`, `HorseshoeKappa`, `UserCovariates`, or yours: see `LogitTerm`.
+            `ItemCategories`, `ItemFeatures`, `HorseshoeKappa`, `UserCovariates`, or yours: see `LogitTerm`. A tuple,
+            or a mapping from names to terms, ``{"brand": ItemCategories(...), "type": ItemCategories(...)}``: what a
+            term with a name adds to the model has the name in front, ``brand_category_kappa``, so that there may be
+            several of one class.
         sites: priors by site name, in place of all that the other fields say: what `blob_pyro.BLOB.update` fills.
         vector: one Gaussian over all sites together, in place of all that the other fields say of them: what
             `blob_pyro.BLOB.update` fills where the posterior correlates sites. Guides "low_rank", "full" and "laplace"
@@ -90,7 +73,7 @@ class BanditPriors:
     kappa: Prior | None = None
     zeta: Prior | None = None
     normalize_embeddings: bool = False
-    terms: tuple[LogitTerm, ...] = ()
+    terms: Sequence[LogitTerm] | Mapping[str, LogitTerm] = ()
     sites: Mapping[str, TorchDistribution] = field(default_factory=dict)
     vector: VectorPrior | None = None
 
@@ -99,7 +82,22 @@ class BanditPriors:
         """Sites whose prior is in `sites` or `vector`, whatever the other fields say."""
         return {*self.sites, *(() if self.vector is None else self.vector.shapes)}
 
+    @property
+    def named_terms(self) -> list[tuple[str | None, LogitTerm]]:
+        """The terms, each with its name or None."""
+        if isinstance(self.terms, Mapping):
+            return list(self.terms.items())
+        return [(None, term) for term in self.terms]
+
     def __post_init__(self) -> None:
+        if not isinstance(self.terms, (Sequence, Mapping)) or isinstance(self.terms, str):
+            raise ValueError(
+                f"terms: expected a tuple of terms, or a mapping from names to terms, got {self.terms!r}; one term is "
+                "terms=(term,)"
+            )
+        for name, _ in self.named_terms:
+            if name is not None and (not isinstance(name, str) or not name.isidentifier()):
+                raise ValueError(f"terms: a name is letters, digits and underscores, got {name!r}")
         for name in ("w_a", "w_b", "w_c"):
             _check_prior(name, getattr(self, name), event_dim=0)
         for name, event_dim in (("kappa", 1), ("zeta", 2)):

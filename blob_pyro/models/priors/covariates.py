@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import pyro.distributions as dist
 import torch
@@ -14,9 +14,7 @@ from torch import Tensor
 from blob_pyro.data import Covariate
 from blob_pyro.models.operations import inner
 from blob_pyro.models.priors.terms import Events, register_term
-
-if TYPE_CHECKING:
-    from blob_pyro.models.bandit import BanditModel
+from blob_pyro.models.priors.view import ModelView
 
 __all__ = ["EventCovariates", "UserCovariates"]
 
@@ -42,16 +40,16 @@ class UserCovariates:
     scale: float = 1.0
     moves_all_items_alike: ClassVar[bool] = True
 
-    def build(self, model: BanditModel) -> None:
+    def build(self, model: ModelView) -> None:
         """See `LogitTerm.build`."""
         if self.num_covariates < 1:
             raise ValueError(f"num_covariates: must be at least 1, got {self.num_covariates}")
 
-    def site_priors(self, model: BanditModel) -> dict[str, TorchDistribution]:
+    def site_priors(self, model: ModelView) -> dict[str, TorchDistribution]:
         """See `LogitTerm.site_priors`."""
         return {COVARIATE_WEIGHT: _weights(model, self.num_covariates, self.scale)}
 
-    def logit(self, model: BanditModel, values: dict[str, Tensor], events: Events) -> Tensor:
+    def logit(self, model: ModelView, values: dict[str, Tensor], events: Events) -> Tensor:
         """See `LogitTerm.logit`."""
         if events.covariates is None or events.covariates.shape[-1] != self.num_covariates:
             got = "none" if events.covariates is None else f"{events.covariates.shape[-1]}"
@@ -155,14 +153,14 @@ class EventCovariates:
             parts.append(torch.nn.functional.one_hot(numbers, len(levels)).double())
         return torch.cat(parts, -1)
 
-    def build(self, model: BanditModel) -> None:
+    def build(self, model: ModelView) -> None:
         """See `LogitTerm.build`."""
 
-    def site_priors(self, model: BanditModel) -> dict[str, TorchDistribution]:
+    def site_priors(self, model: ModelView) -> dict[str, TorchDistribution]:
         """See `LogitTerm.site_priors`."""
         return {EVENT_COVARIATE_WEIGHT: _weights(model, self.num_covariates, self.scale)}
 
-    def logit(self, model: BanditModel, values: dict[str, Tensor], events: Events) -> Tensor:
+    def logit(self, model: ModelView, values: dict[str, Tensor], events: Events) -> Tensor:
         """See `LogitTerm.logit`."""
         if events.covariates is None:
             raise ValueError(
@@ -176,5 +174,5 @@ class EventCovariates:
         return {EVENT_COVARIATE_WEIGHT: {"event_covariate": self.columns}}
 
 
-def _weights(model: BanditModel, num_covariates: int, scale: float) -> TorchDistribution:
+def _weights(model: ModelView, num_covariates: int, scale: float) -> TorchDistribution:
     return dist.Normal(model.item_embedding.new_zeros(num_covariates), scale).to_event(1)

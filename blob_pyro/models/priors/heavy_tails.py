@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import pyro.distributions as dist
 from pyro.distributions import TorchDistribution, constraints
@@ -12,11 +11,9 @@ from torch import Tensor
 
 from blob_pyro.models.operations import broadcast, gather
 from blob_pyro.models.priors.terms import Events, register_term
+from blob_pyro.models.priors.view import ModelView
 from blob_pyro.ops.saved_classes import register
 from blob_pyro.ops.tensors import like
-
-if TYPE_CHECKING:
-    from blob_pyro.models.bandit import BanditModel
 
 __all__ = ["HorseshoeKappa", "RandomScaleKappa", "StudentTKappa"]
 
@@ -40,7 +37,7 @@ class StudentTKappa:
 
     df: float = 4.0
 
-    def __call__(self, model: BanditModel) -> TorchDistribution:
+    def __call__(self, model: ModelView) -> TorchDistribution:
         """The prior, event ``P``."""
         zeros = model.item_embedding.new_zeros(model.num_items)
         return dist.StudentT(zeros + self.df, zeros, model.kappa_scale).to_event(1)
@@ -58,12 +55,12 @@ class RandomScaleKappa:
 
     scale: TorchDistribution
 
-    def build(self, model: BanditModel) -> None:
+    def build(self, model: ModelView) -> None:
         """See `LogitTerm.build`."""
         if self.scale.support is not constraints.positive and self.scale.support is not constraints.nonnegative:
             raise ValueError(f"kappa_scale: expected a distribution over positive numbers, got {self.scale!r}")
 
-    def site_priors(self, model: BanditModel) -> dict[str, TorchDistribution]:
+    def site_priors(self, model: ModelView) -> dict[str, TorchDistribution]:
         """See `LogitTerm.site_priors`."""
         zeros = model.item_embedding.new_zeros(model.num_items)
         return {
@@ -71,7 +68,7 @@ class RandomScaleKappa:
             WHITENED_KAPPA: dist.Normal(zeros, 1.0).to_event(1),
         }
 
-    def logit(self, model: BanditModel, values: dict[str, Tensor], events: Events) -> Tensor:
+    def logit(self, model: ModelView, values: dict[str, Tensor], events: Events) -> Tensor:
         """See `LogitTerm.logit`."""
         scale = broadcast(LOG_KAPPA_SCALE, values[LOG_KAPPA_SCALE], events.action).exp()
         return scale * gather(WHITENED_KAPPA, values[WHITENED_KAPPA], events.action)
@@ -94,17 +91,17 @@ class HorseshoeKappa:
 
     scale: TorchDistribution = field(default_factory=lambda: dist.HalfCauchy(0.1))
 
-    def build(self, model: BanditModel) -> None:
+    def build(self, model: ModelView) -> None:
         """See `LogitTerm.build`."""
         RandomScaleKappa(self.scale).build(model)
 
-    def site_priors(self, model: BanditModel) -> dict[str, TorchDistribution]:
+    def site_priors(self, model: ModelView) -> dict[str, TorchDistribution]:
         """See `LogitTerm.site_priors`."""
         ones = model.item_embedding.new_ones(model.num_items)
         local = _logarithm(dist.HalfCauchy(ones)).to_event(1)
         return {**RandomScaleKappa(self.scale).site_priors(model), LOG_LOCAL_SCALE: local}
 
-    def logit(self, model: BanditModel, values: dict[str, Tensor], events: Events) -> Tensor:
+    def logit(self, model: ModelView, values: dict[str, Tensor], events: Events) -> Tensor:
         """See `LogitTerm.logit`."""
         local = gather(LOG_LOCAL_SCALE, values[LOG_LOCAL_SCALE], events.action).exp()
         return local * RandomScaleKappa(self.scale).logit(model, values, events)

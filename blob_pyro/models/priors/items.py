@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import pyro.distributions as dist
 import torch
@@ -13,12 +12,10 @@ from torch import Tensor
 
 from blob_pyro.distributions.multivariate import MultivariatePart, shear
 from blob_pyro.models.operations import bilinear, broadcast, gather, inner, row_product
-from blob_pyro.models.priors.bandit_priors import Learned, Scale
+from blob_pyro.models.priors.learned import Learned, Scale
 from blob_pyro.models.priors.terms import Events, register_term
+from blob_pyro.models.priors.view import ModelView
 from blob_pyro.models.sites import KAPPA
-
-if TYPE_CHECKING:
-    from blob_pyro.models.bandit import BanditModel
 
 __all__ = ["ItemCategories", "ItemDeviations", "ItemFeatures", "KappaOnPopularity"]
 
@@ -43,23 +40,23 @@ class KappaOnPopularity:
 
     scale: float = 0.5
 
-    def build(self, model: BanditModel) -> None:
+    def build(self, model: ModelView) -> None:
         """See `LogitTerm.build`."""
         rho = model.item_intercept
         if not rho.std() > 0:
             raise ValueError("KappaOnPopularity: every item has the same intercept rho; fit the organic model first")
         model.register_buffer("popularity", (rho - rho.mean()) / rho.std())
 
-    def site_priors(self, model: BanditModel) -> dict[str, TorchDistribution]:
+    def site_priors(self, model: ModelView) -> dict[str, TorchDistribution]:
         """See `LogitTerm.site_priors`."""
         return {KAPPA_SLOPE: dist.Normal(model.item_embedding.new_zeros(()), self.scale)}
 
-    def logit(self, model: BanditModel, values: dict[str, Tensor], events: Events) -> Tensor:
+    def logit(self, model: ModelView, values: dict[str, Tensor], events: Events) -> Tensor:
         """See `LogitTerm.logit`."""
         popularity = model.popularity[events.action]
         return broadcast(KAPPA_SLOPE, values[KAPPA_SLOPE], popularity) * popularity
 
-    def fold(self, model: BanditModel, posterior: dict[str, TorchDistribution]) -> dict[str, TorchDistribution] | None:
+    def fold(self, model: ModelView, posterior: dict[str, TorchDistribution]) -> dict[str, TorchDistribution] | None:
         """The posterior with the slope's share in kappa: items' kappas then have one number in common.
 
         Returns:
@@ -96,16 +93,16 @@ class ItemDeviations:
 
     scale: Scale = field(default_factory=lambda: Learned(0.1))
 
-    def build(self, model: BanditModel) -> None:
+    def build(self, model: ModelView) -> None:
         """See `LogitTerm.build`."""
         model.number("beta_deviation_scale", self.scale, BETA_DEVIATION)
 
-    def site_priors(self, model: BanditModel) -> dict[str, TorchDistribution]:
+    def site_priors(self, model: ModelView) -> dict[str, TorchDistribution]:
         """See `LogitTerm.site_priors`."""
         zeros = torch.zeros_like(model.item_embedding)
         return {BETA_DEVIATION: dist.Normal(zeros, model.beta_deviation_scale).to_event(2)}
 
-    def logit(self, model: BanditModel, values: dict[str, Tensor], events: Events) -> Tensor:
+    def logit(self, model: ModelView, values: dict[str, Tensor], events: Events) -> Tensor:
         """See `LogitTerm.logit`."""
         return row_product(BETA_DEVIATION, values[BETA_DEVIATION], events.action, events.interest)
 
@@ -127,7 +124,7 @@ class ItemCategories:
     kappa_scale: Scale = field(default_factory=lambda: Learned(0.1))
     beta_scale: Scale = field(default_factory=lambda: Learned(0.1))
 
-    def build(self, model: BanditModel) -> None:
+    def build(self, model: ModelView) -> None:
         """See `LogitTerm.build`."""
         category = torch.as_tensor(self.categories, device=model.item_embedding.device)
         if category.shape != (model.num_items,) or category.is_floating_point() or int(category.min()) < 0:
@@ -140,7 +137,7 @@ class ItemCategories:
         model.number("category_kappa_scale", self.kappa_scale, CATEGORY_KAPPA)
         model.number("category_beta_scale", self.beta_scale, CATEGORY_BETA)
 
-    def site_priors(self, model: BanditModel) -> dict[str, TorchDistribution]:
+    def site_priors(self, model: ModelView) -> dict[str, TorchDistribution]:
         """See `LogitTerm.site_priors`."""
         zeros = model.item_embedding.new_zeros(model.num_categories, model.embedding_dim)
         return {
@@ -148,7 +145,7 @@ class ItemCategories:
             CATEGORY_BETA: dist.Normal(zeros, model.category_beta_scale).to_event(2),
         }
 
-    def logit(self, model: BanditModel, values: dict[str, Tensor], events: Events) -> Tensor:
+    def logit(self, model: ModelView, values: dict[str, Tensor], events: Events) -> Tensor:
         """See `LogitTerm.logit`."""
         category = model.category[events.action]
         return gather(CATEGORY_KAPPA, values[CATEGORY_KAPPA], category) + row_product(
@@ -173,7 +170,7 @@ class ItemFeatures:
     kappa_scale: Scale = field(default_factory=lambda: Learned(0.1))
     beta_scale: Scale = field(default_factory=lambda: Learned(0.1))
 
-    def build(self, model: BanditModel) -> None:
+    def build(self, model: ModelView) -> None:
         """See `LogitTerm.build`."""
         features = torch.as_tensor(self.features).to(model.item_embedding)
         if features.dim() != 2 or len(features) != model.num_items or not torch.isfinite(features).all():
@@ -185,7 +182,7 @@ class ItemFeatures:
         model.number("feature_kappa_scale", self.kappa_scale, FEATURE_KAPPA)
         model.number("feature_beta_scale", self.beta_scale, FEATURE_BETA)
 
-    def site_priors(self, model: BanditModel) -> dict[str, TorchDistribution]:
+    def site_priors(self, model: ModelView) -> dict[str, TorchDistribution]:
         """See `LogitTerm.site_priors`."""
         zeros = model.item_embedding.new_zeros(model.features.shape[1], model.embedding_dim)
         return {
@@ -193,7 +190,7 @@ class ItemFeatures:
             FEATURE_BETA: dist.Normal(zeros, model.feature_beta_scale).to_event(2),
         }
 
-    def logit(self, model: BanditModel, values: dict[str, Tensor], events: Events) -> Tensor:
+    def logit(self, model: ModelView, values: dict[str, Tensor], events: Events) -> Tensor:
         """See `LogitTerm.logit`."""
         features = model.features[events.action]
         return inner(FEATURE_KAPPA, values[FEATURE_KAPPA], features) + bilinear(

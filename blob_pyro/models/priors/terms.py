@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload, runtime_checkable
+from typing import Any, Protocol, TypeVar, overload, runtime_checkable
 
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
+from blob_pyro.models.priors.view import ModelView
 from blob_pyro.ops.saved_classes import register
-
-if TYPE_CHECKING:
-    from blob_pyro.models.bandit import BanditModel
 
 __all__ = ["Events", "LogitTerm", "register_term"]
 
@@ -64,13 +62,13 @@ class LogitTerm(Protocol):
         True
     """
 
-    def build(self, model: BanditModel) -> None:
-        """Check against the model, and put what is needed into it: `BanditModel.number`, ``register_buffer``."""
+    def build(self, model: ModelView) -> None:
+        """Check against the model, and put what is needed into it: see `ModelView`."""
 
-    def site_priors(self, model: BanditModel) -> dict[str, TorchDistribution]:
+    def site_priors(self, model: ModelView) -> dict[str, TorchDistribution]:
         """The prior of each of its sites, by name."""
 
-    def logit(self, model: BanditModel, values: dict[str, Tensor], events: Events) -> Tensor:
+    def logit(self, model: ModelView, values: dict[str, Tensor], events: Events) -> Tensor:
         """What it adds to each event's logit, ``B``."""
 
 

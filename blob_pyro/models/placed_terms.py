@@ -1,0 +1,141 @@
+"""A term in its place in a model: what it calls its sites and buffers, and what they are called there."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from pyro.distributions import TorchDistribution
+from torch import Tensor
+
+from blob_pyro.models.operations import renamed_sites
+from blob_pyro.models.priors.learned import Scale
+from blob_pyro.models.priors.terms import Events, LogitTerm
+from blob_pyro.models.priors.view import ModelView
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["PlacedTerm"]
+
+Coordinates = dict[str, dict[str, Sequence[Hashable]]]
+
+
+class PlacedTerm:
+    """A `LogitTerm` with the name that `BanditPriors.terms` gives it.
+
+    A term that has a name speaks of its sites, its buffers and its attributes as it does without, and they are in the
+    model under ``<name>_<what it calls them>``: terms of one class do not meet.
+
+    Args:
+        term: see `LogitTerm`.
+        name: of the term, or None.
+    """
+
+    def __init__(self, term: LogitTerm, name: str | None) -> None:
+        self.term, self.name = term, name
+        self._sites: dict[str, str] = {}
+        self._attributes: dict[str, str] = {}
+
+    def __repr__(self) -> str:
+        return type(self.term).__name__ if self.name is None else f"{self.name!r} ({type(self.term).__name__})"
+
+    @property
+    def num_covariates(self) -> int:
+        """Covariates that it asks for, ``F``."""
+        return getattr(self.term, "num_covariates", 0)
+
+    @property
+    def moves_all_items_alike(self) -> bool:
+        """Whether it leaves the order of items as it is."""
+        return getattr(self.term, "moves_all_items_alike", False)
+
+    @property
+    def attributes(self) -> set[str]:
+        """What it has put into the model, as that calls it."""
+        return set(self._attributes.values())
+
+    def build(self, model: nn.Module) -> None:
+        """See `LogitTerm.build`; ``model`` is the bandit model itself."""
+        self.term.build(self._view(model))
+
+    def site_priors(self, model: nn.Module) -> dict[str, TorchDistribution]:
+        """The prior of each of its sites, by the model's names."""
+        priors = self.term.site_priors(self._view(model))
+        self._sites = {site: self._full(site) for site in priors}
+        return {self._sites[site]: prior for site, prior in priors.items()}
+
+    def logit(self, model: nn.Module, values: dict[str, Tensor], events: Events) -> Tensor:
+        """See `LogitTerm.logit`; ``values`` by the model's names."""
+        view = self._view(model)
+        if self.name is None:
+            return self.term.logit(view, values, events)
+        own = {site: values[full] for site, full in self._sites.items()}
+        with renamed_sites(self._sites):
+            return self.term.logit(view, {**values, **own}, events)
+
+    def fold(self, model: nn.Module, posterior: dict[str, TorchDistribution]) -> dict[str, TorchDistribution] | None:
+        """The posterior with the term's share in the paper's sites; None if the term or the posterior allows none."""
+        fold = getattr(self.term, "fold", None)
+        if fold is None:
+            return None
+        own = {full: site for site, full in self._sites.items()}
+        for name in posterior:
+            own.setdefault(name, f"{name} of the model" if name in self._sites else name)
+        folded = fold(self._view(model), {own[name]: law for name, law in posterior.items()})
+        back = {site: name for name, site in own.items()}
+        return None if folded is None else {back[site]: law for site, law in folded.items()}
+
+    def coordinates(self) -> Coordinates:
+        """Names of dimensions of its sites, and labels, by the model's names."""
+        found: Coordinates = getattr(self.term, "coordinates", dict)()
+        return {
+            self._full(site): {self._full(dimension): labels for dimension, labels in dimensions.items()}
+            for site, dimensions in found.items()
+        }
+
+    def _full(self, name: str) -> str:
+        return name if self.name is None else f"{self.name}_{name}"
+
+    def _view(self, model: nn.Module) -> ModelView:
+        return cast(ModelView, _View(model, self))
+
+    def _take(self, model: Any, name: str) -> str:
+        """The model's name for what the term is about to put into it.
+
+        Raises:
+            ValueError: if something else of the model has the name.
+        """
+        full = self._full(name)
+        if full not in self.attributes and hasattr(model, full):
+            others = [repr(other) for other in model.terms if full in other.attributes]
+            whose = f"term {others[0]}" if others else "the model itself"
+            raise ValueError(
+                f"terms: {self!r} puts {full!r} into the model, and {whose} has that already; give the term (another) "
+                "name, as in BanditPriors(terms={'brand': ..., 'category': ...})"
+            )
+        self._attributes[name] = full
+        return full
+
+
+class _View:
+    """The `ModelView` of a term."""
+
+    _model: Any
+    _place: PlacedTerm
+
+    def __init__(self, model: nn.Module, place: PlacedTerm) -> None:
+        object.__setattr__(self, "_model", model)
+        object.__setattr__(self, "_place", place)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, self._place._attributes.get(name, name))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._model, self._place._take(self._model, name), value)
+
+    def register_buffer(self, name: str, tensor: Tensor, persistent: bool = True) -> None:
+        self._model.register_buffer(self._place._take(self._model, name), tensor, persistent)
+
+    def number(self, name: str, value: Scale, site: str) -> None:
+        self._model.number(self._place._take(self._model, name), value, self._place._full(site))

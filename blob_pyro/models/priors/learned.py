@@ -1,0 +1,26 @@
+"""Numbers of a prior: held fixed, or chosen by training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Learned", "Scale"]
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A positive number that training chooses, by maximising the ELBO over it (empirical Bayes).
+
+    Args:
+        start: where it starts.
+    """
+
+    start: float
+
+    def __post_init__(self) -> None:
+        if not self.start > 0:
+            raise ValueError(f"Learned: must start positive, got {self.start}")
+
+
+Scale = float | Learned
+"""A standard deviation, held fixed or learned."""
