@@ -3,6 +3,7 @@
 from blob_pyro.policies.base import Policy, Scorer
 from blob_pyro.policies.logistic_regression import BayesianLogisticRegression
 from blob_pyro.policies.logistic_thompson import LogisticThompsonSampling
+from blob_pyro.policies.normal_scores import NormalScores
 from blob_pyro.policies.scored import EpsilonGreedy, Greedy, Softmax
 from blob_pyro.policies.session_popularity import SessionPopularity
 from blob_pyro.policies.thompson import ThompsonSampling
@@ -13,6 +14,7 @@ __all__ = [
     "EpsilonGreedy",
     "Greedy",
     "LogisticThompsonSampling",
+    "NormalScores",
     "Policy",
     "Scorer",
     "SessionPopularity",
