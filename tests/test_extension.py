@@ -28,15 +28,14 @@ NAMES = {"mine": FIXED, "mine_made": FIXED, "mine_auto": FIXED, "mine_of_the_bat
 def mine():
     """The parts from outside, which are known while these tests run."""
     before = [(registry, dict(registry)) for registry in (GUIDES, SAVED_CLASSES)]
-    yield importlib.reload(importlib.import_module("mine"))
+    yield importlib.reload(importlib.import_module("tests.mine"))
     for registry, known in before:
         registry.clear()
         registry.update(known)
 
 
 def in_a_fresh_process(code: str) -> subprocess.CompletedProcess:
-    tests = Path(__file__).parent
-    paths = os.pathsep.join([str(tests.parent), str(tests), *filter(None, [os.environ.get("PYTHONPATH")])])
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment, command = {**os.environ, "PYTHONPATH": paths}, [sys.executable, "-c", code]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
 
@@ -86,7 +85,7 @@ def saved(blo, log, tmp_path, mine):
 def test_a_fresh_process_loads_it_after_registering_again(saved):
     blob, path = saved
     load = f"from blob_pyro import BLOB; print(BLOB.load({str(path)!r}, device='cpu').scores({HISTORIES}).tolist())"
-    found = in_a_fresh_process(f"import mine; {load}")
+    found = in_a_fresh_process(f"import tests.mine; {load}")
     assert found.returncode == 0, found.stderr
     assert torch.equal(torch.tensor(eval(found.stdout)), blob.scores(HISTORIES))
     without = in_a_fresh_process(load)

@@ -1,4 +1,4 @@
-"""The house keeps its order: a folder imports from those above it in the list alone; nothing lies loose in the root."""
+"""The house keeps its order: folders import from those above them alone, nothing lies loose, tests mirror modules."""
 
 import ast
 from pathlib import Path
@@ -64,3 +64,115 @@ def test_models_and_priors_have_no_circle():
 def test_files_are_short():
     long = {str(p.relative_to(ROOT)): n for p in ROOT.rglob("*.py") if (n := p.read_text().count("\n")) > 500}
     assert not long
+
+
+TESTS = Path(__file__).parent
+# Folders of tests that follow no folder of the package, and what they hold instead.
+CROSS_CUTTING = {
+    "devices": "the same numbers on another device, for whatever is fitted or computed",
+    "robustness": "what is around a fit, and data at the edge of what there is, for every part",
+}
+# Modules without a test file of their name: they are parts of what another file tests as a whole.
+TESTED_WITH = {
+    "cli/test_demo": "cli/reproduce",
+    "data/test_event_log": "data/columns data/frames data/log_warnings data/schema",
+    "data/test_concatenation": "data/repeated_rows",
+    "data/test_histories": "data/vocabulary",
+    "models/priors/test_covariates": "data/covariates",
+    "diagnostics/test_plots": "diagnostics/inference_data",
+    "distributions/test_arrowhead_normal": "distributions/multivariate infer/laplace/arrowhead_precision",
+    "distributions/test_kl": "ops/precision",
+    "distributions/test_softmax_views": "ops/row_chunks ops/log_normalizer",
+    "experiments/test_figure1": "experiments/figure1_report experiments/sparse_logistic",
+    "guides/test_recipes": "guides/bandit guides/certainty guides/draws guides/multivariate testing",
+    "guides/test_encoders": "guides/offsets guides/organic",
+    "infer/bounds/test_bounds": "infer/bounds/gaussian_logits infer/bounds/log_normalizers",
+    "infer/local_reparameterization/test_handler":
+        "infer/elbo infer/local_reparameterization/projections models/operations",
+    "infer/laplace/test_fit": "infer/fit infer/fit_request infer/laplace/log_posterior infer/from_laplace",
+    "infer/test_em": "infer/online_em",
+    "infer/training/test_convergence": "infer/references infer/start",
+    "infer/training/test_loop": "infer/svi infer/training/run infer/training/trace ops/interrupts ops/names",
+    "infer/training/test_settings": "infer/training/rowwise_adam",
+    "infer/training/test_checkpoints": "ops/fingerprints",
+    "devices/test_bandit_fits": "infer/nuts ops/device ops/selection",
+    "devices/test_planted_numbers": "infer/training/not_finite",
+    "recommenders/test_interest_model": "models/organic models/priors/organic_priors",
+    "recommenders/test_joint_blob": "models/joint",
+    "models/test_bandit": "models/sites models/priors/bandit_priors models/priors/learned",
+    "models/priors/test_terms": "models/priors/heavy_tails models/priors/items",
+    "models/test_placed_terms": "models/priors/view",
+    "ope/auditing/test_audit":
+        "ope/auditing/concentration ope/auditing/drift ope/auditing/facts ope/auditing/granularity "
+        "ope/auditing/martingales ope/auditing/ranges ope/auditing/report",
+    "ope/test_evaluation": "ope/folds ope/logged_rows ope/policy_evaluation ope/registry",
+    "ope/test_importance": "ope/checks ope/estimate ope/weights",
+    "ope/test_intervals": "ope/bounded_terms ope/moments ope/reliability",
+    "ope/test_marginalized": "ope/replay_method",
+    "robustness/test_global_state": "ops/gradients",
+    "robustness/test_threads": "ops/exclusive",
+    "recommenders/test_ownership": "ops/modules ops/tensors",
+    "serialization/test_folder":
+        "ops/files recommenders/saving serialization/errors serialization/fields serialization/manifest "
+        "serialization/reading",
+    "serialization/test_codec": "serialization/parts ops/saved_classes",
+    "serialization/test_fixtures": "serialization/schema_2",
+    "policies/baselines/test_baselines":
+        "policies/baselines/gru policies/baselines/item_knn policies/baselines/popularity "
+        "policies/baselines/session_frequency",
+    "policies/test_logistic_regression": "policies/logistic_thompson",
+    "policies/test_fuzz_policies": "ops/arguments",
+    "policies/test_policies":
+        "policies/base policies/scored policies/session_popularity policies/thompson policies/uniform",
+    "policies/test_thompson_mixture": "policies/thompson_actions",
+    "simulation/test_decisions": "policies/repeated",
+    "posteriors/test_click_logits": "posteriors/best_items posteriors/drawn_click_logits posteriors/guide_posterior",
+    "recommenders/test_click_model": "posteriors/next_priors guides/registry",
+    "propensity/test_correlated":
+        "propensity/argmax_conditionally_normal propensity/argmax_low_rank_normal "
+        "propensity/argmax_multivariate_normal propensity/kernels/jointly_normal propensity/kernels/orthant "
+        "propensity/kernels/few_actions propensity/kernels/draws propensity/kernels/qmc",
+    "propensity/test_argmax": "propensity/kernels/adaptive propensity/kernels/functions",
+    "propensity/test_argmax_normal": "propensity/kernels/normal propensity/kernels/mesh propensity/kernels/envelope",
+    "propensity/test_argmax_beta": "propensity/kernels/beta",
+    "propensity/test_ranks": "propensity/kernels/ranks propensity/kernels/rank_meshes",
+    "propensity/test_extreme_normals": "propensity/kernels/cumulative",
+    "simulation/test_process": "simulation/environment simulation/sessions",
+}  # fmt: skip
+
+
+def public_modules() -> list[str]:
+    """Modules by their path in the package; neither private ones nor those that only collect names."""
+    paths = (path.relative_to(ROOT) for path in ROOT.rglob("*.py") if not path.name.startswith("_"))
+    return sorted(path.with_suffix("").as_posix() for path in paths)
+
+
+def own_test(module: str) -> Path:
+    return TESTS / Path(module).parent / f"test_{Path(module).name}.py"
+
+
+def test_every_module_has_a_test_of_its_name_or_says_where():
+    elsewhere = {module for modules in TESTED_WITH.values() for module in modules.split()}
+    missing = [module for module in public_modules() if not own_test(module).exists() and module not in elsewhere]
+    assert not missing, f"write {[str(own_test(m).relative_to(TESTS)) for m in missing]}, or add to TESTED_WITH"
+
+
+@pytest.mark.parametrize("test", TESTED_WITH)
+def test_what_is_tested_elsewhere_is(test):
+    assert (TESTS / f"{test}.py").exists()
+    for module in TESTED_WITH[test].split():
+        assert module in public_modules(), f"{module} is no module: strike it out"
+        assert not own_test(module).exists(), f"{module} has a test of its own: strike it out"
+
+
+def test_folders_of_tests_are_those_of_the_package():
+    folders = {path.parent.relative_to(TESTS) for path in TESTS.rglob("test_*.py")}
+    strange = [str(f) for f in sorted(folders) if not (ROOT / f).is_dir() and f.parts[0] not in CROSS_CUTTING]
+    assert not strange, f"tests/{strange[0]} follows no folder of the package: move what is in it"
+    assert all((TESTS / folder).is_dir() for folder in CROSS_CUTTING)
+
+
+def test_every_folder_of_tests_is_a_package():
+    """So that two files may have one name, as their modules do."""
+    folders = {path.parent for path in TESTS.rglob("test_*.py")}
+    assert not [str(f.relative_to(TESTS)) for f in sorted(folders) if not (f / "__init__.py").exists()]

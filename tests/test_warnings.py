@@ -10,7 +10,7 @@ def warn_from(module, category):
 
 
 @pytest.mark.parametrize("category", [DeprecationWarning, PendingDeprecationWarning, FutureWarning])
-@pytest.mark.parametrize("module", ["blob_pyro", "blob_pyro.data.event_log", "test_blob", "conftest"])
+@pytest.mark.parametrize("module", ["blob_pyro", "blob_pyro.data.event_log", "tests.test_blob", "tests.conftest"])
 def test_notices_to_our_code_are_errors(module, category):
     with pytest.raises(category, match="planted"):
         warn_from(module, category)
@@ -24,7 +24,7 @@ def test_notices_inside_other_libraries_are_not(category):
 
 
 @pytest.mark.parametrize("category", [UserWarning, RuntimeWarning])
-@pytest.mark.parametrize("module", ["blob_pyro.data.event_log", "test_blob", "pyro.infer.svi"])
+@pytest.mark.parametrize("module", ["blob_pyro.data.event_log", "tests.test_blob", "pyro.infer.svi"])
 def test_other_warnings_are_errors_wherever_they_come_from(module, category):
     with pytest.raises(category, match="planted"):
         warn_from(module, category)

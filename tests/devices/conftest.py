@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from pretend_device import Reads
+    from tests.devices.pretend_device import Reads
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +20,9 @@ def _short_starts(monkeypatch):
 @pytest.fixture
 def reads() -> Iterator[Reads]:
     """The pretend device, for one test: what has been read off it so far."""
-    from pretend_device import pretend_device  # here, because an older torch has none: its tests are skipped
+    from tests.devices.pretend_device import (
+        pretend_device,  # here, because an older torch has none: its tests are skipped
+    )
 
     with pretend_device() as reads:
         yield reads

@@ -20,7 +20,6 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro.infer.autoguide import AutoDelta, AutoDiagonalNormal, AutoLowRankMultivariateNormal, AutoNormal
-from test_organic_fits import check_budget
 
 from blob_pyro import BLO, BLOB, BanditPriors, JointBLOB, Learned
 from blob_pyro.guides import GUIDES, DrawsGuide
@@ -37,6 +36,7 @@ from blob_pyro.models import (
 )
 from blob_pyro.policies import Greedy, SessionPopularity, ThompsonSampling
 from blob_pyro.simulation import RecoGym
+from tests.devices.test_organic_fits import check_budget
 
 P, EPOCHS, STEPS = 6, 2, 2
 HISTORIES = [[0, 1, 1], [], [5]]

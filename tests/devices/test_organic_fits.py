@@ -6,13 +6,13 @@ The budget of reads: one per epoch, of its losses, whatever the number of steps.
 import pyro.distributions as dist
 import pytest
 import torch
-from pretend_device import Reads
 
 from blob_pyro import BLO
 from blob_pyro.data import Histories
 from blob_pyro.guides import ENCODERS, OffsetNetwork
 from blob_pyro.infer import BOUNDS, Bouchard, LogConcave, OneVsEach
 from blob_pyro.models import OrganicPriors
+from tests.devices.pretend_device import Reads
 
 P, K, EPOCHS = 12, 3, 2
 SESSIONS = [[0, 0, 1], [], [5], [2, 3, 2, 3, 11, 11, 4], [7, 8], [1], [9, 9, 9, 0], [10, 6, 0], [], [3, 1]]

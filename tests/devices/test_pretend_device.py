@@ -4,11 +4,11 @@ import copy
 
 import pytest
 import torch
-from pretend_device import PretendTensor, pretend_device
 from torch import nn
 
 from blob_pyro.data import Histories
 from blob_pyro.ops.row_chunks import in_row_chunks
+from tests.devices.pretend_device import PretendTensor, pretend_device
 
 
 def test_tensors_say_where_they_are(reads):

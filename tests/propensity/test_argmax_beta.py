@@ -6,9 +6,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from propensity_oracles import beta_log_prob, double, exact_beta_rank_probs, standard_errors
 
 from blob_pyro.propensity import ArgmaxBeta
+from tests.propensity.propensity_oracles import beta_log_prob, double, exact_beta_rank_probs, standard_errors
 
 INTEGER_CASES = {
     "counts": ([3, 1, 5], [4, 2, 9]),

@@ -7,10 +7,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from propensity_oracles import double, normal_log_prob, normal_prob_gradient, standard_errors
 
 from blob_pyro.propensity import ArgmaxLogNormal, ArgmaxNormal
 from blob_pyro.propensity.kernels.normal import EXACT, QUICK, argmax_normal_log_probs
+from tests.propensity.propensity_oracles import double, normal_log_prob, normal_prob_gradient, standard_errors
 
 CASES = {
     "ordinary": ([0.0, 0.5, 1.0], [1.0, 2.0, 0.7]),

@@ -4,7 +4,6 @@ from fractions import Fraction
 
 import pytest
 import torch
-from propensity_oracles import double, exact_beta_rank_probs
 
 from blob_pyro.propensity import ArgmaxBeta, ArgmaxNormal
 from blob_pyro.propensity.closed_form import (
@@ -14,6 +13,7 @@ from blob_pyro.propensity.closed_form import (
     beta_two_arms,
     normal_argmax_probs,
 )
+from tests.propensity.propensity_oracles import double, exact_beta_rank_probs
 
 BETAS = {"two": ([3, 5], [4, 9]), "three": ([3, 1, 5], [4, 2, 9]), "four": ([2, 3, 1, 4], [5, 4, 2, 3])}
 

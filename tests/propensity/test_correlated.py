@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from propensity_oracles import double, standard_errors
 from scipy.stats import multivariate_normal, t
 
 from blob_pyro.propensity import (
@@ -13,6 +12,7 @@ from blob_pyro.propensity import (
     ArgmaxMultivariateNormal,
     ArgmaxNormal,
 )
+from tests.propensity.propensity_oracles import double, standard_errors
 
 DRAWS = 400_000
 

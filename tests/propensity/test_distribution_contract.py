@@ -4,7 +4,6 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from propensity_oracles import double
 from pyro.infer import SVI, Predictive, TraceEnum_ELBO, config_enumerate
 
 from blob_pyro.propensity import (
@@ -17,6 +16,7 @@ from blob_pyro.propensity import (
     ArgmaxNormal,
     ArgmaxNormalMixture,
 )
+from tests.propensity.propensity_oracles import double
 
 LOC, SCALE = torch.tensor([[0.0, 0.5, 1.0], [2.0, 1.0, 0.0]]), torch.tensor([[3.0, 1.0, 0.1], [1.0, 0.5, 2.0]])
 BUILD = {

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from every_distribution import BUILD
 
 from blob_pyro.propensity import ArgmaxBeta, ArgmaxLowRankNormal, ArgmaxNormal, RankNormal
+from tests.propensity.every_distribution import BUILD
 
 ALL = pytest.mark.parametrize("build", BUILD.values(), ids=BUILD)
 

@@ -3,11 +3,11 @@
 import math
 
 import torch
-from extremes import probabilities
-from fuzzing import fuzz
 from hypothesis import strategies as st
 
 from blob_pyro.propensity import ArgmaxBeta, RankBeta
+from tests.fuzzing import fuzz
+from tests.propensity.extremes import probabilities
 
 
 @st.composite

@@ -9,8 +9,6 @@ import math
 
 import mpmath
 import torch
-from extremes import probabilities
-from fuzzing import fuzz
 from hypothesis import strategies as st
 from torch.distributions import Normal
 
@@ -24,6 +22,8 @@ from blob_pyro.propensity import (
     RankNormal,
     interpolated_argmax_normal_probs,
 )
+from tests.fuzzing import fuzz
+from tests.propensity.extremes import probabilities
 
 RANGES = {torch.float32: (-44.0, 38.0), torch.float64: (-306.0, 307.0)}
 

@@ -5,9 +5,9 @@ import math
 
 import pytest
 import torch
-from propensity_oracles import double, exact_beta_rank_probs, standard_errors
 
 from blob_pyro.propensity import ArgmaxBeta, ArgmaxNormal, RankBeta, RankNormal
+from tests.propensity.propensity_oracles import double, exact_beta_rank_probs, standard_errors
 
 
 def _normal(num_ranks=3, **options):

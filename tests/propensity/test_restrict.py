@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from every_distribution import BUILD
 
 from blob_pyro.propensity import (
     ArgmaxBeta,
@@ -11,6 +10,7 @@ from blob_pyro.propensity import (
     ArgmaxNormal,
     ArgmaxNormalMixture,
 )
+from tests.propensity.every_distribution import BUILD
 
 A = 5
 LOC = torch.tensor([[0.0, 3.0, 1.0, 0.5, -1.0], [2.0, 1.0, 0.0, 2.5, 9.0]], dtype=torch.float64)

@@ -25,7 +25,6 @@ from typing import Any
 
 import torch
 import torch._dynamo  # an optimiser's first step imports it: once here, rather than in every fork
-from make_fixtures import HISTORIES, make_log
 
 from blob_pyro import BLO, BLOB, BanditPriors
 from blob_pyro.infer.training import checkpoints, loop
@@ -33,6 +32,7 @@ from blob_pyro.infer.training import run as training_run
 from blob_pyro.ops import files
 from blob_pyro.ops.fingerprints import content_hash
 from blob_pyro.serialization import folder
+from tests.serialization.make_fixtures import HISTORIES, make_log
 
 WATCHED = {module.__file__ for module in (checkpoints, loop, training_run, files, folder)}
 QUICK = {"progress": False, "device": "cpu"}

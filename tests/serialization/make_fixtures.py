@@ -1,6 +1,6 @@
 """Write the saved models of this version that later versions must be able to load.
 
-    python tests/serialization/make_fixtures.py
+    python -m tests.serialization.make_fixtures
 
 Run it once per schema version, and commit ``fixtures/schema_<version>``: folders of older versions stay as they were
 written. `test_fixtures.py` loads all of them and compares their scores with those in ``scores.json``.

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fuzzing import fuzz
 from hypothesis import assume
 from hypothesis import strategies as st
-from make_fixtures import HISTORIES
 
 from blob_pyro import BLOB
 from blob_pyro.serialization import SavedModelError
 from blob_pyro.serialization.manifest import CONFIG, FILES, MANIFEST, SCHEMA_VERSION, STATE, Manifest
+from tests.fuzzing import fuzz
+from tests.serialization.make_fixtures import HISTORIES
 
 FIXTURE = Path(__file__).parent / "fixtures" / f"schema_{SCHEMA_VERSION}" / "blob_normal"
 

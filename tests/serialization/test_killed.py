@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[2]
 FITS = ["organic", "normal", "matrix_normal", "low_rank"]
 FEW = [
     *([fit, "line", 3, 0] for fit in FITS), ["save", "line", 9, 0], ["normal", "interrupt", 3, 0],
@@ -26,11 +26,11 @@ MANY = [
 def results(requests: list) -> list[dict]:
     """What `killing.py` found, in a process of its own: forks of this one would inherit pytest."""
     run = subprocess.run(
-        [sys.executable, HERE / "killing.py", json.dumps(requests)],
+        [sys.executable, "-m", "tests.serialization.killing", json.dumps(requests)],
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
     )
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout)

@@ -6,13 +6,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from propensity_oracles import double, standard_errors
 from scipy.integrate import quad
 from scipy.special import ndtr
 from scipy.stats import norm
 
 from blob_pyro.propensity import ArgmaxConditionallyNormal, ArgmaxNormal, ArgmaxNormalMixture
 from blob_pyro.propensity.kernels.qmc import normal_replicates
+from tests.propensity.propensity_oracles import double, standard_errors
 
 LOC, SCALE = double(0.0, 1.0, -0.5, 0.8), double(2.0, 0.3, 1.0, 0.05)
 LOADING = torch.stack([double(1.0, -1.0, 0.5, 2.0), double(0.0, 0.7, -3.0, 0.1)])

@@ -11,12 +11,12 @@ import polars as pl
 import pyarrow as pa
 import pytest
 import torch
-from fuzzing import fuzz
 from hypothesis import strategies as st
-from log_errors import build, named
-from log_oracles import check_log, is_nan, plain_id, plain_time
 
 from blob_pyro import EventLog
+from tests.data.log_errors import build, named
+from tests.data.log_oracles import check_log, is_nan, plain_id, plain_time
+from tests.fuzzing import fuzz
 
 VIEWS, IMPRESSIONS = ("user", "time", "item"), ("user", "time", "action", "reward")
 OPTIONAL = ("propensity", "position", "policy")

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from make_fixtures import HISTORIES, make_log
 from pyro.infer.autoguide import AutoNormal
 
 from blob_pyro import BLO, BLOB, BanditPriors
@@ -16,6 +15,7 @@ from blob_pyro.ops.files import staged
 from blob_pyro.serialization import SavedModelError, folder
 from blob_pyro.serialization.manifest import CONFIG, MANIFEST, STATE, Manifest
 from blob_pyro.serialization.reading import read_file
+from tests.serialization.make_fixtures import HISTORIES, make_log
 
 SETTINGS = {"progress": False, "device": "cpu"}
 

@@ -6,8 +6,6 @@ import math
 import pytest
 import torch
 
-from blob_pyro.data import Histories
-from blob_pyro.data.splits import leave_last_out, split_sessions
 from blob_pyro.ops.ranking_metrics import dcg_at_k, log_likelihood, mean_reciprocal_rank, recall_at_k
 
 VALUE = {
@@ -53,12 +51,6 @@ BAD = {
     "k": (lambda: recall_at_k(torch.zeros(1, 3), torch.tensor([0]), 4), "k: must lie between 1 and .* 3, got 4"),
     "shape": (lambda: recall_at_k(torch.zeros(2, 3), torch.tensor([0]), 1), "target: expected one item per row"),
     "nan": (lambda: recall_at_k(torch.full((1, 3), math.nan), torch.tensor([0]), 1), "scores: must not be NaN"),
-    "fraction": (
-        lambda: split_sessions(Histories.from_sequences([[0], [0]], 1), 1.0),
-        "test_fraction: must lie between",
-    ),
-    "one session": (lambda: split_sessions(Histories.from_sequences([[0]], 1)), "sessions: a split needs at least two"),
-    "max_views": (lambda: leave_last_out(Histories.from_sequences([[0]], 1), -1), "max_views: must not be negative"),
 }
 
 
@@ -117,19 +109,3 @@ def test_counts_are_scores_too(dtype):
     assert recall_at_k(counts, T, 1).tolist() == pytest.approx([1 / 2, 1 / 3])
     assert dcg_at_k(counts, T, 2).tolist() == pytest.approx([(1 + 1 / math.log2(3)) / 2, (1 + 1 / math.log2(3)) / 3])
     assert mean_reciprocal_rank(counts, T).tolist() == pytest.approx([3 / 4, 11 / 18])
-
-
-def test_a_split_is_of_whole_sessions():
-    sessions = Histories.from_sequences([[n] * (n % 3) + [n] for n in range(50)], num_items=50)
-    train, test = split_sessions(sessions, 0.3, seed=1)
-    assert (len(train), len(test)) == (35, 15)
-    assert sorted(train.to_sequences() + test.to_sequences()) == sorted(sessions.to_sequences())
-    assert split_sessions(sessions, 0.3, seed=1)[1].to_sequences() == test.to_sequences()
-    assert split_sessions(sessions, 0.3, seed=2)[1].to_sequences() != test.to_sequences()
-
-
-def test_short_histories_keep_the_most_recent_views():
-    sessions = Histories.from_sequences([[0, 1, 2, 3, 4], [], [5], [6, 7]], num_items=8)
-    histories, target = leave_last_out(sessions, max_views=2)
-    assert histories.to_sequences() == [[2, 3], [], [6]]
-    assert target.tolist() == [4, 5, 7]

@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from log_oracles import check_log
 
 from blob_pyro import EventLog
 from blob_pyro.data import LogWarning
 from blob_pyro.policies import SessionPopularity, Uniform
 from blob_pyro.simulation import RecoGym
+from tests.data.log_oracles import check_log
 
 ENVIRONMENT = RecoGym(num_items=8, num_flips=4, seed=0)
 

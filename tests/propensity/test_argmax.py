@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from propensity_oracles import double, standard_errors
 from torch.distributions import (
     Beta,
     Categorical,
@@ -21,6 +20,7 @@ from torch.distributions import (
 )
 
 from blob_pyro.propensity import Argmax, ArgmaxBeta, ArgmaxNormal
+from tests.propensity.propensity_oracles import double, standard_errors
 
 BASES = {
     "gamma": Gamma(double(1.0, 3.0, 9.0, 0.3), double(1.0, 2.0, 4.0, 0.1)),

@@ -6,12 +6,12 @@ import polars as pl
 import pyarrow as pa
 import pytest
 import torch
-from fuzzing import fuzz
 from hypothesis import strategies as st
-from log_errors import build, named
-from log_oracles import check_log
 
 from blob_pyro import EventLog
+from tests.data.log_errors import build, named
+from tests.data.log_oracles import check_log
+from tests.fuzzing import fuzz
 
 RECOGYM = {
     "t": [0, 1, 2, 0, 1],

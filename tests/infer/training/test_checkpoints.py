@@ -11,7 +11,6 @@ from pathlib import Path
 import pyro.distributions as dist
 import pytest
 import torch
-from fuzzing import fuzz
 from hypothesis import assume
 from hypothesis import strategies as st
 
@@ -19,6 +18,7 @@ from blob_pyro import BLO, BLOB, BanditPriors, EventLog, Histories, Learned
 from blob_pyro.infer.training import checkpoints
 from blob_pyro.infer.training.checkpoints import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from blob_pyro.models import OrganicPriors
+from tests.fuzzing import fuzz
 
 OPTIONS = {"num_epochs": 2, "progress": False, "device": "cpu"}
 HISTORIES = [[0, 1], [5], []]

@@ -4,12 +4,12 @@ import math
 
 import pytest
 import torch
-from propensity_oracles import double, normal_log_prob
 from scipy.stats import multivariate_normal, norm
 
 from blob_pyro.propensity import ArgmaxNormal, ArgmaxNormalMixture, argmax_normal_log_probs
 from blob_pyro.propensity.kernels import played_normal as kernel
 from blob_pyro.propensity.kernels.played_normal import played_normal_log_probs
+from tests.propensity.propensity_oracles import double, normal_log_prob
 
 
 def problems(rows, num_arms, ratio, spread, seed=0):

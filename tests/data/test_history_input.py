@@ -11,10 +11,10 @@ import pyarrow as pa
 import pytest
 import scipy.sparse
 import torch
-from fuzzing import fuzz
 from hypothesis import strategies as st
 
 from blob_pyro.data import Histories, Vocabulary, as_histories
+from tests.fuzzing import fuzz
 
 CATALOGUES = {
     "numbered": Vocabulary.numbered(4),

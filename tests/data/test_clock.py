@@ -11,14 +11,14 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fuzzing import fuzz
 from hypothesis import strategies as st
-from log_oracles import check_log
 
 from blob_pyro import EventLog
 from blob_pyro.data import LogWarning
 from blob_pyro.policies import SessionPopularity
 from blob_pyro.simulation import RecoGym
+from tests.data.log_oracles import check_log
+from tests.fuzzing import fuzz
 
 NOON = pd.Timestamp("2026-03-29 12:00")
 HOURS = {"views": [0, 2, 0, 5], "impressions": [1, 3, 1]}  # views at 12:00 and 14:00, an impression at 13:00
