@@ -137,13 +137,15 @@ def check_covariance(owner: str, name: str, value: Tensor) -> None:
     check_finite(owner, name, value)
     scale = value.detach().abs().amax((-2, -1), keepdim=True)
     tolerance = 8 * value.shape[-1] * torch.finfo(value.dtype).eps
+    # Below the smallest normal number rounding is absolute, not relative.
+    grain = torch.finfo(value.dtype).smallest_normal * torch.finfo(value.dtype).eps
     remedy = "Average it with its transpose."
     expected = f"symmetric, so the same as its mirror image {name}[..., j, i]"
     _reject(owner, name, value, (value - value.mT).abs() > tolerance * scale, expected, remedy)
     size = scale.double().clamp_min(torch.finfo(torch.float64).tiny)
     smallest = torch.linalg.eigvalsh(value.detach().double() / size)[..., 0]
-    bad = smallest < -tolerance
     smallest = smallest * size[..., 0, 0]
+    bad = smallest < -(tolerance * size[..., 0, 0] + value.shape[-1] * grain)
     if bool(bad.any()):
         index = torch.nonzero(bad)[0]
         low = smallest[tuple(index)].item()

@@ -226,7 +226,7 @@ def ab_test(
     if batch_size is not None:
         whole_number(batch_size, "batch_size", at_most=2**40)
     reference = next(iter(policies)) if reference is None else reference
-    if reference not in policies:
+    if not isinstance(reference, str) or reference not in policies:
         raise ValueError(f"reference must be one of the policies {list(policies)}, got {reference!r}")
 
     totals: dict[str, tuple[Tensor, Tensor, Tensor]] = {}

@@ -91,14 +91,13 @@ CANNOT = (
     RuntimeError,
     AttributeError,
     UserWarning,
+    pl.exceptions.PanicException,
 )
 
 
 def hold(values, container):
     """The values in this container, or as they are where it cannot hold just these."""
     try:
-        if container is pl.Series and any(isinstance(value, decimal.Decimal) for value in values):
-            return values  # its Rust may panic, which is no exception
         held = container(values)
         back = (
             held.to_pylist() if hasattr(held, "to_pylist") else held.tolist() if hasattr(held, "tolist") else list(held)

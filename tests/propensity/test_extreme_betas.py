@@ -68,6 +68,16 @@ def test_tiny_concentrations_are_coins(exponents):
     torch.testing.assert_close(probs, best_coin(a.tolist(), b.tolist()), rtol=0, atol=1e-6)
 
 
+def test_tiny_concentrations_of_alike_arms_are_no_difference_in_scale():
+    """Logits reach out to 1e11 around a bend of width 1: the mesh must look closely over eleven orders of magnitude."""
+    a = torch.tensor([[1e-8], [3e-10], [5e-12], [2e-7]], dtype=torch.float64)
+    b = torch.tensor([[1e-9], [2e-10], [7e-9], [6e-12]], dtype=torch.float64)
+    torch.testing.assert_close(ArgmaxBeta(a, b).probs, torch.ones(4, 1, dtype=torch.float64), rtol=0, atol=1e-9)
+    a, b = [3.4e-9, 3.1e-10, 4e-10], [1.7e-10, 1.6e-10, 2.2e-10]
+    probs = ArgmaxBeta(torch.tensor(a, dtype=torch.float64), torch.tensor(b, dtype=torch.float64)).probs
+    torch.testing.assert_close(probs, best_coin(a, b), rtol=0, atol=1e-6)
+
+
 def best_coin(a, b):
     """Exponentials of rates b compete for the longest, where any coin shows 1; else of rates a for the shortest."""
     actions = range(len(a))

@@ -8,6 +8,7 @@ Propensities do not depend on the unit or the order of the actions, copies share
 import math
 
 import mpmath
+import pytest
 import torch
 from hypothesis import strategies as st
 from torch.distributions import Normal
@@ -197,6 +198,14 @@ def test_correlated_normals(case):
         return entries[i][i] + entries[j][j] - 2 * entries[i][j]
 
     check_estimate(lambda: ArgmaxMultivariateNormal(loc, covariance, num_points=256, num_replicates=8), loc, difference)
+
+
+def test_a_covariance_below_the_smallest_normal_number_may_be_rounded():
+    covariance = torch.tensor([[0.0, 1.4013e-45], [1.4013e-45, 2.8026e-45]])
+    probs = ArgmaxMultivariateNormal(torch.zeros(2), covariance, num_points=256, num_replicates=8).probs
+    torch.testing.assert_close(probs.sum(), torch.tensor(1.0))
+    with pytest.raises(ValueError, match="not positive semi-definite"):
+        ArgmaxMultivariateNormal(torch.zeros(2), torch.tensor([[0.0, 1e-30], [1e-30, 2e-30]]))
 
 
 @fuzz(case=parameters((torch.float64,), most=4), ordinary=200)

@@ -221,6 +221,7 @@ def test_plot(monkeypatch):
         ({"clicks": "observed"}, ValueError, "clicks: expected 'expected' or 'sampled', got 'observed'"),
         ({"history": "some"}, ValueError, "history: expected "),
         ({"reference": "logging"}, ValueError, r"reference must be one of the policies \['random', .* got 'logging'"),
+        ({"reference": ["random"]}, ValueError, r"reference must be one of the policies .* got \['random'\]"),
         ({"confidence": 95}, ValueError, "confidence: must lie between .*, got 95"),
         ({"batch_size": 0}, ValueError, "batch_size: must be between 1 and"),
     ],

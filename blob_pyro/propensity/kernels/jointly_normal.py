@@ -207,7 +207,9 @@ def _steps(rotated: JointlyNormal) -> list[float]:
     factor = rotated.factor.detach()
     reach = factor.amax(-2) - factor.amin(-2)
     width = noise[:, None] / reach.clamp_min(1e-300)
-    return (0.9 * width / (1 + width.square()).sqrt().clamp_min(1e-300)).clamp_max(0.9).amin(0).tolist()
+    steps = (0.9 * width / (1 + width.square()).sqrt().clamp_min(1e-300)).clamp_max(0.9).amin(0)
+    # One by one: under torch.func.grad torch 2.5 reads single values only.
+    return [step.item() for step in steps]
 
 
 def _nodes(step: float) -> Tensor:

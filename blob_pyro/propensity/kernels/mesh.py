@@ -23,7 +23,7 @@ LIPSCHITZ = 0.25
 # and the first look was too coarse for what it looked at.
 _CLOSE_ENOUGH, _EXPLODED = 3, 1000
 # An interval of this many units spans less than one order of magnitude.
-_UNITS_SEEN, _CLOSER, _MOST_INTERVALS = 100, 8, 4096
+_UNITS_SEEN, _CLOSER, _MOST_INTERVALS = 10, 8, 4096
 _MOST_UNITS = 2.0**16
 # Elements in a temporary: what stays in a core's cache, and what fills a GPU.
 CPU_BLOCK = 2**15
