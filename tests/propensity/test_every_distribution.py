@@ -96,7 +96,12 @@ def test_more_than_fits_is_refused_in_bytes(build):
 
 
 def test_ranks_of_many_actions_are_refused_in_bytes():
-    d = RankNormal(torch.zeros(100_000), torch.ones(100_000))
+    """Where no two densities lie together: a mesh of all of them has three panels for each."""
+    d = RankNormal(torch.arange(100_000.0), torch.full((100_000,), 1e-3))
     with pytest.raises(MemoryError, match=r"RankNormal of 1 contexts x 100,000 actions would take"):
         _ = d.probs
+    with pytest.raises(MemoryError, match=r"RankNormal of 1 contexts x 100,000 actions would take"):
+        d.log_prob(torch.tensor([5, 4, 3]))
+    with pytest.raises(MemoryError, match=r"RankNormal of 1,000,000 contexts x 1,000,000 actions would take"):
+        _ = RankNormal(torch.ones(1, 1).expand(10**6, 10**6), torch.ones(1, 1).expand(10**6, 10**6)).probs
     assert d.sample().shape == (3,)

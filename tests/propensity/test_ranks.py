@@ -106,6 +106,50 @@ def test_gradients():
     assert torch.autograd.gradcheck(lambda a, b: RankBeta(a.exp(), b.exp(), 2).probs, (loc, scale))
 
 
+def _many(num_actions):
+    generator = torch.Generator().manual_seed(num_actions)
+    return torch.rand(2, num_actions, generator=generator, dtype=torch.float64)
+
+
+MANY = {
+    "normals of similar scales": lambda n: RankNormal(_many(n)[0], 0.05 + _many(n)[1]),
+    "equal normals": lambda n: RankNormal(torch.zeros(n).double(), torch.ones(n).double()),
+    "betas": lambda n: RankBeta(1 + 20 * _many(n)[0], 1 + 3000 * _many(n)[1]),
+    "equal betas": lambda n: RankBeta(torch.full((n,), 3.0).double(), torch.full((n,), 70.0).double()),
+}
+
+
+@pytest.mark.parametrize("build", MANY.values(), ids=MANY)
+def test_many_actions_share_their_mesh(build, monkeypatch):
+    """Three panels for each action would be 24,000 nodes; the best one's slot is known by another method."""
+    d, looked = build(500), []
+    monkeypatch.setattr(d, "_allow", looked.append)
+    probs = d.probs
+    assert max(looked) < 8_000
+    assert (probs.sum(-2) - 1).abs().max() < 1e-10
+    best = ArgmaxNormal(d.loc, d.scale) if isinstance(d, RankNormal) else ArgmaxBeta(d.concentration1, d.concentration0)
+    torch.testing.assert_close(probs[:, 0], best.probs, rtol=0, atol=1e-12)
+    draws = d.sample((20_000,))
+    likely = probs[:, 2].topk(5).indices
+    frequency = (draws[:, 2, None] == likely).double().mean(0)
+    assert standard_errors(probs[likely, 2], frequency, 20_000) < 4.5
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_densities_that_lie_together_are_still_seen(seed):
+    """Scales over ten orders of magnitude, locations that coincide, nearly coincide, or lie far from each other."""
+    generator = torch.Generator().manual_seed(seed)
+    draw = torch.rand(3, 40, generator=generator, dtype=torch.float64)
+    scale = 10 ** (-9 * draw[0] + draw[1])
+    loc = torch.tensor([0.0, 0.3, 1.0])[(3 * draw[2]).long()].double() + scale * torch.randint(0, 2, (40,)).double()
+    loc = loc + 10.0 ** (seed % 4 * 2)
+    both = RankNormal(loc, scale, num_ranks=40)
+    for slot, minimum in ((0, False), (-1, True)):
+        expected = ArgmaxNormal(loc, scale, minimum=minimum).probs
+        torch.testing.assert_close(both.probs[:, slot], expected, rtol=0, atol=1e-11)
+    assert (both.probs.sum(-1) - 1).abs().max() < 1e-11  # every action has a slot
+
+
 @pytest.mark.cuda
 def test_cuda_agrees_with_cpu():
     here, there = (

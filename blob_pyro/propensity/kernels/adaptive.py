@@ -89,7 +89,10 @@ class PanelRows:
 
 
 def resolve(
-    log_density: Callable[[Tensor, Tensor], Tensor], panels: PanelRows, max_panels: int = MAX_PANELS
+    log_density: Callable[[Tensor, Tensor], Tensor],
+    panels: PanelRows,
+    max_panels: int = MAX_PANELS,
+    allow: Callable[[int], None] = lambda _: None,
 ) -> PanelRows:
     """Halve panels until all densities are polynomials on them, to 1e-13 of probability.
 
@@ -97,10 +100,12 @@ def resolve(
         log_density: maps offsets and anchors, rows x N each, to rows x N x A log-densities.
         panels: to begin with.
         max_panels: where to stop in any case, which the total mass of each density then shows.
+        allow: is called with the number of nodes of a row before densities are computed there; may refuse.
     """
     last_coefficients, at_ends = (
         torch.tensor(matrix, device=panels.offset.device) for matrix in _tests(NODES_PER_PANEL)
     )
+    allow(panels.width.shape[-1] * NODES_PER_PANEL)
     for _ in range(_MAX_ROUNDS):
         offset, anchor = panels.nodes()
         density = log_density(offset.flatten(1), anchor.flatten(1)).exp().unflatten(1, offset.shape[1:])
@@ -119,4 +124,5 @@ def resolve(
         if not most:
             break
         panels = panels.halved(split, most)
+        allow(panels.width.shape[-1] * NODES_PER_PANEL)
     return panels
