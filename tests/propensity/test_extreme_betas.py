@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import torch
 from hypothesis import strategies as st
 
@@ -40,6 +41,23 @@ def test_powers_of_uniforms(a):
     mirrored = ArgmaxBeta(one.detach(), a.detach(), minimum=True).probs
     torch.testing.assert_close(mirrored, probs, rtol=0, atol=1e-12 if a.dtype == torch.float64 else 1e-6)
     assert all(g.isfinite().all() for g in torch.autograd.grad(probs[0], (a, one)))
+
+
+@pytest.mark.parametrize("a", [1e-44, 1e-19, 3e-7, 1.0, 1e12])
+def test_one_action_is_the_best(a):
+    """1e-19 by itself was refused: no mesh of it came out."""
+    a = torch.tensor([a], dtype=torch.float64).requires_grad_()
+    d = ArgmaxBeta(a, torch.ones_like(a))
+    assert d.probs.tolist() == [1.0]
+    assert d.log_prob(torch.tensor(0)).item() == 0
+    assert torch.autograd.grad(d.probs[0], a)[0].tolist() == [0.0]
+
+
+@pytest.mark.parametrize("a", [[1e-19] * 3, [1e-20, 1e-21], [2.4e-21, 1.2e-18], [2e-19, 1.9e-19, 2e-20]], ids=str)
+def test_meshes_that_begin_too_coarse_begin_again(a):
+    """These were refused: look after look was no closer than the one before."""
+    a = torch.tensor(a, dtype=torch.float64)
+    torch.testing.assert_close(ArgmaxBeta(a, torch.ones_like(a)).probs, a / a.sum(), rtol=0, atol=1e-12)
 
 
 @fuzz(a=concentrations(most=3), ordinary=200)

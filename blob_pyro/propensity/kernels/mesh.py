@@ -20,8 +20,8 @@ from torch import Tensor
 NODES_PER_PANEL = 16
 LIPSCHITZ = 0.25
 # A mesh has been looked at closely enough when an interval that matters holds this many units; far more than that,
-# and the first look was too coarse for what it looked at.
-_CLOSE_ENOUGH, _EXPLODED = 3, 1000
+# and the first look was too coarse for what it looked at; so it was where the next look does not make it less.
+_CLOSE_ENOUGH, _STALLED, _EXPLODED = 3, 10, 1000
 # An interval of this many units spans less than one order of magnitude.
 _UNITS_SEEN, _CLOSER, _MOST_INTERVALS = 10, 8, 4096
 _MOST_UNITS = 2.0**16
@@ -141,7 +141,7 @@ def refine(mesh: Mesh, monitor: Callable[[Tensor], tuple[Tensor, Tensor]], inter
     Raises:
         ValueError: for scores that no mesh of a sensible size resolves.
     """
-    guess, least, total, exploded = mesh, 0, 0.0, False
+    guess, least, total, exploded, before = mesh, 0, 0.0, False, math.inf
     for num_intervals in intervals:
         seen = max(num_intervals, least, _closely(total))
         mesh, kept = _look(mesh, monitor, seen)
@@ -149,9 +149,12 @@ def refine(mesh: Mesh, monitor: Callable[[Tensor], tuple[Tensor, Tensor]], inter
         exploded = not excess <= _EXPLODED
         if excess <= _CLOSE_ENOUGH:
             break
-        if exploded and least < _MOST_INTERVALS:
+        stalled = excess > max(_STALLED, 0.9 * before)
+        before = excess
+        if (exploded or stalled) and least < _MOST_INTERVALS:
             # An interval across orders of magnitude takes the length of its narrowest point all along: begin again.
             mesh, least, total = guess, min(_MOST_INTERVALS, _CLOSER * seen), guess.total.amax().item()
+            before = math.inf
     if exploded or not total <= _MOST_UNITS:
         raise ValueError(
             "the scores of one context differ so much in scale that no quadrature of a sensible size resolves them. "
