@@ -15,9 +15,10 @@ from blob_pyro.data import Covariate, Histories
 from blob_pyro.data.covariates import read_covariates
 from blob_pyro.ops.memory import require_memory
 from blob_pyro.policies.repeated import sample_each
+from blob_pyro.propensity import Propensity
 from blob_pyro.propensity._types import checked_mask
 
-__all__ = ["PROBABILITIES_AT_ONCE", "ChunkedActions", "in_chunks", "slice_covariates"]
+__all__ = ["PROBABILITIES_AT_ONCE", "ChunkedActions", "in_chunks", "propensity_of", "slice_covariates"]
 
 PROBABILITIES_AT_ONCE = 1 << 24
 """Probabilities of a policy that exist at once, contexts times items, unless ``probs`` is asked for: 64 to 128 MiB."""
@@ -70,6 +71,15 @@ def slice_covariates(covariates: Any, num_histories: int) -> Callable[[slice], A
         return {**some, **{name: matrix[rows] for name, matrix in matrices.items()}}
 
     return pick
+
+
+def propensity_of(actions: TorchDistribution, value: Tensor) -> Propensity:
+    """Probability of what was played, and its error: 0 for a distribution that says of none."""
+    own = getattr(actions, "propensity", None)
+    if own is not None:
+        return own(value)
+    probability = actions.log_prob(value).exp()
+    return Propensity(probability, torch.zeros_like(probability))
 
 
 class ChunkedActions(TorchDistribution):
@@ -140,6 +150,12 @@ class ChunkedActions(TorchDistribution):
         """Log-propensity of the items ``value``, whose shape broadcasts with ``N``."""
         value = value.expand(torch.broadcast_shapes(value.shape, self.batch_shape))
         return torch.cat([d.log_prob(value[..., rows]) for d, rows in self._parts()], -1)
+
+    def propensity(self, value: Tensor) -> Propensity:
+        """Probability of the items ``value``, whose shape broadcasts with ``N``, and its error; 0 where it is exact."""
+        value = value.expand(torch.broadcast_shapes(value.shape, self.batch_shape))
+        found = [propensity_of(d, value[..., rows]) for d, rows in self._parts()]
+        return Propensity(*(torch.cat(parts, -1) for parts in zip(*found)))
 
     @property
     def probs(self) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from copy import copy
 from typing import Any
 
 import torch
@@ -9,14 +11,16 @@ from pyro.distributions import Categorical
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Size, Tensor
 
+from blob_pyro.ops.row_chunks import MAX_ELEMENTS
 from blob_pyro.posteriors.best_items import best_each
 from blob_pyro.posteriors.click_logits import ClickLogits
 from blob_pyro.posteriors.drawn_click_logits import DrawnClickLogits
-from blob_pyro.propensity import ArgmaxConditionallyNormal, ArgmaxNormalMixture
+from blob_pyro.propensity import ArgmaxConditionallyNormal, ArgmaxNormal, ArgmaxNormalMixture, Propensity
+from blob_pyro.propensity._index import IndexDistribution
 from blob_pyro.propensity._types import checked_mask
 from blob_pyro.propensity.kernels.qmc import normal_replicates
 
-__all__ = ["DrawnThompsonActions", "MixtureThompsonActions", "ThompsonActions"]
+__all__ = ["ConditionalThompsonActions", "DrawnThompsonActions", "MixtureThompsonActions", "ThompsonActions"]
 
 
 def _means(click_logits: ClickLogits, points: Tensor) -> Tensor:
@@ -26,7 +30,45 @@ def _means(click_logits: ClickLogits, points: Tensor) -> Tensor:
     return click_logits.given_shared(points).movedim(0, -2).to(torch.float64)
 
 
-class ThompsonActions(ArgmaxConditionallyNormal):
+def _distinct(interest: Tensor, allowed: Tensor | None) -> tuple[Tensor, Tensor] | None:
+    """A context for each distinct one, and which of these each context is; None where nearly all are distinct."""
+    if len(interest) < 2 or (allowed is not None and allowed.stride(0) != 0):
+        return None
+    different, which = torch.unique(interest, dim=0, return_inverse=True)
+    if len(different) > 0.9 * len(interest):
+        return None
+    numbers = torch.arange(len(interest), device=interest.device)
+    return torch.zeros_like(numbers[: len(different)]).index_copy(0, which, numbers), which
+
+
+class _OfClickLogits(IndexDistribution):
+    """What distributions given click logits do alike: each distinct context is integrated over once."""
+
+    click_logits: ClickLogits
+    location: Callable[[Tensor], Tensor]
+
+    def _in(self, contexts: Tensor) -> Any:
+        """The same distribution in some of the contexts; one may come several times."""
+        new = copy(self)
+        logits = new.click_logits = self.click_logits[contexts]
+        new.location = lambda points: _means(logits, points)
+        new.scale = logits.kappa_scale.to(torch.float64).expand(*logits.batch_shape, -1)
+        new._batch_shape = logits.batch_shape
+        new.allowed = None if self.allowed is None else self.allowed[contexts]
+        new._source = new._cached_log_probs = None
+        return new
+
+    def _repeats(self) -> tuple[Tensor, Tensor] | None:
+        if len(self.batch_shape) != 1 or self.click_logits.batch_shape != self.batch_shape:
+            return None
+        return _distinct(self.click_logits.interest, self.allowed)
+
+    def _copy_attributes(self, new: Any) -> None:
+        super()._copy_attributes(new)
+        new.click_logits = self.click_logits
+
+
+class ThompsonActions(_OfClickLogits, ArgmaxConditionallyNormal):
     r"""The item with the largest click logit in one draw from the posterior.
 
     Items share ``w_a``, ``w_b`` and zeta, so their logits are correlated and the independent-normal formula of
@@ -40,9 +82,19 @@ class ThompsonActions(ArgmaxConditionallyNormal):
         num_points: quasi-random points of each replicate, a power of two.
         num_replicates: independent randomisations; their spread is the error estimate.
         seed: of the randomisation.
+        tolerance: see `blob_pyro.propensity.ArgmaxConditionallyNormal`.
+        max_points: as tolerance.
     """
 
-    def __init__(self, click_logits: ClickLogits, num_points: int = 16, num_replicates: int = 8, seed: int = 0) -> None:
+    def __init__(
+        self,
+        click_logits: ClickLogits,
+        num_points: int = 16,
+        num_replicates: int = 8,
+        seed: int = 0,
+        tolerance: float | None = None,
+        max_points: int = 2**14,
+    ) -> None:
         self.click_logits = click_logits
         scale = click_logits.kappa_scale.to(torch.float64)
         super().__init__(
@@ -52,11 +104,20 @@ class ThompsonActions(ArgmaxConditionallyNormal):
             num_points=num_points,
             num_replicates=num_replicates,
             seed=seed,
+            tolerance=tolerance,
+            max_points=max_points,
         )
 
-    def _copy_attributes(self, new: Any) -> None:
-        super()._copy_attributes(new)
-        new.click_logits = self.click_logits
+    def _estimate(self) -> tuple[Tensor, Tensor]:
+        repeats = self._repeats()
+        if repeats is None:
+            return super()._estimate()
+        probs, error = super(ThompsonActions, self._in(repeats[0]))._estimate()
+        return probs[repeats[1]], error[repeats[1]]
+
+    def _locations_in(self, contexts: Tensor) -> Callable[[Tensor], Tensor]:
+        logits = self.click_logits[contexts % len(self.click_logits.interest)]
+        return lambda points: _means(logits, points)
 
     def sample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
         """Play the best item of one posterior draw per context, ``sample_shape x batch_shape``."""
@@ -72,13 +133,13 @@ class ThompsonActions(ArgmaxConditionallyNormal):
         return best_each(self.click_logits, counts, self.allowed)
 
 
-class MixtureThompsonActions(ArgmaxNormalMixture):
+class MixtureThompsonActions(_OfClickLogits, ArgmaxNormalMixture):
     """The item with the largest click logit given one of ``M`` fixed points of what the items share.
 
     The points stand for ``w_a``, ``w_b`` and what zeta says of the context (and the numbers behind a guide that is one
     Gaussian vector): ``M`` quasi-random draws, the same in every context. `sample` picks one of them at random and
     plays the best of the logits that are independent normals given it; `probs` is the probability of exactly that, to
-    1e-12 of the logits' means and scales as they are in double precision.
+    1e-12 of the logits' means and scales as they are in double precision. Contexts that are equal are computed once.
 
     Args:
         click_logits: posterior of the logits, for ``N`` contexts.
@@ -93,6 +154,55 @@ class MixtureThompsonActions(ArgmaxNormalMixture):
             logits.kappa_scale.expand(*logits.batch_shape, -1),
             normal_replicates(1, num_points, logits.num_factors, seed, logits.interest.device)[0],
         )
+
+    def _compute_log_probs(self) -> Tensor:
+        repeats = self._repeats()
+        if repeats is None:
+            return super()._compute_log_probs()
+        return super(MixtureThompsonActions, self._in(repeats[0]))._compute_log_probs()[repeats[1]]
+
+    def _log_prob_of_few(self, index: Tensor) -> Tensor:
+        repeats = self._repeats()
+        if repeats is None:
+            return super()._log_prob_of_few(index)
+        first, which = repeats
+        pair, place = torch.unique(which * self.num_actions + index, return_inverse=True)
+        some = self._in(first[pair // self.num_actions])
+        return super(MixtureThompsonActions, some)._log_prob_of_few(pair % self.num_actions)[place]
+
+    def sample_each(self, counts: Tensor) -> Tensor:
+        """See `blob_pyro.policies.repeated.sample_each`."""
+        contexts = torch.arange(len(counts), device=self._device).repeat_interleave(counts.to(self._device))
+        parts = contexts.split(max(1, MAX_ELEMENTS // self.num_actions))
+        return torch.cat([self._in(part).sample() for part in parts])
+
+
+class ConditionalThompsonActions(ArgmaxNormal):
+    """The item with the largest click logit given one draw, for each context, of what the items share.
+
+    Given these numbers the logits are independent normals, so that a propensity is one exact integral: the probability
+    of the action *given the draw*. See `ThompsonSampling.given_draw` for what it is good for.
+
+    Args:
+        click_logits: posterior of the logits, for ``N`` contexts.
+        shared: the draw, ``N x D`` standard normal numbers, as `ClickLogits.given_shared` takes them.
+
+    Raises:
+        ValueError: for a posterior that leaves an item's own logit no doubt: given the draw it would be played always
+            or never, and what is never played has no weight.
+    """
+
+    def __init__(self, click_logits: ClickLogits, shared: Tensor) -> None:
+        logits = click_logits.double()
+        known = ~(logits.kappa_scale > 0)
+        if bool(known.any()):
+            raise ValueError(
+                f"propensity: 'conditional' needs doubt about each item's own click rate, and the posterior has none "
+                f"about item number {int(known.nonzero()[0])}: given a draw of the shared parameters it may never be "
+                "played, and what is never played has no weight; give kappa a scale, or use shared_draws"
+            )
+        loc = _means(logits, shared.unsqueeze(-2)).squeeze(-2)
+        super().__init__(loc, logits.kappa_scale.expand(*logits.batch_shape, -1))
 
 
 class DrawnThompsonActions(Categorical):
@@ -129,6 +239,11 @@ class DrawnThompsonActions(Categorical):
         if len(self.batch_shape) == 1:
             return DrawnThompsonActions(self.click_logits, allowed)
         raise ValueError(f"{type(self).__name__}: restrict it before it is expanded to {tuple(self.batch_shape)}.")
+
+    def propensity(self, value: Tensor) -> Propensity:
+        """The probability of the actions ``value``, and its error: 0."""
+        probability = self.log_prob(value).exp()
+        return Propensity(probability, torch.zeros_like(probability))
 
     @property
     def error_estimate(self) -> Tensor:

@@ -19,9 +19,10 @@ distribution                      construction  probs  sample
 ================================  ============  =====  ======
 """
 
+from blob_pyro.propensity._index import Propensity
 from blob_pyro.propensity.argmax import Argmax
 from blob_pyro.propensity.argmax_beta import ArgmaxBeta
-from blob_pyro.propensity.argmax_conditionally_normal import ArgmaxConditionallyNormal
+from blob_pyro.propensity.argmax_conditionally_normal import ArgmaxConditionallyNormal, PropensityToleranceWarning
 from blob_pyro.propensity.argmax_low_rank_normal import ArgmaxLowRankNormal
 from blob_pyro.propensity.argmax_multivariate_normal import ArgmaxMultivariateNormal
 from blob_pyro.propensity.argmax_normal import ArgmaxLogNormal, ArgmaxNormal
@@ -39,6 +40,8 @@ __all__ = [
     "ArgmaxMultivariateNormal",
     "ArgmaxNormal",
     "ArgmaxNormalMixture",
+    "Propensity",
+    "PropensityToleranceWarning",
     "RankBeta",
     "RankNormal",
     "argmax_normal_log_probs",

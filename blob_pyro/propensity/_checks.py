@@ -1,6 +1,8 @@
 """Checks at the boundary: each raises a ValueError that names the argument, the offending index and the remedy."""
 
+import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -237,4 +239,15 @@ def check_found(owner: str, log_probs: Tensor) -> None:
         raise ValueError(
             f"{owner}: no probability is found at {list(index)}: the scores are too extreme for the quadrature. Leave "
             "out actions that cannot win, and bring scales closer to each other."
+        )
+
+
+def check_tolerance(owner: str, tolerance: Any) -> None:
+    """Reject what is no relative error."""
+    if tolerance is None:
+        return
+    if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 0 < tolerance < math.inf:
+        raise ValueError(
+            f"{owner}: tolerance is {tolerance!r}, but must be a positive number, the relative standard error that is "
+            "wanted, such as 0.01, or None."
         )

@@ -2,7 +2,7 @@
 
 import math
 from copy import copy
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from pyro.distributions import TorchDistribution, constraints
@@ -25,6 +25,18 @@ def wants_validation(validate_args: bool | None) -> bool:
     """Whether arguments are checked: the caller's word, else torch's default, which Pyro switches."""
     # torch has no public reader for the default that Distribution.set_default_validate_args sets.
     return Distribution._validate_args if validate_args is None else validate_args
+
+
+class Propensity(NamedTuple):
+    """Probabilities of what was played, and how far they are known.
+
+    Attributes:
+        probability: some shape x batch_shape.
+        error: the same shape, one standard error where the probability is an estimate, 0 where it is exact.
+    """
+
+    probability: Tensor
+    error: Tensor
 
 
 class ScoreDistribution(TorchDistribution):
@@ -276,14 +288,27 @@ class IndexDistribution(ScoreDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log-probability of the actions `value`, whose shape broadcasts with the batch shape."""
+        index = self._played(value)
+        if self._is_quick_to_ask(index.shape):
+            return self._log_prob_of_few(index)
+        return self._pick(self.log_probs, index)
+
+    def propensity(self, value: Tensor) -> Propensity:
+        """The probability of the actions `value`, whose shape broadcasts with the batch shape, and its error."""
+        probability = self.log_prob(value).exp()
+        return Propensity(probability, torch.zeros_like(probability))
+
+    def _played(self, value: Tensor) -> Tensor:
+        """Actions as int64, some shape x batch_shape."""
         index = check_actions(type(self).__name__, "value", value)
         if self._validate_args:
             self._validate_sample(value)
-        shape = torch.broadcast_shapes(index.shape, self.batch_shape)
-        if self._is_quick_to_ask(shape):
-            return self._log_prob_of_few(index.expand(shape))
-        log_probs = self.log_probs.expand((*shape, self.num_actions))
-        return log_probs.gather(-1, index.expand(shape).unsqueeze(-1)).squeeze(-1)
+        return index.expand(torch.broadcast_shapes(index.shape, self.batch_shape))
+
+    @staticmethod
+    def _pick(table: Tensor, index: Tensor) -> Tensor:
+        """The entries of a table, batch_shape x A, for some shape x batch_shape actions."""
+        return table.expand((*index.shape, -1)).gather(-1, index.unsqueeze(-1)).squeeze(-1)
 
     def _is_quick_to_ask(self, shape: torch.Size) -> bool:
         """Whether so few actions are asked about that the probabilities of all of them would be wasted work."""
@@ -343,3 +368,8 @@ class EstimatedIndexDistribution(IndexDistribution):
             if self._cached_error is None:
                 self._cached_error = torch.zeros_like(log_probs)
         return self._cached_error
+
+    def propensity(self, value: Tensor) -> Propensity:
+        """The probability of the actions `value`, whose shape broadcasts with the batch shape, and its error."""
+        index = self._played(value)
+        return Propensity(self._pick(self.log_probs, index).exp(), self._pick(self.error_estimate, index))

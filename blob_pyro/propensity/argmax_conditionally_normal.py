@@ -1,5 +1,6 @@
 """Scores that are independent normals once a few shared normals are known."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -7,15 +8,20 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor
 
-from blob_pyro.propensity._checks import check_batch_shapes, check_sampling, check_scale
-from blob_pyro.propensity._index import EstimatedIndexDistribution, wants_validation
+from blob_pyro.propensity._checks import check_batch_shapes, check_sampling, check_scale, check_tolerance
+from blob_pyro.propensity._index import EstimatedIndexDistribution, Propensity, wants_validation
 from blob_pyro.propensity._types import check_float_tensor, check_number, kind
 from blob_pyro.propensity.kernels.normal import QUICK, Accuracy, argmax_normal_log_probs, without_the_rest
+from blob_pyro.propensity.kernels.played_normal import played_normal_log_probs
 from blob_pyro.propensity.kernels.qmc import mean_and_error, normal_replicates
 
-__all__ = ["ArgmaxConditionallyNormal", "mix_conditional_probs"]
+__all__ = ["ArgmaxConditionallyNormal", "PropensityToleranceWarning", "mix_conditional_probs"]
 
 _BLOCK = 2**21
+
+
+class PropensityToleranceWarning(UserWarning):
+    """An estimated propensity is known less well than was asked for."""
 
 
 def mix_conditional_probs(
@@ -75,12 +81,22 @@ class ArgmaxConditionallyNormal(EstimatedIndexDistribution):
         seed: of the randomisation. The same seed gives the same probabilities.
         minimum: take the index of the smallest score instead.
         validate_args: as for :class:`ArgmaxNormal`.
+        tolerance: relative standard error that :meth:`log_prob` and :meth:`propensity` bring the probabilities to that
+            they are asked for: points are doubled, for the contexts that need it, until it is met. (:attr:`probs` has
+            the points that it has.) The inner probabilities are then exact to 1e-12, so that rare actions can be asked
+            for. None for no such thing.
+        max_points: the budget: no more than so many points in all replicates together, and so many integrals over the
+            scores of one context, are spent on an action's probability. Where that is not enough, the best estimate is
+            returned and :class:`PropensityToleranceWarning` says how far it is known.
 
     Actions are drawn from the computed probabilities, so that what is sampled and what is logged agree.
 
     Raises:
         ValueError: a scale that is not finite or negative, a location of the wrong shape or that is not finite,
-            fewer than two replicates.
+            fewer than two replicates, a tolerance that is not positive, a budget below the points of one round.
+
+    Warns:
+        PropensityToleranceWarning: where the budget does not bring a probability to the tolerance.
 
     Source: O. Jeunen, "Counterfactual Inference under Thompson Sampling" (2025), eq. 5 given z.
 
@@ -109,6 +125,8 @@ class ArgmaxConditionallyNormal(EstimatedIndexDistribution):
         seed: int = 0,
         minimum: bool = False,
         validate_args: bool | None = None,
+        tolerance: float | None = None,
+        max_points: int = 2**14,
     ) -> None:
         owner = type(self).__name__
         check_float_tensor(owner, "scale", scale)
@@ -119,6 +137,10 @@ class ArgmaxConditionallyNormal(EstimatedIndexDistribution):
             )
         check_number(owner, "num_shared", num_shared, 0, "It is the number of normals that location takes.")
         check_sampling(owner, None, (), num_points, num_replicates, seed)
+        check_tolerance(owner, tolerance)
+        if tolerance is not None:
+            least = num_points * num_replicates
+            check_number(owner, "max_points", max_points, least, "One round of points in all replicates takes as many.")
         if not callable(location):
             raise ValueError(f"{owner}: location must be a function of draws, got {kind(location)}.")
         probe = location(torch.zeros(1, num_shared, dtype=scale.dtype, device=scale.device))
@@ -136,10 +158,11 @@ class ArgmaxConditionallyNormal(EstimatedIndexDistribution):
         self.scale = scale.expand(batch_shape + scale.shape[-1:])
         self.location = location
         self.num_shared, self.num_points, self.num_replicates, self.seed = num_shared, num_points, num_replicates, seed
+        self.tolerance, self.max_points = tolerance, max_points
         self._finish(batch_shape, scale.shape[-1], minimum, validate_args)
 
     def _copy_attributes(self, new: Any) -> None:
-        for name in ("location", "num_shared", "num_points", "num_replicates", "seed"):
+        for name in ("location", "num_shared", "num_points", "num_replicates", "seed", "tolerance", "max_points"):
             setattr(new, name, getattr(self, name))
 
     def _nothing(self, shape: torch.Size) -> Tensor:
@@ -169,6 +192,85 @@ class ArgmaxConditionallyNormal(EstimatedIndexDistribution):
             self.allowed,
         )
         return mean_and_error(replicates)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log-probability of the actions `value`, whose shape broadcasts with the batch shape."""
+        if self.tolerance is None:
+            return super().log_prob(value)
+        return self.propensity(value).probability.log()
+
+    def propensity(self, value: Tensor) -> Propensity:
+        """The probability of the actions `value`, whose shape broadcasts with the batch shape, and its error."""
+        if self.tolerance is None:
+            return super().propensity(value)
+        if torch.is_grad_enabled() and self._is_differentiable():
+            found = super().propensity(value)
+        else:
+            index = self._played(value)
+            with torch.no_grad():
+                found = self._refine(index)
+        self._warn_of_misses(found)
+        return found
+
+    def _locations_in(self, contexts: Tensor) -> Callable[[Tensor], Tensor]:
+        """From points n x D to locations, contexts x n x A, in some contexts (numbers in the flattened batch)."""
+        whole = self.batch_shape
+        return lambda z: self.location(z).expand((*whole, len(z), self.num_actions)).flatten(0, -3)[contexts]
+
+    def _refine(self, index: Tensor) -> Propensity:
+        """Probabilities of actions, some shape x batch_shape, with as many points as each of them needs."""
+        assert self.tolerance is not None
+        action, batch = index.flatten(), self.batch_shape.numel()
+        context = torch.arange(batch, device=index.device).repeat(max(1, len(action) // max(1, batch)))
+        mean, error = (torch.zeros(len(action), dtype=torch.float64, device=index.device) for _ in range(2))
+        sums = mean.new_zeros(self.num_replicates, len(action))
+        todo, before, points = torch.arange(len(action), device=index.device), 0, self.num_points
+        while len(todo):
+            draws = normal_replicates(self.num_replicates, points, self.num_shared, self.seed, index.device)
+            sums[:, todo] += self._sums(context[todo], action[todo], draws[:, before:].to(self.scale.dtype))
+            mean[todo], error[todo] = mean_and_error(sums[:, todo] / points)
+            todo = todo[error[todo] > self.tolerance * mean[todo]]
+            before, points = points, 2 * points
+            if points * self.num_replicates > self.max_points:
+                break
+        if self.allowed is not None:
+            mean = mean.masked_fill(~self._pick(self.allowed, index).flatten(), 0.0)
+        return Propensity(*(t.view(index.shape).to(self.scale.dtype) for t in (mean, error)))
+
+    def _sums(self, context: Tensor, action: Tensor, draws: Tensor) -> Tensor:
+        """Sums over draws (replicates x n x D) of the conditional probabilities: replicates x actions."""
+        sign, num_actions = -1.0 if self.minimum else 1.0, self.num_actions
+        total = torch.zeros(draws.shape[0], len(action), dtype=torch.float64, device=action.device)
+        scale = self.scale.reshape(-1, num_actions)
+        allowed = None if self.allowed is None else self.allowed.reshape(-1, num_actions)
+        for some in torch.arange(len(action), device=action.device).split(max(1, _BLOCK // (num_actions * 64))):
+            location, own = self._locations_in(context[some]), scale[context[some]][:, None]
+            for replicate, z in enumerate(draws):
+                for part in z.split(max(1, _BLOCK // (num_actions * len(some)))):
+                    loc, width = sign * location(part), own
+                    if allowed is not None:
+                        loc, width = without_the_rest(loc, width, allowed[context[some]][:, None])
+                    log_probs = played_normal_log_probs(
+                        loc.reshape(-1, num_actions),
+                        width.expand_as(loc).reshape(-1, num_actions),
+                        action[some].repeat_interleave(len(part)),
+                    )
+                    total[replicate, some] += log_probs.exp().view(len(some), -1).sum(-1)
+        return total
+
+    def _warn_of_misses(self, found: Propensity) -> None:
+        assert self.tolerance is not None
+        relative = (found.error / found.probability.detach()).nan_to_num(0.0)
+        missed = relative > self.tolerance
+        if bool(missed.any()):
+            warnings.warn(
+                f"{type(self).__name__}: {int(missed.sum())} of {missed.numel()} probabilities have relative standard "
+                f"errors of up to {float(relative.max()):.2g} after {self.max_points} points, above the tolerance of "
+                f"{self.tolerance:g}. Raise max_points, or play a policy whose propensities are exact (a mixture over "
+                "fixed draws, or the conditional propensities)",
+                PropensityToleranceWarning,
+                stacklevel=4,
+            )
 
     def _sample(self, sample_shape: torch.Size) -> Tensor:
         """Actions from the computed probabilities."""

@@ -86,8 +86,7 @@ class ArgmaxNormal(IndexDistribution):
         result = played_normal_log_probs(loc, scale, index.flatten()).reshape(index.shape)
         check_found(type(self).__name__, result)
         if self.allowed is not None:
-            allowed = self.allowed.expand((*index.shape, -1)).gather(-1, index.unsqueeze(-1)).squeeze(-1)
-            result = result.masked_fill(~allowed, -torch.inf)
+            result = result.masked_fill(~self._pick(self.allowed, index), -torch.inf)
         return result.to(self.loc.dtype)
 
     def _draw_scores(self, sample_shape: torch.Size) -> tuple[Tensor, ...]:

@@ -150,8 +150,7 @@ class ArgmaxNormalMixture(IndexDistribution):
         result = (total - math.log(self.num_points)).view(index.shape)
         check_found(type(self).__name__, result)
         if allowed is not None:
-            may = allowed.expand((*index.shape, -1)).gather(-1, index.unsqueeze(-1)).squeeze(-1)
-            result = result.masked_fill(~may, -torch.inf)
+            result = result.masked_fill(~self._pick(allowed, index), -torch.inf)
         return result.to(self.scale.dtype)
 
     def _draw_scores(self, sample_shape: torch.Size) -> tuple[Tensor, ...]:

@@ -17,8 +17,8 @@ from blob_pyro.propensity import ArgmaxNormal
 HISTORIES = [[0, 2, 2], [], [0, 1, 2, 3, 11], [5], [11, 10], [3, 3, 3], [7]]
 
 
-def posterior(dtype=torch.float64):
-    """Where the shared part matters, with unequal scales."""
+def posterior(dtype=torch.float64, doubt=(0.1, 1.0)):
+    """Where the shared part matters, with unequal scales; ``doubt`` about the items' own logits, from and to."""
     generator = torch.Generator().manual_seed(5)
 
     def randn(*shape):
@@ -29,7 +29,7 @@ def posterior(dtype=torch.float64):
         W_A: dist.Normal(torch.tensor(0.5, dtype=dtype), 1.5),
         W_B: dist.Normal(torch.tensor(0.8, dtype=dtype), 0.4),
         W_C: dist.Normal(torch.tensor(-4.0, dtype=dtype), 2.0),
-        KAPPA: dist.Normal(randn(6), torch.linspace(0.1, 1.0, 6, dtype=dtype)).to_event(1),
+        KAPPA: dist.Normal(randn(6), torch.linspace(*doubt, 6, dtype=dtype)).to_event(1),
         ZETA: dist.Normal(randn(3, 3), randn(3, 3).abs() + 0.1).to_event(2),
     }
     return ClickLogits(q, psi, torch.linalg.cholesky(psi.mT @ psi / 6), randn(4, 3))
