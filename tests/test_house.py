@@ -124,6 +124,7 @@ TESTED_WITH = {
     "policies/test_fuzz_policies": "ops/arguments",
     "policies/test_policies":
         "policies/base policies/scored policies/session_popularity policies/thompson policies/uniform",
+    "policies/test_thompson_accuracy": "policies/total_variation",
     "policies/test_thompson_mixture": "policies/thompson_actions",
     "simulation/test_decisions": "policies/repeated",
     "posteriors/test_click_logits": "posteriors/best_items posteriors/drawn_click_logits posteriors/guide_posterior",

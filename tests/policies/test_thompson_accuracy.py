@@ -4,8 +4,6 @@ import warnings
 
 import pytest
 import torch
-from test_thompson_conditional import HISTORIES, Known
-from test_thompson_mixture import posterior
 
 from blob_pyro import BLOB
 from blob_pyro.models import BanditPriors
@@ -13,6 +11,8 @@ from blob_pyro.policies import ThompsonSampling
 from blob_pyro.policies import thompson_actions as actions_module
 from blob_pyro.policies.thompson import MixtureThompsonActions, ThompsonActions
 from blob_pyro.propensity import ArgmaxConditionallyNormal, PropensityToleranceWarning
+from tests.policies.test_thompson_conditional import HISTORIES, Known
+from tests.policies.test_thompson_mixture import posterior
 
 
 def test_points_are_added_until_the_tolerance_is_met():

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from test_thompson_mixture import posterior
 
 from blob_pyro import BLOB
 from blob_pyro.data import Vocabulary
@@ -12,6 +11,7 @@ from blob_pyro.policies import thompson as thompson_module
 from blob_pyro.policies.thompson import ThompsonActions
 from blob_pyro.policies.thompson_actions import ConditionalThompsonActions
 from blob_pyro.propensity import ArgmaxNormal
+from tests.policies.test_thompson_mixture import posterior
 
 HISTORIES = [[0, 2, 2], [], [0, 1, 2, 3, 11], [5], [11, 10], [3, 3, 3], [7]]
 
