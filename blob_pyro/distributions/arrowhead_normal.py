@@ -17,7 +17,7 @@ class ArrowheadNormal(TorchDistribution):
     r"""A few shared numbers, and many that are independent of one another given them.
 
     ``shared = loc[:S] + L z`` and ``own_p = loc[S+p] + loading_p z + scale_p e_p`` for standard normal ``z`` and ``e``:
-    the law of a Gaussian whose precision matrix is an arrow, as a model's with ``S`` shared and ``M`` item parameters.
+    a Gaussian whose precision matrix is an arrowhead, as that of a model with ``S`` shared and ``M`` item parameters.
     Costs ``S^2 + S M`` numbers and operations where a Cholesky factor costs ``(S + M)^2 / 2``.
 
     Args:

@@ -1,4 +1,4 @@
-r"""Parts of a joint Gaussian: sites of their own, each of which knows the law that it shares.
+r"""Parts of a joint Gaussian: sites of their own, each of which knows the distribution that it shares.
 
 A guide that correlates its sites draws one vector ``theta = loc + F z + scale e`` and deals it out. Each site gets a
 `MultivariatePart`: a point mass at its piece of the draw, as in Pyro's own multivariate guides, that also knows the
@@ -63,7 +63,7 @@ def _(joint: ArrowheadNormal) -> Factors:
 
 @singledispatch
 def shear(joint: TorchDistribution, loading: Tensor, column: int) -> TorchDistribution | None:
-    """Law of a Gaussian vector when ``loading`` times its number ``column`` is added; None if its family is left.
+    """Give a vector's distribution when ``loading`` times its number ``column`` is added; None if it leaves its family.
 
     Args:
         joint: over ``D`` numbers.
@@ -126,7 +126,7 @@ _ANALYTIC = {dist.MultivariateNormal: _Multivariate, dist.LowRankMultivariateNor
 
 
 def with_analytic_entropy(joint: TorchDistribution) -> TorchDistribution:
-    """The same law, whose `score_parts` hold the closed-form entropy: for a guide's auxiliary site."""
+    """The same distribution, whose `score_parts` hold the closed-form entropy: for a guide's auxiliary site."""
     analytic = _ANALYTIC.get(type(joint))
     if analytic is not None:
         joint.__class__ = analytic
@@ -134,11 +134,11 @@ def with_analytic_entropy(joint: TorchDistribution) -> TorchDistribution:
 
 
 class MultivariatePart(Delta):
-    """A piece of a draw of a Gaussian vector, with the piece of the law.
+    """A piece of a draw of a Gaussian vector, with the piece of the distribution.
 
     Args:
         draw: the whole vector, ``batch_shape x D``.
-        joint: its law.
+        joint: its distribution.
         start: where the piece begins.
         shape: of the piece.
     """
@@ -167,12 +167,12 @@ class MultivariatePart(Delta):
 
     @property
     def mean(self) -> Tensor:
-        """Of the piece under its law, ``shape``; the draw itself is ``v``."""
+        """Of the piece under its distribution, ``shape``; the draw itself is ``v``."""
         return self.factors.loc
 
     @property
     def variance(self) -> Tensor:
-        """Of each number of the piece under its law, ``shape``."""
+        """Of each number of the piece under its distribution, ``shape``."""
         _, factor, scale = self.factors
         variance = factor.square().sum(0)
         return variance if scale is None else variance + scale.square()

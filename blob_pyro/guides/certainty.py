@@ -35,5 +35,5 @@ def is_a_set_of_draws(guide: Callable[..., Any], model: BanditModel) -> bool:
     """Whether a guide draws from finitely many values, as what is left by MCMC does: it has no density then."""
     with seeded(0, model.item_embedding.device), torch.no_grad(), own_parameter_store():
         trace = poutine.trace(guide).get_trace(None)
-    laws = (site["fn"] for site in trace.nodes.values() if site["type"] == "sample")
-    return any(getattr(law.support, "is_discrete", False) for law in laws)
+    distributions = (site["fn"] for site in trace.nodes.values() if site["type"] == "sample")
+    return any(getattr(distribution.support, "is_discrete", False) for distribution in distributions)

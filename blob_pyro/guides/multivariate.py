@@ -51,8 +51,8 @@ class MultivariateGuide(PyroModule):
         return sum(shape.numel() for shape in self.shapes.values())
 
     def joint(self) -> TorchDistribution:
-        """The law of the vector, event ``D``."""
-        raise TypeError(f"{type(self).__name__} does not say what its joint law is")
+        """The distribution of the vector, event ``D``."""
+        raise TypeError(f"{type(self).__name__} does not say what its joint distribution is")
 
     def forward(self, batch: BanditBatch | None = None) -> dict[str, Tensor]:
         """Draw the vector and deal it out; the batch is not needed."""
@@ -82,7 +82,7 @@ class LowRankGuide(MultivariateGuide):
 
     def __init__(self, model: BanditModel, rank: int | None = None) -> None:
         super().__init__(model)
-        prior = None if self._prior is None else self._prior.law
+        prior = None if self._prior is None else self._prior.distribution
         usual = min(20, max(1, round(self.size**0.5)))
         if isinstance(prior, dist.LowRankMultivariateNormal):
             usual = prior.cov_factor.shape[-1]
@@ -97,18 +97,18 @@ class LowRankGuide(MultivariateGuide):
             self.scale = prior.cov_diag.sqrt()  # from what is known already
             self.factor = prior.cov_factor / prior.cov_diag.sqrt().unsqueeze(-1)
 
-    def start_from(self, law: ArrowheadNormal) -> None:
-        """Take the variances of a law of the same vector as the start, and its largest correlations.
+    def start_from(self, distribution: ArrowheadNormal) -> None:
+        """Take the variances of a distribution of the same vector as the start, and its largest correlations.
 
         Those along the leading directions of its factor in units of its standard deviations.
         """
-        deviation = law.variance.sqrt()
+        deviation = distribution.variance.sqrt()
         rank = self.factor.shape[-1]
-        loadings = torch.cat([law.shared_scale_tril, law.loading]) / deviation.unsqueeze(-1)
+        loadings = torch.cat([distribution.shared_scale_tril, distribution.loading]) / deviation.unsqueeze(-1)
         left, singular, _ = torch.svd_lowrank(loadings.double(), q=min(rank + 10, *loadings.shape), niter=4)
-        shared = (left * singular)[:, :rank].to(law.loc)
+        shared = (left * singular)[:, :rank].to(distribution.loc)
         own = (1 - shared.square().sum(-1)).clamp(min=1e-3).sqrt()  # of the whole variance
-        self.loc, self.scale = law.loc, deviation * own
+        self.loc, self.scale = distribution.loc, deviation * own
         with torch.no_grad():
             self.factor.zero_()
             self.factor[:, : shared.shape[1]] = shared / own.unsqueeze(-1)
@@ -143,16 +143,16 @@ class FullGuide(MultivariateGuide):
         self.scale = PyroParam(start_scale(self._prior_scale), constraints.positive)
         self.lower = PyroParam(self._prior_loc.new_zeros(self.size * (self.size - 1) // 2))
         if self._prior is not None:
-            self.start_from(self._prior.law)
+            self.start_from(self._prior.distribution)
 
-    def start_from(self, law: TorchDistribution) -> None:
-        """Take a law of the same vector as the start."""
-        if isinstance(law, dist.MultivariateNormal):
-            tril = law.scale_tril
+    def start_from(self, distribution: TorchDistribution) -> None:
+        """Take a distribution of the same vector as the start."""
+        if isinstance(distribution, dist.MultivariateNormal):
+            tril = distribution.scale_tril
         else:
-            tril = torch.linalg.cholesky(law.covariance_matrix.double()).to(law.mean)
+            tril = torch.linalg.cholesky(distribution.covariance_matrix.double()).to(distribution.mean)
         row, column = torch.tril_indices(self.size, self.size, offset=-1, device=tril.device)
-        self.loc = law.mean.clone()
+        self.loc = distribution.mean.clone()
         self.scale = tril.diagonal()
         self.lower = (tril / tril.diagonal().unsqueeze(-1))[row, column]
 
@@ -181,7 +181,7 @@ class LaplaceGuide(MultivariateGuide):
 
     def __init__(self, model: BanditModel) -> None:
         super().__init__(model)
-        prior = None if self._prior is None else self._prior.law
+        prior = None if self._prior is None else self._prior.distribution
         if prior is not None and not (isinstance(prior, ArrowheadNormal) and len(prior.scale) == self.num_own):
             self.num_own = 0
         num_shared = self.size - self.num_own
@@ -192,13 +192,13 @@ class LaplaceGuide(MultivariateGuide):
         self.register_buffer("own_scale", own_scale.clone())
 
     @torch.no_grad()
-    def take(self, law: ArrowheadNormal) -> None:
-        """Become this law of the vector."""
+    def take(self, distribution: ArrowheadNormal) -> None:
+        """Become this distribution of the vector."""
         for name, value in (
-            ("loc", law.loc),
-            ("shared_scale_tril", law.shared_scale_tril),
-            ("loading", law.loading),
-            ("own_scale", law.scale),
+            ("loc", distribution.loc),
+            ("shared_scale_tril", distribution.shared_scale_tril),
+            ("loading", distribution.loading),
+            ("own_scale", distribution.scale),
         ):
             getattr(self, name).copy_(value)
 

@@ -106,7 +106,7 @@ def check_sites(model: BanditModel, guide: Callable[..., Any]) -> None:
     found = {n: tuple(site["value"].shape) for n, site in sites.items() if not site["infer"].get("is_auxiliary")}
     vector = model.vector_prior
     if vector is not None:
-        expected[JOINT] = tuple(vector.law.event_shape)
+        expected[JOINT] = tuple(vector.distribution.event_shape)
         if JOINT not in found:
             raise ValueError(
                 f"guide: the prior is one Gaussian over {list(vector.shapes)} together, and this guide does not sample "

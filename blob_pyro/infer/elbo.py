@@ -120,9 +120,9 @@ class RecordDistributions(Messenger):
         self._values: dict[str, Tensor] = {}
 
     def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
-        name, law = msg["name"], msg["fn"]
+        name, distribution = msg["name"], msg["fn"]
         before = self._values.get(f"{name}_unconstrained")
-        if before is not None and isinstance(law, Delta) and law.v is before:
-            law = self.posterior[f"{name}_unconstrained"]
-        self.posterior[name] = law
+        if before is not None and isinstance(distribution, Delta) and distribution.v is before:
+            distribution = self.posterior[f"{name}_unconstrained"]
+        self.posterior[name] = distribution
         self._values[name] = msg["value"]

@@ -55,9 +55,10 @@ def estimate_elbo(
 ) -> ELBOEstimate:
     """Estimate the ELBO of a guide on events, without bias.
 
-    Divergences are taken in closed form and event logits are drawn from their own laws where the guide has them
-    (`blob_pyro.infer.LocalReparameterization`): that takes noise away and leaves the quantity as it is. Scales that the
-    model learns are taken as they are. Where events propagate their interest, the expectation is over omega too.
+    Divergences are taken in closed form and event logits are drawn from their own distributions where the guide has
+    them (`blob_pyro.infer.LocalReparameterization`): that takes noise away and leaves the quantity as it is. Scales
+    that the model learns are taken as they are. Where events propagate their interest, the expectation is over omega
+    too.
 
     Args:
         model: the bandit model.

@@ -26,8 +26,9 @@ def move_to_usual_start(guide: nn.Module, model: BanditModel, batch: BanditBatch
     """Train a guide, in place, to be near the prior, unless it starts at a better place by itself.
 
     The place is where the library's own guides start: every number at its prior mean, with its prior standard deviation
-    but no wider than `blob_pyro.guides.bandit.WIDEST_START`. A guide gets there by SVI on that law alone: no event is
-    looked at, and the family is of no matter. Whichever of the two starts has the higher ELBO on the events is kept.
+    but no wider than `blob_pyro.guides.bandit.WIDEST_START`. A guide gets there by SVI on that distribution alone: no
+    event is looked at, and the family is of no matter. Whichever of the two starts has the higher ELBO on the events is
+    kept.
 
     Args:
         guide: see `blob_pyro.guides.bandit`.
@@ -42,7 +43,7 @@ def move_to_usual_start(guide: nn.Module, model: BanditModel, batch: BanditBatch
         return "guide"
     own = {key: value.detach().clone() for key, value in guide.state_dict().items()}
     before = rough_elbo(model, guide, batch).value
-    target, elbo, few = _start_law(model), GuidedELBO(), batch[torch.arange(1)]
+    target, elbo, few = _start_distribution(model), GuidedELBO(), batch[torch.arange(1)]
     optimizer = torch.optim.Adam(parameters, lr=_RATE, betas=(0.9, 0.99))  # gradients fall by orders of magnitude
     schedule = OneCycleLR(optimizer, _RATE, total_steps=_STEPS, cycle_momentum=False)
     with own_parameter_store(), pyro.validation_enabled(False), torch.enable_grad():
@@ -61,21 +62,21 @@ def move_to_usual_start(guide: nn.Module, model: BanditModel, batch: BanditBatch
     return "guide"
 
 
-def _start_law(model: BanditModel) -> Callable[[BanditBatch], dict[str, Tensor]]:
+def _start_distribution(model: BanditModel) -> Callable[[BanditBatch], dict[str, Tensor]]:
     """A model without events, over the sites of a bandit model."""
     vector = model.vector_prior
-    laws = {}
+    distributions = {}
     for name, prior in model.site_priors().items():
         loc, scale = prior_moments(prior)
-        laws[name] = dist.Normal(loc, start_scale(scale)).to_event(len(prior.event_shape))
+        distributions[name] = dist.Normal(loc, start_scale(scale)).to_event(len(prior.event_shape))
 
     def start(batch: BanditBatch) -> dict[str, Tensor]:
         if vector is None:
-            return {name: pyro.sample(name, law) for name, law in laws.items()}
-        pieces = vector.parts(pyro.sample(JOINT, vector.law))
+            return {name: pyro.sample(name, distribution) for name, distribution in distributions.items()}
+        pieces = vector.parts(pyro.sample(JOINT, vector.distribution))
         return {
-            name: pyro.sample(name, dist.Delta(pieces[name].v, event_dim=len(law.event_shape)))
-            for name, law in laws.items()
+            name: pyro.sample(name, dist.Delta(pieces[name].v, event_dim=len(distribution.event_shape)))
+            for name, distribution in distributions.items()
         }
 
     return start

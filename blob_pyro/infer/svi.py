@@ -169,6 +169,6 @@ class _Unprojected(Messenger):
         self.sites: set[str] = set()
 
     def _pyro_linear(self, msg: dict[str, Any]) -> None:
-        law = self.posterior.get(msg["name"])
-        if law is None or project(law, *msg["args"][1:]) is None:
+        distribution = self.posterior.get(msg["name"])
+        if distribution is None or project(distribution, *msg["args"][1:]) is None:
             self.sites.add(msg["name"])

@@ -200,14 +200,14 @@ class BanditModel(PyroModule):
     def vector_prior(self) -> VectorPrior | None:
         """The prior of all sites together, where they are correlated; `site_priors` are its marginals then."""
         vector = self.priors.vector
-        return None if vector is None else replace(vector, law=like(vector.law, self.item_embedding))
+        return None if vector is None else replace(vector, distribution=like(vector.distribution, self.item_embedding))
 
     def prior_draws(self, num_samples: int) -> dict[str, Tensor]:
         """Draws of every global site from the prior, each ``num_samples x shape``."""
         vector = self.vector_prior
         if vector is None:
             return {name: prior.sample((num_samples,)) for name, prior in self.site_priors().items()}
-        return {name: part.v for name, part in vector.parts(vector.law.sample((num_samples,))).items()}
+        return {name: part.v for name, part in vector.parts(vector.distribution.sample((num_samples,))).items()}
 
     def fixed_values(self) -> dict[str, Tensor]:
         """Parameters that a number holds fixed, by site name."""
@@ -228,11 +228,14 @@ class BanditModel(PyroModule):
         Returns:
             Clicks, ``B``.
         """
-        vector, laws = self.vector_prior, self.site_priors()
+        vector, distributions = self.vector_prior, self.site_priors()
         if vector is not None:
-            pieces = vector.parts(pyro.sample(JOINT, vector.law))
-            laws = {name: dist.Delta(pieces[name].v, event_dim=len(prior.event_shape)) for name, prior in laws.items()}
-        values = {name: pyro.sample(name, law) for name, law in laws.items()}
+            pieces = vector.parts(pyro.sample(JOINT, vector.distribution))
+            distributions = {
+                name: dist.Delta(pieces[name].v, event_dim=len(prior.event_shape))
+                for name, prior in distributions.items()
+            }
+        values = {name: pyro.sample(name, distribution) for name, distribution in distributions.items()}
         with batch.plate():
             return pyro.sample(CLICK, dist.Bernoulli(logits=self.logit(values, batch, items)), obs=batch.reward)
 

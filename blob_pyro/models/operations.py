@@ -2,8 +2,8 @@
 
 Each is linear in the parameter: ``result_n = <A_n, X>`` for the site's value ``X`` and a coefficient ``A_n`` per event.
 By default they compute on the sampled value. A handler that knows the guide's distribution of the site, such as
-`blob_pyro.infer.LocalReparameterization`, may answer with a draw of the *result* instead: same law per event, far
-less noise in the gradient. The model is written once and never knows.
+`blob_pyro.infer.LocalReparameterization`, may answer with a draw of the *result* instead: same distribution per event,
+far less noise in the gradient. The model is written once and never knows.
 """
 
 from __future__ import annotations

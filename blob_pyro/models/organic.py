@@ -98,6 +98,6 @@ class OrganicModel(PyroModule):
         """A parameter, a parameter that is scored by its prior, or a draw."""
         if prior is None:
             return parameter
-        law = dist.Normal(prior.loc.to(parameter), prior.scale.to(parameter))
-        law = law.expand(parameter.shape).to_event(parameter.dim())
-        return pyro.sample(site, law, obs=parameter if self.priors.inference == "map" else None)
+        distribution = dist.Normal(prior.loc.to(parameter), prior.scale.to(parameter))
+        distribution = distribution.expand(parameter.shape).to_event(parameter.dim())
+        return pyro.sample(site, distribution, obs=parameter if self.priors.inference == "map" else None)

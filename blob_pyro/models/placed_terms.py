@@ -82,9 +82,9 @@ class PlacedTerm:
         own = {full: site for site, full in self._sites.items()}
         for name in posterior:
             own.setdefault(name, f"{name} of the model" if name in self._sites else name)
-        folded = fold(self._view(model), {own[name]: law for name, law in posterior.items()})
+        folded = fold(self._view(model), {own[name]: distribution for name, distribution in posterior.items()})
         back = {site: name for name, site in own.items()}
-        return None if folded is None else {back[site]: law for site, law in folded.items()}
+        return None if folded is None else {back[site]: distribution for site, distribution in folded.items()}
 
     def coordinates(self) -> Coordinates:
         """Names of dimensions of its sites, and labels, by the model's names."""

@@ -6,7 +6,7 @@ It knows what an object is made again from, and nothing of files: `blob_pyro.ser
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, field, is_dataclass
 from dataclasses import fields as dataclass_fields
 from typing import Any, TypeVar
 
@@ -23,11 +23,13 @@ class SavedClass:
         cls: of the objects; no subclass of it.
         fields: attributes that are written, and keyword arguments that are given back.
         make: makes an object from them.
+        keys: under which fields are written, where that is not their name, so that a field can be renamed.
     """
 
     cls: type
     fields: tuple[str, ...]
     make: Callable[..., Any]
+    keys: Mapping[str, str] = field(default_factory=dict)
 
 
 SAVED_CLASSES: dict[str, SavedClass] = {}
@@ -35,7 +37,12 @@ SAVED_CLASSES: dict[str, SavedClass] = {}
 
 
 def register(
-    cls: T, *, fields: Sequence[str] | None = None, make: Callable[..., Any] | None = None, name: str | None = None
+    cls: T,
+    *,
+    fields: Sequence[str] | None = None,
+    make: Callable[..., Any] | None = None,
+    name: str | None = None,
+    keys: Mapping[str, str] | None = None,
 ) -> T:
     """Let models with an object of a class be saved and loaded: a term of yours, a distribution, a bound.
 
@@ -46,6 +53,8 @@ def register(
             own.
         make: makes an instance from the fields; default the class itself.
         name: under which it is saved; default the class's. It must stay what it is for saved models to load.
+        keys: under which fields are written, by field, where that is another name: the one that a field had before it
+            was renamed.
 
     Returns:
         The class, so that this can be a decorator.
@@ -71,7 +80,7 @@ def register(
         raise ValueError(f"register: the name {name!r} is that of {known.cls.__module__}.{known.cls.__qualname__}")
     if fields is None:
         fields = _fields(cls)
-    SAVED_CLASSES[name] = SavedClass(cls, tuple(fields), cls if make is None else make)
+    SAVED_CLASSES[name] = SavedClass(cls, tuple(fields), cls if make is None else make, dict(keys or {}))
     return cls
 
 
@@ -94,7 +103,7 @@ def is_same(known: Any, new: Any) -> bool:
 
 def _fields(cls: type) -> Sequence[str]:
     if is_dataclass(cls):
-        return [field.name for field in dataclass_fields(cls) if field.init]
+        return [own.name for own in dataclass_fields(cls) if own.init]
     if isinstance(getattr(cls, "arg_constraints", None), Mapping):
         return list(cls.arg_constraints)  # type: ignore[attr-defined]
     if cls.__init__ is object.__init__:  # type: ignore[misc]

@@ -27,7 +27,7 @@ from blob_pyro.ops.tensors import map_tensors
 __all__ = ["ClickLogits", "has_closed_form"]
 
 _WEIGHT_NODES = 32  # of Gauss-Hermite quadrature, for w_a and as many for w_b: moments
-_MIXTURE_NODES, _LOGIT_NODES = 8, 12  # the same for whole laws, where every node costs an N x P matrix
+_MIXTURE_NODES, _LOGIT_NODES = 8, 12  # the same for whole distributions, where every node costs an N x P matrix
 _BISECTIONS = 40
 # Attributes that are cached, and belong to the contexts.
 _OF_CONTEXTS = ("_projection", "_spread", "_terms", "_whitened", "affinity", "deviation_shared")
@@ -81,7 +81,7 @@ class ClickLogits(TorchDistribution):
         self._zeta = zeta
         if project_right(zeta, interest[:0] @ whitening) is None:
             raise ValueError(
-                f"site {ZETA!r}: no Gaussian law of zeta L'omega is known for {zeta!r}; register one with "
+                f"site {ZETA!r}: no Gaussian distribution of zeta L'omega is known for {zeta!r}; register one with "
                 "blob_pyro.infer.local_reparameterization.projections.project_right, or use blob.sample"
             )
         super().__init__(interest.shape[:1], item_embedding.shape[:1], validate_args=False)
@@ -415,7 +415,7 @@ def _vector(posterior: dict[str, TorchDistribution], name: str, num_shared: int)
 def _with_own_noise(loc: Tensor, factor: Tensor) -> _Vector:
     """A vector at the end of a Cholesky factor, with as much of its covariance as possible given to its own noise.
 
-    The law is the same; but given the shared numbers each entry is left some doubt, as propensities need.
+    The distribution is the same; but given the shared numbers each entry is left some doubt, as propensities need.
     """
     last = factor[-len(loc) :].mT
     covariance = (last @ last.mT).double()

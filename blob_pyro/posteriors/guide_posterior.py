@@ -34,7 +34,7 @@ _DRAWS_FOR_MOMENTS = 1000
 _NUMBERS_KEPT = 1 << 24  # of draws: 64 MiB; more are drawn anew each time
 
 
-class _Laws(NamedTuple):
+class _Distributions(NamedTuple):
     """The guide's distributions, and the sites that it can only draw."""
 
     sites: dict[str, TorchDistribution]
@@ -70,7 +70,7 @@ class GuidePosterior:
 
     def distributions(self) -> dict[str, TorchDistribution]:
         """See `blob_pyro.BLOB.posterior`."""
-        sites, drawn = self._laws()
+        sites, drawn = self._distributions()
         if not drawn:
             return dict(sites)
         draws = self.draws(_DRAWS_FOR_MOMENTS, seed=0)
@@ -104,7 +104,7 @@ class GuidePosterior:
             with seeded(seed, self.device):
                 return self.sample(num_samples)
 
-        size = sum(d.event_shape.numel() for d in self._laws().sites.values())
+        size = sum(d.event_shape.numel() for d in self._distributions().sites.values())
         if num_samples * size > _NUMBERS_KEPT:
             return compute()
         return dict(self._once("draws", (num_samples, seed), compute))
@@ -120,10 +120,10 @@ class GuidePosterior:
         with torch.no_grad(), unhandled():
             return self.model.coefficients(means)
 
-    def _laws(self) -> _Laws:
-        return self._once("laws", None, self._run_guide)
+    def _distributions(self) -> _Distributions:
+        return self._once("distributions", None, self._run_guide)
 
-    def _run_guide(self) -> _Laws:
+    def _run_guide(self) -> _Distributions:
         record = RecordDistributions()
         with seeded(0, self.device), own_parameter_store():
             trace = poutine.trace(record(self.guide)).get_trace(None)
@@ -134,10 +134,10 @@ class GuidePosterior:
             n for n, d in sites.items() if is_random and isinstance(d, Delta) and not isinstance(d, MultivariatePart)
         ]
         fixed = {n: Delta(v, event_dim=v.dim()) for n, v in self.model.fixed_values().items()}
-        return _Laws(detached({**sites, **fixed}), drawn)
+        return _Distributions(detached({**sites, **fixed}), drawn)
 
     def _fold(self, up_to_common: bool) -> dict[str, TorchDistribution] | None:
-        sites, drawn = self._laws()
+        sites, drawn = self._distributions()
         posterior: dict[str, TorchDistribution] | None = None if drawn else dict(sites)
         for term in self.model.terms:
             if up_to_common and term.moves_all_items_alike:

@@ -32,13 +32,15 @@ def next_priors(model: BanditModel, posterior: dict[str, TorchDistribution], for
     if not 0 < forgetting <= 1:
         raise ValueError(f"forgetting: must lie in (0, 1], got {forgetting}")
     memo: dict[int, TorchDistribution] = {}  # copies: a guide that goes on from here must not move its own prior
-    laws = {name: map_tensors(posterior[name], torch.clone, memo) for name in model.site_priors()}
-    parts = sorted((p for p in laws.items() if isinstance(p[1], MultivariatePart)), key=lambda item: item[1].start)
-    if parts and len(parts) == len(laws) and len({id(part.joint) for _, part in parts}) == 1:
-        law = _widened("all sites together", parts[0][1].joint, forgetting**-0.5)
-        vector = VectorPrior(law, {name: tuple(part.part_shape) for name, part in parts})
+    distributions = {name: map_tensors(posterior[name], torch.clone, memo) for name in model.site_priors()}
+    parts = sorted(
+        (p for p in distributions.items() if isinstance(p[1], MultivariatePart)), key=lambda item: item[1].start
+    )
+    if parts and len(parts) == len(distributions) and len({id(part.joint) for _, part in parts}) == 1:
+        distribution = _widened("all sites together", parts[0][1].joint, forgetting**-0.5)
+        vector = VectorPrior(distribution, {name: tuple(part.part_shape) for name, part in parts})
         return replace(model.priors, sites={}, vector=vector)
-    sites = {name: _widened(repr(name), law, forgetting**-0.5) for name, law in laws.items()}
+    sites = {name: _widened(repr(name), distribution, forgetting**-0.5) for name, distribution in distributions.items()}
     return replace(model.priors, sites=sites)
 
 

@@ -53,8 +53,9 @@ def encode(value: Any, tensors: dict[str, Tensor] | None = None, where: str = "v
         return {"mapping": {key: encode(item, tensors, f"{where}.{key}") for key, item in value.items()}}
     name = saved_name(type(value))
     if name is not None:
-        held = {f: encode(getattr(value, f), tensors, f"{where}.{f}") for f in SAVED_CLASSES[name].fields}
-        return {"class": name, "fields": held}
+        keys = {SAVED_CLASSES[name].keys.get(field, field): field for field in SAVED_CLASSES[name].fields}
+        fields = {key: encode(getattr(value, field), tensors, f"{where}.{key}") for key, field in keys.items()}
+        return {"class": name, "fields": fields}
     if hasattr(value, "tolist"):  # arrays, Series, and their numbers
         return encode(value.tolist(), tensors, where)
     if isinstance(value, Sequence) and not isinstance(value, bytes):
@@ -111,7 +112,7 @@ def _decode_tensor(value: dict[str, Any], tensors: Mapping[str, Tensor], where: 
         raise SavedModelError(f"expected the numbers of a tensor ({error})", field=where) from error
 
 
-def _decode_object(name: Any, held: dict[str, Any], tensors: Mapping[str, Tensor] | None, where: str) -> Any:
+def _decode_object(name: Any, written: dict[str, Any], tensors: Mapping[str, Tensor] | None, where: str) -> Any:
     entry = SAVED_CLASSES.get(name) if isinstance(name, str) else None
     if entry is None:
         raise SavedModelError(
@@ -119,10 +120,11 @@ def _decode_object(name: Any, held: dict[str, Any], tensors: Mapping[str, Tensor
             "(blob_pyro.register_term, blob_pyro.serialization.codec.register) before you load",
             field=where,
         )
-    if set(held) != set(entry.fields):
-        odd = ", ".join(sorted(set(held) ^ set(entry.fields)))
-        raise SavedModelError(f"a {name} has the fields {list(entry.fields)}; missing or unknown: {odd}", field=where)
-    values = {key: decode(item, tensors, f"{where}.{key}") for key, item in held.items()}
+    fields = {entry.keys.get(field, field): field for field in entry.fields}
+    if set(written) != set(fields):
+        odd = ", ".join(sorted(set(written) ^ set(fields)))
+        raise SavedModelError(f"a {name} has the fields {list(fields)}; missing or unknown: {odd}", field=where)
+    values = {fields[key]: decode(item, tensors, f"{where}.{key}") for key, item in written.items()}
     try:
         return entry.make(**values)
     except SavedModelError:

@@ -16,8 +16,9 @@ from blob_pyro.serialization.codec import register
 
 __all__: list[str] = []
 
-for _part in (BanditPriors, Learned, OrganicPriors, VectorPrior):
+for _part in (BanditPriors, Learned, OrganicPriors):
     register(_part)
+register(VectorPrior, keys={"distribution": "law"})
 register(ArrowheadNormal)
 register(MatrixNormal)
 for _bound in BOUNDS.values():

@@ -96,9 +96,9 @@ def check_same_fit(reads, organic, log, guide="normal", priors=None, **settings)
 
 
 def check_same_posterior(there, here):
-    for name, law in there.posterior().items():
-        assert law.mean.device.type == "pretend"
-        check_same(law.mean, here.posterior()[name].mean)
+    for name, distribution in there.posterior().items():
+        assert distribution.mean.device.type == "pretend"
+        check_same(distribution.mean, here.posterior()[name].mean)
 
 
 @pytest.mark.parametrize("guide", [*SVI, *AUTO])

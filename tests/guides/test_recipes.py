@@ -130,8 +130,8 @@ class Amnesiac(NormalGuide):
         self.offset = 0.1 * next(_number)
 
     def site_posterior(self, name):
-        law = super().site_posterior(name)
-        return dist.Normal(law.loc + self.offset, law.scale) if name == W_A else law
+        distribution = super().site_posterior(name)
+        return dist.Normal(distribution.loc + self.offset, distribution.scale) if name == W_A else distribution
 
 
 class Namesake(PyroModule):

@@ -66,8 +66,8 @@ def density(trace):
     """log q of the numbers that were drawn; parts of one vector are dealt out, and no more random."""
     sites = [s for s in trace.nodes.values() if s["type"] == "sample"]
     if "joint" in trace.nodes:
-        law = trace.nodes["joint"]["fn"]
-        return getattr(law, "law", law).log_prob(trace.nodes["joint"]["value"])
+        distribution = trace.nodes["joint"]["fn"]
+        return getattr(distribution, "distribution", distribution).log_prob(trace.nodes["joint"]["value"])
     return sum(s["fn"].log_prob(s["value"]) for s in sites if not isinstance(s["fn"], dist.Delta))
 
 

@@ -47,7 +47,7 @@ def test_a_sequence_is_the_bound_of_each_prefix():
 
 
 def one_step_mean(values, probs, rate, guess):
-    """Exact expectation of one factor of the supermartingale over a finite law."""
+    """Exact expectation of one factor of the supermartingale over a finite distribution."""
     mean = probs @ values
     return probs @ np.exp(rate * (values - mean) - (-math.log(1 - rate) - rate) * (values - guess) ** 2)
 
@@ -56,8 +56,8 @@ def one_step_mean(values, probs, rate, guess):
 @pytest.mark.parametrize("guess", [0.0, 0.3, 1.0])
 def test_each_factor_is_a_supermartingale(rate, guess):
     """Also for terms far above one; and not if the prediction exceeds one."""
-    laws = [([0.0, 1.0], [0.9, 0.1]), ([0.0, 50.0], [0.99, 0.01]), ([0.0, 0.2, 5.0], [0.2, 0.7, 0.1])]
-    for values, probs in laws:
+    distributions = [([0.0, 1.0], [0.9, 0.1]), ([0.0, 50.0], [0.99, 0.01]), ([0.0, 0.2, 5.0], [0.2, 0.7, 0.1])]
+    for values, probs in distributions:
         assert one_step_mean(np.array(values), np.array(probs), rate, guess) <= 1 + 1e-12
 
 

@@ -53,7 +53,7 @@ def test_clusters_matter(large):
 
 
 def coverage(method, num_logs, rows, make=ips, level=0.9, **options):
-    """Of the value over fresh contexts, actions and rewards; the truth from many contexts of the same law."""
+    """Of the value over fresh contexts, actions and rewards; the truth from many contexts of the same distribution."""
     inside = 0
     for seed in range(num_logs):
         log = draw_sample(seed=10_000 + seed, rows=rows, num_users=rows, sharpness=0.6, rate=0.3)

@@ -57,23 +57,23 @@ def joint(kind):
     if kind == "full":
         tril = (0.4 * factor).tril()
         tril.diagonal().abs_().add_(0.15)
-        law = dist.MultivariateNormal(loc, scale_tril=tril)
+        distribution = dist.MultivariateNormal(loc, scale_tril=tril)
     elif kind == "low rank":
-        law = dist.LowRankMultivariateNormal(loc, factor[:, :2], own)
+        distribution = dist.LowRankMultivariateNormal(loc, factor[:, :2], own)
     else:
         tril = factor[:num_shared, :num_shared].tril()
         tril.diagonal().abs_().add_(0.1)
-        law = ArrowheadNormal(loc, tril, factor[num_shared:, :num_shared], own[num_shared:])
-    draw, parts, start = law.mean, {}, 0
+        distribution = ArrowheadNormal(loc, tril, factor[num_shared:, :num_shared], own[num_shared:])
+    draw, parts, start = distribution.mean, {}, 0
     for name, shape in ((W_A, ()), (W_B, ()), (W_C, ()), (ZETA, (K, K)), (KAPPA, (P,))):
-        parts[name] = MultivariatePart(draw, law, start, torch.Size(shape))
+        parts[name] = MultivariatePart(draw, distribution, start, torch.Size(shape))
         start += math.prod(shape)
-    return law, parts
+    return distribution, parts
 
 
-def draw_jointly(law, parts):
-    draws = law.sample((S,))
-    return {n: MultivariatePart(draws, law, p.start, p.part_shape).v for n, p in parts.items()}
+def draw_jointly(distribution, parts):
+    draws = distribution.sample((S,))
+    return {n: MultivariatePart(draws, distribution, p.start, p.part_shape).v for n, p in parts.items()}
 
 
 def test_delta_sites_leave_no_doubt(problem):
@@ -91,10 +91,12 @@ def test_delta_sites_leave_no_doubt(problem):
 @pytest.mark.parametrize("name", ["independent", "matrix normal", "full", "low rank", "arrow"])
 def test_moments_and_draws(problem, name):
     psi, factor, interest = problem
-    law, q = joint(name) if name in ("full", "low rank", "arrow") else (None, posterior(zetas()[name]))
+    distribution, q = joint(name) if name in ("full", "low rank", "arrow") else (None, posterior(zetas()[name]))
     d = ClickLogits(q, psi, factor, interest)
     assert (d.batch_shape, d.event_shape) == ((3,), (P,))
-    draws = {name: site.sample((S,)) for name, site in q.items()} if law is None else draw_jointly(law, q)
+    draws = (
+        {name: site.sample((S,)) for name, site in q.items()} if distribution is None else draw_jointly(distribution, q)
+    )
     reference = by_hand(draws, psi, factor, interest)
     own = d.sample((S,))
     assert own.shape == (S, 3, P)
@@ -119,9 +121,9 @@ def test_moments_and_draws(problem, name):
 @pytest.mark.parametrize("name", ["independent", "matrix normal", "full", "low rank", "arrow"])
 def test_best_items_of_some_contexts_more_often_than_others(problem, name, at_once, monkeypatch):
     psi, factor, interest = problem
-    law, q = joint(name) if name in ("full", "low rank", "arrow") else (None, posterior(zetas()[name]))
-    reference = by_hand({n: d.sample((S,)) for n, d in q.items()} if law is None else draw_jointly(law, q), psi, factor,
-                        interest).argmax(-1)  # fmt: skip
+    distribution, q = joint(name) if name in ("full", "low rank", "arrow") else (None, posterior(zetas()[name]))
+    draws = {n: d.sample((S,)) for n, d in q.items()} if distribution is None else draw_jointly(distribution, q)
+    reference = by_hand(draws, psi, factor, interest).argmax(-1)
     monkeypatch.setattr(best_items, "_LOGITS_AT_ONCE", at_once)
     contexts = [0, 1, 2, 0, 1]
     counts = torch.tensor([30, 0, 4000, 3970, 4000])
@@ -179,9 +181,9 @@ def test_draws_answer_the_same_questions(problem):
     assert ((own.mean(0) - d.mean).abs() < 4.5 * d.variance.sqrt() / 5000**0.5).all()
     assert torch.allclose(d[1:].mean, d.mean[1:])
     assert torch.allclose(d[:1].expand((2,)).variance, d.variance[:1].expand(2, -1))
-    for law in (d, exact):
+    for distribution in (d, exact):
         with pytest.raises(ValueError, match="probability: must lie between 0 and 1, got 1"):
-            law.icdf(1.0)
+            distribution.icdf(1.0)
 
 
 def test_given_what_is_shared_items_are_independent(problem):
@@ -206,7 +208,7 @@ def test_picking_contexts(problem):
     [
         (W_A, dist.Laplace(0.0, 1.0), "site 'w_a': click_logits needs a normal"),
         (KAPPA, dist.Laplace(torch.zeros(P), 1.0).to_event(1), "site 'kappa'"),
-        (ZETA, dist.Laplace(torch.zeros(K, K), 1.0).to_event(2), "site 'zeta': no Gaussian law"),
+        (ZETA, dist.Laplace(torch.zeros(K, K), 1.0).to_event(2), "site 'zeta': no Gaussian distribution"),
     ],
 )
 def test_other_families_are_refused_by_name(problem, site, value, message):

@@ -123,7 +123,7 @@ def test_a_correlated_prior_is_saved_tempered_and_shown(blo, log, guide, other, 
     faded = BLOB.load(tmp_path / "model", device="cpu")
     blob.update(log, **QUICK)
     faded.update(log, forgetting=0.25, **QUICK)
-    prior, wide = (b.model.vector_prior.law for b in (blob, faded))
+    prior, wide = (b.model.vector_prior.distribution for b in (blob, faded))
     assert torch.allclose(prior.covariance_matrix, before, rtol=1e-4, atol=1e-6)
     assert torch.allclose(wide.covariance_matrix, 4 * before, rtol=1e-4, atol=1e-6)
     assert blob.model.learned == {}
@@ -132,7 +132,7 @@ def test_a_correlated_prior_is_saved_tempered_and_shown(blo, log, guide, other, 
     blob.save(tmp_path / "updated")
     back = BLOB.load(tmp_path / "updated", device="cpu")
     assert torch.equal(back.scores(HISTORIES), blob.scores(HISTORIES))
-    assert torch.equal(back.model.vector_prior.law.mean, prior.mean)
+    assert torch.equal(back.model.vector_prior.distribution.mean, prior.mean)
     back.update(log, **QUICK)  # and again
     assert blob.prior_click_rates(HISTORIES, num_samples=50).shape == (50, 3, 12)
     draws = blob.to_inference_data(num_samples=2000)["prior"]
@@ -322,8 +322,12 @@ def test_a_loss_that_is_not_finite_names_the_site(blo, log, monkeypatch):
     calls = iter(range(10_000))
 
     def spoil(self, name):
-        law = original(self, name)
-        return dist.Normal(law.loc * float("nan"), law.scale) if name == W_C and next(calls) > 6 else law
+        distribution = original(self, name)
+        return (
+            dist.Normal(distribution.loc * float("nan"), distribution.scale)
+            if name == W_C and next(calls) > 6
+            else distribution
+        )
 
     monkeypatch.setattr(type(blob.guide), "site_posterior", spoil)
     import pyro

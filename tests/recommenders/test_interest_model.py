@@ -172,8 +172,8 @@ def test_sparse_and_sampled_learns_like_dense():
     """Row-wise steps on sampled items, most of them in no batch: the held-out likelihood nears the full softmax's."""
     torch.manual_seed(0)
     num_items, lengths = 60, torch.full((600,), 10)
-    law = SoftmaxViews(torch.randn(600, K), 1.5 * torch.randn(num_items, K), torch.zeros(num_items), lengths)
-    train, test = split_sessions(Histories.from_ragged(law.sample().flatten(), lengths, num_items), 0.2)
+    distribution = SoftmaxViews(torch.randn(600, K), 1.5 * torch.randn(num_items, K), torch.zeros(num_items), lengths)
+    train, test = split_sessions(Histories.from_ragged(distribution.sample().flatten(), lengths, num_items), 0.2)
     values = {}
     for name, options in {
         "dense": {"bound": Bouchard()},

@@ -118,8 +118,8 @@ class _SumOverItems(Bound):
         psi_features = item_features(psi, features.shape[-1])
 
         def normalizer(mean: Tensor, features: Tensor, *offset: Tensor) -> Tensor:
-            law = torch.addmm(rho, mean, psi.mT), features @ psi_features.mT
-            return self._normalizer(*law, offset[0] if offset else None, weight)
+            distribution = torch.addmm(rho, mean, psi.mT), features @ psi_features.mT
+            return self._normalizer(*distribution, offset[0] if offset else None, weight)
 
         given = () if offset is None else (offset,)
         count = (value >= 0).sum(-1)

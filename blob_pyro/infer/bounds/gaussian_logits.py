@@ -1,4 +1,4 @@
-"""The law of all items' logits when the interest is Gaussian: what analytic bounds and EM are made of.
+"""The distribution of all items' logits when the interest is Gaussian: what analytic bounds and EM are made of.
 
 For ``omega ~ N(m, S)`` the logit ``x_p = Psi_p omega + rho_p`` is normal with mean ``Psi_p m + rho_p`` and variance
 ``Psi_p S Psi_p'``. The variances of all items are one matrix product: of the entries of ``S`` (features of the

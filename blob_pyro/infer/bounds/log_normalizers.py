@@ -1,6 +1,6 @@
 r"""Upper bounds on the expected log-normaliser of a softmax with Gaussian logits.
 
-For independent sums over ``p`` of any law of the logits ``x_p`` with mean ``m_p`` and variance ``s_p^2``:
+For independent sums over ``p`` of any distribution of the logits ``x_p`` with mean ``m_p`` and variance ``s_p^2``:
 
 Bouchard (2007; Sakhi et al. 2020, section 6.1), for any ``a`` and ``xi_p > 0``:
 

@@ -27,11 +27,13 @@ class ArrowheadPrecision:
     own: Tensor
 
     @classmethod
-    def of(cls, law: ArrowheadNormal) -> ArrowheadPrecision:
+    def of(cls, distribution: ArrowheadNormal) -> ArrowheadPrecision:
         """The inverse of its covariance."""
-        own = law.scale.square().reciprocal()
-        inverse = torch.linalg.solve_triangular(law.shared_scale_tril, torch.eye(law.num_shared).to(own), upper=False)
-        slope = law.loading @ inverse  # of the own numbers on the shared ones
+        own = distribution.scale.square().reciprocal()
+        inverse = torch.linalg.solve_triangular(
+            distribution.shared_scale_tril, torch.eye(distribution.num_shared).to(own), upper=False
+        )
+        slope = distribution.loading @ inverse  # of the own numbers on the shared ones
         weighted = own.unsqueeze(-1) * slope
         return cls(inverse.mT @ inverse + slope.mT @ weighted, -weighted, own)
 
@@ -84,8 +86,8 @@ class ArrowheadPrecision:
         loading = -(self.cross @ shared) / self.own.unsqueeze(-1)
         return ArrowheadNormal(loc, shared, loading, self.own.rsqrt(), validate_args=False)
 
-    def expected_square(self, law: ArrowheadNormal) -> float:
-        """``trace(precision covariance)``: of a draw's deviation from the mean of ``law``, in this metric."""
-        tril, loading = law.shared_scale_tril, law.loading
+    def expected_square(self, distribution: ArrowheadNormal) -> float:
+        """``trace(precision covariance)``: of a draw's deviation from the mean of ``distribution``, in this metric."""
+        tril, loading = distribution.shared_scale_tril, distribution.loading
         among_shared = (self.shared @ tril * tril).sum() + 2 * (self.cross @ tril * loading).sum()
-        return float(among_shared + (self.own * (loading.square().sum(-1) + law.scale.square())).sum())
+        return float(among_shared + (self.own * (loading.square().sum(-1) + distribution.scale.square())).sum())

@@ -109,8 +109,8 @@ def fit_laplace(
         posterior = LogPosterior(guide, deepcopy(model).double(), batch)
         with tqdm(total=max_steps, desc="BLOB, Laplace", unit="step", disable=not progress) as bar:
             search = _Search(posterior, max_steps, bar)
-            law, exact = search.run()
-    guide.take(law)
+            distribution, exact = search.run()
+    guide.take(distribution)
     for name in model.learned:
         parameter = getattr(model, f"{name}_unconstrained")
         parameter.data.copy_(posterior.scale(name).log())
@@ -155,9 +155,9 @@ class _Search:
         self.log_evidence = self.evidence()
         if self.held is not None:
             curvature = self.with_held(curvature, self.held)
-        law = curvature.normal(self.theta)
-        assert law is not None, "its factors have been positive definite"
-        return law, exact
+        distribution = curvature.normal(self.theta)
+        assert distribution is not None, "its factors have been positive definite"
+        return distribution, exact
 
     # --- the mode ------------------------------------------------------------------------------------------------
 
@@ -193,9 +193,9 @@ class _Search:
         return max(damping / 10, 1e-12), gain
 
     def _learn(self) -> float:
-        law = self._rest(*self.posterior.expansion(self.theta))[1].normal(self.theta)
-        assert law is not None, "Gauss-Newton's curvature is positive definite"
-        return self.posterior.update_scales(self.theta, law.variance)
+        distribution = self._rest(*self.posterior.expansion(self.theta))[1].normal(self.theta)
+        assert distribution is not None, "Gauss-Newton's curvature is positive definite"
+        return self.posterior.update_scales(self.theta, distribution.variance)
 
     def _rest(self, gradient: Tensor, curvature: ArrowheadPrecision) -> tuple[Tensor, ArrowheadPrecision]:
         """Of all that is not held."""
@@ -259,14 +259,14 @@ class _Search:
         rest = curvature.held(held)
         column = curvature.column(held)
         corner, column[held] = float(column[held]), 0.0
-        slope, law = rest.solve(column), rest.normal(self.theta)
+        slope, distribution = rest.solve(column), rest.normal(self.theta)
         assert slope is not None
-        assert law is not None
+        assert distribution is not None
         explained = float(column @ slope)
         slope[held] = -1.0  # so that -slope is the direction in which the vector moves
         scale = max(corner - explained, float(self.posterior.spread[held]) ** -2) ** -0.5
         for _ in range(_ZOOMS):
-            ratio = self._best_ratio(held, law, slope, scale)
+            ratio = self._best_ratio(held, distribution, slope, scale)
             scale *= ratio
             if ratio > _CLOSE:
                 break
@@ -274,19 +274,19 @@ class _Search:
         shared[held, held] = scale**-2 + explained
         return replace(curvature, shared=shared)
 
-    def _best_ratio(self, held: int, law: ArrowheadNormal, slope: Tensor, scale: float) -> float:
+    def _best_ratio(self, held: int, distribution: ArrowheadNormal, slope: Tensor, scale: float) -> float:
         """By how much to multiply a guess of the standard deviation of what is held, for the least ``KL(q | p)``.
 
         Args:
             held: its place.
-            law: of all else, at the present point.
+            distribution: of all else, at the present point.
             slope: minus the direction in which the vector moves with what is held.
             scale: the guess.
         """
         values = []
         for node in (scale * _NODES).tolist():
             point = self.theta - node * slope
-            within = self.posterior.expansion(point)[1].held(held).expected_square(law)
+            within = self.posterior.expansion(point)[1].held(held).expected_square(distribution)
             values.append(self.posterior.objective(point) + 0.5 * within)
         above = np.array(values) - min(values)
         curve = CubicSpline(_NODES, np.log1p(above))  # w_b enters through its exponential, which has a smooth logarithm

@@ -72,7 +72,7 @@ class LogPosterior:
         """Log density of the prior."""
         vector = self.model.vector_prior
         if vector is not None:
-            return vector.law.log_prob(theta)
+            return vector.distribution.log_prob(theta)
         priors = self.model.site_priors()
         values = [priors[name].log_prob(value) for name, value in self.sites(theta).items()]
         return torch.stack(values).sum()
@@ -123,10 +123,10 @@ class LogPosterior:
         vector = self.model.vector_prior
         if vector is not None:
             if self.num_own:
-                assert isinstance(vector.law, ArrowheadNormal), "or all numbers would be shared"
-                return ArrowheadPrecision.of(vector.law)
+                assert isinstance(vector.distribution, ArrowheadNormal), "or all numbers would be shared"
+                return ArrowheadPrecision.of(vector.distribution)
             none = theta.new_zeros(0)
-            return ArrowheadPrecision(_precision(vector.law), none.view(0, self.num_shared), none)
+            return ArrowheadPrecision(_precision(vector.distribution), none.view(0, self.num_shared), none)
         priors, values = self.model.site_priors(), self.sites(theta)
         shared = theta.new_zeros(self.num_shared, self.num_shared)
         for name, here in self._shared_layout.items():
@@ -156,8 +156,8 @@ class LogPosterior:
         return largest
 
 
-def _precision(law: Any) -> Tensor:
-    covariance = law.covariance_matrix
+def _precision(distribution: Any) -> Tensor:
+    covariance = distribution.covariance_matrix
     return torch.cholesky_inverse(torch.linalg.cholesky(covariance))
 
 

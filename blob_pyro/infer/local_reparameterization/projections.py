@@ -1,7 +1,7 @@
-"""Laws of what a model does with a random parameter: Gaussian projections of a guide's distributions.
+"""Distributions of what a model does with a random parameter: Gaussian projections of a guide's distributions.
 
 `project` and `project_right` are dispatched on the type of the distribution; register your own family with
-``project.register(YourDistribution)``. None means that no Gaussian law is known.
+``project.register(YourDistribution)``. None means that no Gaussian distribution is known.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class SharedProjection(NamedTuple):
 def project(
     posterior: TorchDistribution, operation: Linear, *coefficients: Tensor
 ) -> dist.Normal | SharedProjection | None:
-    """Law of ``operation(X, *coefficients)`` for ``X ~ posterior``, per event; None if it is not known to be Gaussian.
+    """Give the distribution of ``operation(X, *coefficients)`` for ``X ~ posterior``, per event; None if not Gaussian.
 
     Args:
         posterior: of a site.
@@ -110,7 +110,7 @@ def _squared(coefficients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 @singledispatch
 def project_right(posterior: TorchDistribution, right: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Law of ``X right_n`` for a random matrix ``X ~ posterior``, per row of ``right``.
+    """The distribution of ``X right_n`` for a random matrix ``X ~ posterior``, per row of ``right``.
 
     Args:
         posterior: a distribution over ``n x m`` matrices.

@@ -108,5 +108,5 @@ class HorseshoeKappa:
 
 
 def _logarithm(positive: TorchDistribution) -> TorchDistribution:
-    """The law of the logarithm of a positive number."""
+    """The distribution of the logarithm of a positive number."""
     return dist.TransformedDistribution(positive, ExpTransform().inv)

@@ -10,6 +10,7 @@ from torch import Size, Tensor
 
 from blob_pyro.distributions.multivariate import MultivariatePart, factors
 from blob_pyro.models.sites import KAPPA
+from blob_pyro.ops.renamed import renamed_argument, renamed_attribute
 
 __all__ = ["VectorPrior"]
 
@@ -19,37 +20,40 @@ class VectorPrior:
     """One Gaussian vector, dealt out to the sites: for `BanditPriors.vector`.
 
     Args:
-        law: of the vector, event ``D``: ``MultivariateNormal``, ``LowRankMultivariateNormal`` or
+        distribution: of the vector, event ``D``: ``MultivariateNormal``, ``LowRankMultivariateNormal`` or
             `blob_pyro.distributions.ArrowheadNormal`.
         shapes: of each site, by name, in the order in which they lie in the vector; kappa last.
 
     Raises:
-        ValueError: if the law is none of these, the shapes do not fill it, or kappa is not last.
+        ValueError: if the distribution is none of these, the shapes do not fill it, or kappa is not last.
 
     Example:
         >>> import pyro.distributions as dist
         >>> import torch
-        >>> law = dist.MultivariateNormal(torch.tensor([-1.0, -4.0]), torch.tensor([[1.0, 0.5], [0.5, 4.25]]))
-        >>> prior = VectorPrior(law, {"w_a": (), "w_c": ()})
+        >>> distribution = dist.MultivariateNormal(torch.tensor([-1.0, -4.0]), torch.tensor([[1.0, 0.5], [0.5, 4.25]]))
+        >>> prior = VectorPrior(distribution, {"w_a": (), "w_c": ()})
         >>> prior.marginals()["w_c"].variance
         tensor(4.2500)
     """
 
-    law: TorchDistribution
+    distribution: TorchDistribution
     shapes: Mapping[str, tuple[int, ...]]
+
+    law = renamed_attribute("law", "distribution")
 
     def __post_init__(self) -> None:
         try:
-            factors(self.law)
+            factors(self.distribution)
         except TypeError:
             raise ValueError(
-                f"vector: expected a MultivariateNormal, LowRankMultivariateNormal or ArrowheadNormal, got {self.law!r}"
+                "vector: expected a MultivariateNormal, LowRankMultivariateNormal or ArrowheadNormal, got "
+                f"{self.distribution!r}"
             ) from None
         size = sum(Size(shape).numel() for shape in self.shapes.values())
-        if tuple(self.law.batch_shape) != () or tuple(self.law.event_shape) != (size,):
+        if tuple(self.distribution.batch_shape) != () or tuple(self.distribution.event_shape) != (size,):
             raise ValueError(
-                f"vector: its sites have {size} numbers; expected a law with that event shape and no batch shape, got "
-                f"{tuple(self.law.event_shape)} and {tuple(self.law.batch_shape)}"
+                f"vector: its sites have {size} numbers; expected a distribution with that event shape and no "
+                f"batch shape, got {tuple(self.distribution.event_shape)} and {tuple(self.distribution.batch_shape)}"
             )
         if KAPPA in self.shapes and list(self.shapes)[-1] != KAPPA:
             raise ValueError(f"vector: expected {KAPPA!r} as its last site, got the order {list(self.shapes)}")
@@ -58,10 +62,13 @@ class VectorPrior:
         """Each site's piece of a draw, ``... x D``."""
         pieces, start = {}, 0
         for name, shape in self.shapes.items():
-            pieces[name] = MultivariatePart(draw, self.law, start, Size(shape))
+            pieces[name] = MultivariatePart(draw, self.distribution, start, Size(shape))
             start += Size(shape).numel()
         return pieces
 
     def marginals(self) -> dict[str, MultivariatePart]:
         """Each site's part: its ``mean`` and ``variance`` are the marginal's."""
-        return self.parts(self.law.mean)
+        return self.parts(self.distribution.mean)
+
+
+VectorPrior.__init__ = renamed_argument("law", "distribution")(VectorPrior.__init__)  # type: ignore[method-assign]

@@ -224,7 +224,7 @@ def test_mirror_images_remove_most_of_the_noise():
 
 
 @pytest.mark.parametrize("make", [Bouchard, LogConcave])
-def test_a_law_without_closed_form_is_refused(make):
+def test_a_distribution_without_closed_form_is_refused(make):
     psi, rho, loc, scale, _ = story(2)
     q = dist.Laplace(loc, scale).to_event(1)
     with pytest.raises(TypeError, match=r"this bound needs a Gaussian posterior .* got Independent; use bound='repar"):

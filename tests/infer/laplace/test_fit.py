@@ -209,10 +209,10 @@ def test_spread_of_w_b_is_the_nearest(spread):
     elbo = []
     for factor in (0.6, 1.0, 1.6):
         covariance = q.covariance_matrix + (factor**2 - 1) * q.variance[here] * torch.outer(slope, slope)
-        law = dist.MultivariateNormal(q.mean, covariance)
+        distribution = dist.MultivariateNormal(q.mean, covariance)
         points = torch.cat([noise, -noise]) @ torch.linalg.cholesky(covariance).mT + q.mean
         values = torch.stack([log_joint(model, guide, batch, point) for point in points])
-        elbo.append(values.mean() + law.entropy())
+        elbo.append(values.mean() + distribution.entropy())
     assert elbo[1] > max(elbo[0], elbo[2])
 
 
@@ -297,7 +297,7 @@ def test_low_rank_starts_from_the_leading_correlations(rank):
     """Variances are the arrow's; with as many factors as it has, so are the correlations."""
     torch.manual_seed(3)
     scale = torch.tensor([0.1, 2.0, 0.5, 1.0]).double()
-    law = ArrowheadNormal(
+    distribution = ArrowheadNormal(
         torch.arange(9.0).double(),
         (torch.randn(4, 4).double().tril(-1) * 0.3 + torch.eye(4).double()) * scale.unsqueeze(-1),
         torch.randn(5, 4).double() * torch.tensor([0.1, 1.0, 0.3, 2.0, 0.5]).double().unsqueeze(-1),
@@ -305,10 +305,10 @@ def test_low_rank_starts_from_the_leading_correlations(rank):
     )
     model = BanditModel(torch.randn(5, 2).double(), BanditPriors(w_a=0.3, w_b=0.1, w_c=0.0))
     guide = LowRankGuide(model, rank=rank)
-    guide.start_from(law)
-    found, exact = guide.joint().covariance_matrix, law.covariance_matrix
-    deviation = law.variance.sqrt()
-    assert torch.allclose(guide.loc, law.loc)
+    guide.start_from(distribution)
+    found, exact = guide.joint().covariance_matrix, distribution.covariance_matrix
+    deviation = distribution.variance.sqrt()
+    assert torch.allclose(guide.loc, distribution.loc)
     assert torch.allclose(found.diagonal(), exact.diagonal(), rtol=2e-3)
     error = ((found - exact) / torch.outer(deviation, deviation)).norm()
     alone = (exact / torch.outer(deviation, deviation) - torch.eye(9)).norm()

@@ -102,8 +102,8 @@ def test_arrow_precision_against_the_full_matrix():
     right = torch.randn(7).double()
     assert torch.allclose(arrow.solve(right), torch.linalg.solve(full, right))
     assert arrow.log_det() == pytest.approx(torch.logdet(full).item())
-    law = arrow.normal(right)
-    assert torch.allclose(law.covariance_matrix, torch.linalg.inv(full))
+    distribution = arrow.normal(right)
+    assert torch.allclose(distribution.covariance_matrix, torch.linalg.inv(full))
     other = ArrowheadNormal(right, torch.eye(3).double(), torch.randn(4, 3).double(), own)
     assert arrow.expected_square(other) == pytest.approx((full * other.covariance_matrix).sum().item())
     free = [0, 2, 3, 4, 5, 6]

@@ -175,7 +175,7 @@ class GaussianRewards(BanditModel):
 
 
 class ExpectedSquare(Messenger):
-    """Takes the law of each event's logit from its parts, and the Gaussian likelihood's expectation in closed form."""
+    """Takes each logit's distribution from its parts, and the Gaussian likelihood's expectation in closed form."""
 
     def __init__(self, posterior):
         super().__init__()
@@ -183,13 +183,13 @@ class ExpectedSquare(Messenger):
         self.loc, self.factor, self.own, self.strengths = [], [], [], []
 
     def _pyro_linear(self, msg):
-        law = project(self.posterior[msg["name"]], *msg["args"][1:]) if msg["name"] in self.posterior else None
-        if law is not None:
+        distribution = project(self.posterior[msg["name"]], *msg["args"][1:]) if msg["name"] in self.posterior else None
+        if distribution is not None:
             strength = softplus(torch.tensor(0.1).double()) if msg["name"] == "zeta" else 1.0
-            self.factor.append(strength * law.factor)
-            if law.scale is not None:
-                self.own.append((strength * law.scale) ** 2)
-            msg["value"], msg["done"] = law.loc, True
+            self.factor.append(strength * distribution.factor)
+            if distribution.scale is not None:
+                self.own.append((strength * distribution.scale) ** 2)
+            msg["value"], msg["done"] = distribution.loc, True
 
     def _pyro_sample(self, msg):
         if msg["name"] == CLICK:
@@ -257,7 +257,7 @@ def matrix_posteriors():
     }
 
 
-def vector(matrix_law):
+def vector(matrix_distribution):
     """A Gaussian vector of 3 + 6 + 1 numbers, correlated, with the matrix in its middle."""
     torch.manual_seed(6)
     factor = torch.randn(10, 4).double() * torch.logspace(-1, 0.5, 10).unsqueeze(-1)
@@ -265,14 +265,14 @@ def vector(matrix_law):
 
 
 @pytest.mark.parametrize("name", ["independent", "matrix normal"])
-def test_projections_have_the_law_of_what_they_replace(name):
+def test_projections_have_the_distribution_of_what_they_replace(name):
     posterior = matrix_posteriors()[name]
     draws = posterior.sample((200_000,))
     n = 200_000**0.5
-    law = project(posterior, linear_bilinear, LEFT, RIGHT)
+    distribution = project(posterior, linear_bilinear, LEFT, RIGHT)
     values = torch.einsum("ni,sij,nj->sn", LEFT, draws, RIGHT)
-    assert ((values.mean(0) - law.mean).abs() < 4 * law.stddev / n).all()
-    assert ((values.std(0) / law.stddev - 1).abs() < 4 / (2**0.5 * n)).all()
+    assert ((values.mean(0) - distribution.mean).abs() < 4 * distribution.stddev / n).all()
+    assert ((values.std(0) / distribution.stddev - 1).abs() < 4 / (2**0.5 * n)).all()
     loc, factor = project_right(posterior, RIGHT)
     values = torch.einsum("sij,nj->nsi", draws, RIGHT)
     assert torch.allclose(values.mean(1), loc, atol=0.05)
@@ -303,9 +303,9 @@ def test_a_linear_function_of_normals_is_normal(name):
     weights = weights.unsqueeze(-1).expand(size, 2) if event_dim == 0 else weights
     loc, scale = torch.randn(shape).double(), torch.rand(shape).double() + 0.1
     normal = dist.Normal(loc, scale)
-    law = project(normal.to_event(event_dim) if event_dim else normal, operation, *coefficients)
-    assert torch.allclose(law.mean, loc.flatten() @ weights)
-    assert torch.allclose(law.variance, scale.flatten().square() @ weights.square())
+    distribution = project(normal.to_event(event_dim) if event_dim else normal, operation, *coefficients)
+    assert torch.allclose(distribution.mean, loc.flatten() @ weights)
+    assert torch.allclose(distribution.variance, scale.flatten().square() @ weights.square())
     joint = vector(None)
     part = MultivariatePart(joint.sample(), joint, 3, torch.Size(shape))
     shared = project(part, operation, *coefficients)
@@ -317,7 +317,7 @@ def test_a_linear_function_of_normals_is_normal(name):
 
 
 def test_parts_of_one_vector_are_drawn_together():
-    """Per event the joint law of two sites' projections is right; across events they are independent."""
+    """Per event the joint distribution of two sites' projections is right; across events they are independent."""
     joint = vector(None)
     draw = joint.sample()
     parts = {
@@ -347,8 +347,10 @@ def test_unknown_families_have_no_projection():
 def test_a_coefficient_of_zero_is_no_noise_and_no_nan():
     """A context without interest, a user whose covariates are zero: the root of a variance of zero has no slope."""
     loc, scale = torch.randn(3).requires_grad_(), torch.rand(3).requires_grad_()
-    law = project(dist.Normal(loc, scale).to_event(1), linear_inner, torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 2.0]]))
-    law.rsample().sum().backward()
-    assert law.scale[0] < 1e-8
+    distribution = project(
+        dist.Normal(loc, scale).to_event(1), linear_inner, torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 2.0]])
+    )
+    distribution.rsample().sum().backward()
+    assert distribution.scale[0] < 1e-8
     assert torch.isfinite(scale.grad).all()
     assert scale.grad[0] != 0

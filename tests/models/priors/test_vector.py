@@ -28,21 +28,23 @@ def arrow():
     return ArrowheadNormal(torch.randn(D).double(), tril, 0.3 * torch.randn(P, SHARED).double(), scale)
 
 
-def laws():
-    law = arrow()
+def distributions():
+    distribution = arrow()
     return {
-        "arrow": law,
-        "full": dist.MultivariateNormal(law.loc, law.covariance_matrix),
-        "low rank": dist.LowRankMultivariateNormal(law.loc, torch.randn(D, 2).double(), 0.1 + torch.rand(D).double()),
+        "arrow": distribution,
+        "full": dist.MultivariateNormal(distribution.loc, distribution.covariance_matrix),
+        "low rank": dist.LowRankMultivariateNormal(
+            distribution.loc, torch.randn(D, 2).double(), 0.1 + torch.rand(D).double()
+        ),
     }
 
 
 GUIDE = {"arrow": "laplace", "full": "full", "low rank": "low_rank"}
 
 
-def make(law):
+def make(distribution):
     psi = torch.randn(P, K, dtype=torch.float64) * torch.tensor([0.4, 1.5])
-    return BanditModel(psi, BanditPriors(vector=VectorPrior(law, SHAPES)))
+    return BanditModel(psi, BanditPriors(vector=VectorPrior(distribution, SHAPES)))
 
 
 @pytest.fixture
@@ -53,8 +55,8 @@ def batch():
 
 @pytest.mark.parametrize("name", GUIDE)
 def test_the_story_draws_the_vector_and_deals_it_out(name, batch):
-    law = laws()[name]
-    model = make(law)
+    distribution = distributions()[name]
+    model = make(distribution)
     trace = poutine.trace(model).get_trace(batch)
     trace.compute_log_prob()
     draw = trace.nodes[JOINT]["value"]
@@ -62,10 +64,10 @@ def test_the_story_draws_the_vector_and_deals_it_out(name, batch):
     assert {n: tuple(v.shape) for n, v in values.items()} == SHAPES
     assert torch.equal(torch.cat([v.flatten() for v in values.values()]), draw)
     clicks = dist.Bernoulli(logits=model.logit(values, batch)).log_prob(batch.reward).sum()
-    assert torch.allclose(trace.log_prob_sum(), law.log_prob(draw) + clicks)
+    assert torch.allclose(trace.log_prob_sum(), distribution.log_prob(draw) + clicks)
     draws = model.prior_draws(100_000)
     flat = torch.cat([draws[n].reshape(100_000, -1) for n in SHAPES], -1)
-    covariance, variance = law.covariance_matrix, law.covariance_matrix.diagonal()
+    covariance, variance = distribution.covariance_matrix, distribution.covariance_matrix.diagonal()
     spread = (variance[:, None] * variance + covariance**2).sqrt() / 100_000**0.5
     assert ((flat.mT.cov() - covariance).abs() < 5.5 * spread).all()
     marginal = model.site_priors()[ZETA]
@@ -75,17 +77,17 @@ def test_the_story_draws_the_vector_and_deals_it_out(name, batch):
 
 @pytest.mark.parametrize("name", GUIDE)
 def test_guides_keep_the_contract(name, batch):
-    check_guide(GUIDE[name], make(laws()[name]), batch)
+    check_guide(GUIDE[name], make(distributions()[name]), batch)
 
 
 @pytest.mark.parametrize("name", GUIDE)
 def test_a_guide_equal_to_the_prior_has_no_kl(name, batch):
     """Without events the loss of an exact guide is 0 = -log evidence, with zero variance; updates start there."""
-    law = laws()[name]
-    model = make(law)
+    distribution = distributions()[name]
+    model = make(distribution)
     guide = make_guide(GUIDE[name], model)
     if name == "arrow":
-        guide.take(law)
+        guide.take(distribution)
     nothing_seen = poutine.block(model, hide=[CLICK])
     with torch.no_grad():
         elbo = GuidedELBO(LocalReparameterization)
@@ -95,11 +97,11 @@ def test_a_guide_equal_to_the_prior_has_no_kl(name, batch):
 
 @pytest.mark.parametrize("name", GUIDE)
 def test_local_reparameterisation_leaves_the_expectation(name, batch):
-    law = laws()[name]
-    model = make(law)
+    distribution = distributions()[name]
+    model = make(distribution)
     guide = make_guide(GUIDE[name], model)
     if name == "arrow":  # at Laplace's mode the shared noise cancels to first order, with and without; not here
-        guide.take(law)
+        guide.take(distribution)
     with torch.no_grad():
         local, plain = (
             torch.stack([elbo.differentiable_loss(model, guide, batch) for _ in range(800)])
@@ -113,18 +115,21 @@ def test_local_reparameterisation_leaves_the_expectation(name, batch):
 @pytest.mark.parametrize("name", ["arrow", "full"])
 def test_laplace_finds_mode_and_curvature(name, batch):
     """An arrow stays an arrow; under any other prior every number counts as shared. ``w_b`` fixed: see test_laplace."""
-    law = laws()[name]
+    distribution = distributions()[name]
     shapes = {n: shape for n, shape in SHAPES.items() if n != "w_b"}
     free = torch.arange(D) != 1
     if name == "arrow":
         shared = free[:SHARED]
-        law = ArrowheadNormal(
-            law.loc[free], law.shared_scale_tril[shared][:, shared], law.loading[:, shared], law.scale
+        distribution = ArrowheadNormal(
+            distribution.loc[free],
+            distribution.shared_scale_tril[shared][:, shared],
+            distribution.loading[:, shared],
+            distribution.scale,
         )
     else:
-        law = dist.MultivariateNormal(law.loc[free], law.covariance_matrix[free][:, free])
+        distribution = dist.MultivariateNormal(distribution.loc[free], distribution.covariance_matrix[free][:, free])
     psi = torch.randn(P, K, dtype=torch.float64) * torch.tensor([0.4, 1.5])
-    model = BanditModel(psi, BanditPriors(w_b=0.3, vector=VectorPrior(law, shapes)))
+    model = BanditModel(psi, BanditPriors(w_b=0.3, vector=VectorPrior(distribution, shapes)))
     guide = make_guide("laplace", model)
     assert guide.num_own == (P if name == "arrow" else 0)
     fit_laplace(guide, model, batch, progress=False)
@@ -132,7 +137,10 @@ def test_laplace_finds_mode_and_curvature(name, batch):
     def log_joint(theta):
         pieces = theta.split([torch.Size(s).numel() for s in shapes.values()])
         values = {n: piece.view(shape) for (n, shape), piece in zip(shapes.items(), pieces)}
-        return law.log_prob(theta) + dist.Bernoulli(logits=model.logit(values, batch)).log_prob(batch.reward).sum()
+        return (
+            distribution.log_prob(theta)
+            + dist.Bernoulli(logits=model.logit(values, batch)).log_prob(batch.reward).sum()
+        )
 
     curvature = -torch.autograd.functional.hessian(log_joint, guide.loc)
     (gradient,) = torch.autograd.grad(log_joint(point := guide.loc.clone().requires_grad_()), point)
@@ -150,17 +158,17 @@ def test_guides_without_the_vector_are_told(guide):
 
 @pytest.mark.parametrize("name", GUIDE)
 def test_json(name):
-    law = laws()[name]
-    priors = BanditPriors(vector=VectorPrior(law, SHAPES), terms=(ItemDeviations(0.2),))
+    distribution = distributions()[name]
+    priors = BanditPriors(vector=VectorPrior(distribution, SHAPES), terms=(ItemDeviations(0.2),))
     torch.set_default_dtype(torch.float64)
     try:
         back = decode(json.loads(json.dumps(encode(priors))))
     finally:
         torch.set_default_dtype(torch.float32)
     assert dict(back.vector.shapes) == SHAPES
-    assert type(back.vector.law) is type(law)
-    assert torch.allclose(back.vector.law.covariance_matrix, law.covariance_matrix, rtol=1e-12)
-    assert torch.equal(back.vector.law.mean, law.mean)
+    assert type(back.vector.distribution) is type(distribution)
+    assert torch.allclose(back.vector.distribution.covariance_matrix, distribution.covariance_matrix, rtol=1e-12)
+    assert torch.equal(back.vector.distribution.mean, distribution.mean)
 
 
 def test_what_is_refused():
@@ -189,3 +197,12 @@ def test_a_draw_of_the_vector_moves_all_sites():
     value = torch.arange(float(D)).double()
     trace = poutine.trace(poutine.condition(model, data={JOINT: value})).get_trace(model.example_batch())
     assert torch.equal(trace.nodes[KAPPA]["value"], value[-P:])
+
+
+def test_the_distribution_by_its_old_name():
+    distribution = distributions()["full"]
+    with pytest.warns(DeprecationWarning, match="VectorPrior: 'law' is now called 'distribution'"):
+        prior = VectorPrior(law=distribution, shapes=SHAPES)
+    with pytest.warns(DeprecationWarning, match="VectorPrior: 'law' is now called 'distribution'"):
+        assert prior.law is distribution is prior.distribution
+    assert "law" in encode(prior)["fields"]  # what older versions read and wrote
