@@ -1,4 +1,4 @@
-r"""Parts of a joint Gaussian: sites of their own, each of which knows the distribution that it shares.
+r"""Parts of a multivariate Gaussian: sites of their own, each of which knows the distribution that it shares.
 
 A guide that correlates its sites draws one vector ``theta = loc + F z + scale e`` and deals it out. Each site gets a
 `MultivariatePart`: a point mass at its piece of the draw, as in Pyro's own multivariate guides, that also knows the
@@ -23,6 +23,7 @@ from torch.distributions import register_kl
 
 from blob_pyro.distributions.arrowhead_normal import ArrowheadNormal
 from blob_pyro.distributions.matrix_normal import MatrixNormal, whiten
+from blob_pyro.ops.renamed import renamed_argument, renamed_attribute
 
 __all__ = ["Factors", "MultivariatePart", "factors", "shear", "with_analytic_entropy"]
 
@@ -36,37 +37,37 @@ class Factors(NamedTuple):
 
 
 @singledispatch
-def factors(joint: TorchDistribution) -> Factors:
+def factors(multivariate: TorchDistribution) -> Factors:
     """How a Gaussian vector is made of standard normal numbers; dispatched on its type.
 
     Raises:
         TypeError: for a family that has not been registered.
     """
-    raise TypeError(f"factors: {type(joint).__name__} is not a known Gaussian vector; use factors.register")
+    raise TypeError(f"factors: {type(multivariate).__name__} is not a known Gaussian vector; use factors.register")
 
 
 @factors.register
-def _(joint: dist.MultivariateNormal) -> Factors:
-    return Factors(joint.loc, joint.scale_tril, None)
+def _(multivariate: dist.MultivariateNormal) -> Factors:
+    return Factors(multivariate.loc, multivariate.scale_tril, None)
 
 
 @factors.register
-def _(joint: dist.LowRankMultivariateNormal) -> Factors:
-    return Factors(joint.loc, joint.cov_factor, joint.cov_diag.sqrt())
+def _(multivariate: dist.LowRankMultivariateNormal) -> Factors:
+    return Factors(multivariate.loc, multivariate.cov_factor, multivariate.cov_diag.sqrt())
 
 
 @factors.register
-def _(joint: ArrowheadNormal) -> Factors:
-    factor = torch.cat([joint.shared_scale_tril, joint.loading], -2)
-    return Factors(joint.loc, factor, torch.nn.functional.pad(joint.scale, (joint.num_shared, 0)))
+def _(multivariate: ArrowheadNormal) -> Factors:
+    factor = torch.cat([multivariate.shared_scale_tril, multivariate.loading], -2)
+    return Factors(multivariate.loc, factor, torch.nn.functional.pad(multivariate.scale, (multivariate.num_shared, 0)))
 
 
 @singledispatch
-def shear(joint: TorchDistribution, loading: Tensor, column: int) -> TorchDistribution | None:
+def shear(multivariate: TorchDistribution, loading: Tensor, column: int) -> TorchDistribution | None:
     """Give a vector's distribution when ``loading`` times its number ``column`` is added; None if it leaves its family.
 
     Args:
-        joint: over ``D`` numbers.
+        multivariate: the Gaussian, over ``D`` numbers.
         loading: ``D``, zero before the first number that something is added to, which comes after ``column``.
         column: of a number that nothing is added to.
     """
@@ -74,24 +75,26 @@ def shear(joint: TorchDistribution, loading: Tensor, column: int) -> TorchDistri
 
 
 @shear.register
-def _(joint: dist.MultivariateNormal, loading: Tensor, column: int) -> TorchDistribution:
-    tril = joint.scale_tril + torch.outer(loading, joint.scale_tril[column])
-    return dist.MultivariateNormal(joint.loc + loading * joint.loc[column], scale_tril=tril, validate_args=False)
+def _(multivariate: dist.MultivariateNormal, loading: Tensor, column: int) -> TorchDistribution:
+    tril = multivariate.scale_tril + torch.outer(loading, multivariate.scale_tril[column])
+    return dist.MultivariateNormal(
+        multivariate.loc + loading * multivariate.loc[column], scale_tril=tril, validate_args=False
+    )
 
 
 @shear.register
-def _(joint: ArrowheadNormal, loading: Tensor, column: int) -> TorchDistribution | None:
-    if loading[: joint.num_shared].any():
+def _(multivariate: ArrowheadNormal, loading: Tensor, column: int) -> TorchDistribution | None:
+    if loading[: multivariate.num_shared].any():
         return None
-    own = joint.loading + torch.outer(loading[joint.num_shared :], joint.shared_scale_tril[column])
-    loc = joint.loc + loading * joint.loc[column]
-    return ArrowheadNormal(loc, joint.shared_scale_tril, own, joint.scale, validate_args=False)
+    own = multivariate.loading + torch.outer(loading[multivariate.num_shared :], multivariate.shared_scale_tril[column])
+    loc = multivariate.loc + loading * multivariate.loc[column]
+    return ArrowheadNormal(loc, multivariate.shared_scale_tril, own, multivariate.scale, validate_args=False)
 
 
 @register_kl(ArrowheadNormal, ArrowheadNormal)
 @register_kl(dist.MultivariateNormal, ArrowheadNormal)
 @register_kl(dist.LowRankMultivariateNormal, ArrowheadNormal)
-def _kl_arrow(q: TorchDistribution, p: ArrowheadNormal) -> Tensor:
+def _kl_arrowhead(q: TorchDistribution, p: ArrowheadNormal) -> Tensor:
     """Of one Gaussian vector from another, both without batch dimensions."""
     if q.batch_shape or p.batch_shape:
         raise NotImplementedError(f"no closed form of KL({q} || {p}) with batch dimensions")
@@ -118,19 +121,23 @@ class _LowRank(_AnalyticEntropy, dist.LowRankMultivariateNormal):
     pass
 
 
-class _Arrow(_AnalyticEntropy, ArrowheadNormal):
+class _Arrowhead(_AnalyticEntropy, ArrowheadNormal):
     pass
 
 
-_ANALYTIC = {dist.MultivariateNormal: _Multivariate, dist.LowRankMultivariateNormal: _LowRank, ArrowheadNormal: _Arrow}
+_ANALYTIC = {
+    dist.MultivariateNormal: _Multivariate,
+    dist.LowRankMultivariateNormal: _LowRank,
+    ArrowheadNormal: _Arrowhead,
+}
 
 
-def with_analytic_entropy(joint: TorchDistribution) -> TorchDistribution:
+def with_analytic_entropy(multivariate: TorchDistribution) -> TorchDistribution:
     """The same distribution, whose `score_parts` hold the closed-form entropy: for a guide's auxiliary site."""
-    analytic = _ANALYTIC.get(type(joint))
+    analytic = _ANALYTIC.get(type(multivariate))
     if analytic is not None:
-        joint.__class__ = analytic
-    return joint
+        multivariate.__class__ = analytic
+    return multivariate
 
 
 class MultivariatePart(Delta):
@@ -138,13 +145,16 @@ class MultivariatePart(Delta):
 
     Args:
         draw: the whole vector, ``batch_shape x D``.
-        joint: its distribution.
+        multivariate: the distribution of the whole vector.
         start: where the piece begins.
         shape: of the piece.
     """
 
-    def __init__(self, draw: Tensor, joint: TorchDistribution, start: int, shape: Size) -> None:
-        self.joint, self.start, self.part_shape = joint, start, torch.Size(shape)
+    joint = renamed_attribute("joint", "multivariate")
+
+    @renamed_argument("joint", "multivariate")
+    def __init__(self, draw: Tensor, multivariate: TorchDistribution, start: int, shape: Size) -> None:
+        self.multivariate, self.start, self.part_shape = multivariate, start, torch.Size(shape)
         self._draw = draw
         size = self.part_shape.numel()
         super().__init__(draw[..., start : start + size].view(draw.shape[:-1] + self.part_shape), event_dim=len(shape))
@@ -152,12 +162,12 @@ class MultivariatePart(Delta):
     def expand(self, batch_shape: Size, _instance: TorchDistributionMixin | None = None) -> MultivariatePart:
         """See `pyro.distributions.TorchDistribution.expand`."""
         draw = self._draw.expand(*torch.Size(batch_shape), -1)
-        return MultivariatePart(draw, self.joint, self.start, self.part_shape)
+        return MultivariatePart(draw, self.multivariate, self.start, self.part_shape)
 
     @property
     def factors(self) -> Factors:
         """``loc`` (``shape``), ``factor`` (``R x shape``) and ``scale`` (``shape`` or None) of this piece."""
-        loc, factor, scale = factors(self.joint)
+        loc, factor, scale = factors(self.multivariate)
         here = slice(self.start, self.start + self.part_shape.numel())
         return Factors(
             loc[here].view(self.part_shape),

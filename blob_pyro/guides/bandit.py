@@ -5,7 +5,7 @@ The contract, for your own, which `blob_pyro.testing.check_guide` checks:
 1. It is called as ``guide(batch)``, like the model.
 2. It samples the model's global sites, each once: all of `BanditModel.site_priors`, and no others but auxiliary ones
    (``infer={"is_auxiliary": True}``). Each draw has the shape that the prior says. Under a `BanditPriors.vector` the
-   vector is a site, too, `blob_pyro.models.sites.JOINT`: only guides that sample it are taken.
+   vector is a site, too, `blob_pyro.models.sites.MULTIVARIATE`: only guides that sample it are taken.
 3. As a class it is constructed from the model, with all its parameters there: none appears at the first call, so that a
    saved state loads into a fresh one.
 4. Every parameter gets a gradient that is finite and, somewhere, not zero.

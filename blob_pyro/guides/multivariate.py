@@ -15,10 +15,11 @@ from blob_pyro.guides.bandit import prior_moments, scale_tril, start_scale
 from blob_pyro.guides.registry import register_guide
 from blob_pyro.guides.training_defaults import TrainingDefaults
 from blob_pyro.models import BanditBatch, BanditModel
-from blob_pyro.models.sites import JOINT, KAPPA
+from blob_pyro.models.sites import KAPPA, MULTIVARIATE
 from blob_pyro.ops.names import unique_name
+from blob_pyro.ops.renamed import renamed_attribute
 
-__all__ = ["JOINT", "FullGuide", "LaplaceGuide", "LowRankGuide", "MultivariateGuide"]
+__all__ = ["MULTIVARIATE", "FullGuide", "LaplaceGuide", "LowRankGuide", "MultivariateGuide"]
 
 MOST_NUMBERS = 5_000
 """A full covariance of more is refused: its factor alone is 100 MB, its gradient and Adam's state three times that."""
@@ -50,21 +51,23 @@ class MultivariateGuide(PyroModule):
         """Numbers in the vector, ``D``."""
         return sum(shape.numel() for shape in self.shapes.values())
 
-    def joint(self) -> TorchDistribution:
+    def multivariate(self) -> TorchDistribution:
         """The distribution of the vector, event ``D``."""
-        raise TypeError(f"{type(self).__name__} does not say what its joint distribution is")
+        raise TypeError(f"{type(self).__name__} does not say which Gaussian it is; give it a method 'multivariate'")
+
+    joint = renamed_attribute("joint", "multivariate")
 
     def forward(self, batch: BanditBatch | None = None) -> dict[str, Tensor]:
         """Draw the vector and deal it out; the batch is not needed."""
-        joint = self.joint()
-        draw = pyro.sample(JOINT, with_analytic_entropy(joint), infer={"is_auxiliary": self.is_auxiliary})
-        return {name: pyro.sample(name, part) for name, part in self.parts(draw, joint).items()}
+        multivariate = self.multivariate()
+        draw = pyro.sample(MULTIVARIATE, with_analytic_entropy(multivariate), infer={"is_auxiliary": self.is_auxiliary})
+        return {name: pyro.sample(name, part) for name, part in self.parts(draw, multivariate).items()}
 
-    def parts(self, draw: Tensor, joint: TorchDistribution) -> dict[str, MultivariatePart]:
+    def parts(self, draw: Tensor, multivariate: TorchDistribution) -> dict[str, MultivariatePart]:
         """Each site's piece of a draw, ``... x D``."""
         pieces, start = {}, 0
         for name, shape in self.shapes.items():
-            pieces[name] = MultivariatePart(draw, joint, start, shape)
+            pieces[name] = MultivariatePart(draw, multivariate, start, shape)
             start += shape.numel()
         return {name: pieces[name] for name in self.order}
 
@@ -113,8 +116,8 @@ class LowRankGuide(MultivariateGuide):
             self.factor.zero_()
             self.factor[:, : shared.shape[1]] = shared / own.unsqueeze(-1)
 
-    def joint(self) -> TorchDistribution:
-        """See `MultivariateGuide.joint`."""
+    def multivariate(self) -> TorchDistribution:
+        """See `MultivariateGuide.multivariate`."""
         factor = self.scale.unsqueeze(-1) * self.factor
         return dist.LowRankMultivariateNormal(self.loc, factor, self.scale.square(), validate_args=False)
 
@@ -156,8 +159,8 @@ class FullGuide(MultivariateGuide):
         self.scale = tril.diagonal()
         self.lower = (tril / tril.diagonal().unsqueeze(-1))[row, column]
 
-    def joint(self) -> TorchDistribution:
-        """See `MultivariateGuide.joint`."""
+    def multivariate(self) -> TorchDistribution:
+        """See `MultivariateGuide.multivariate`."""
         return dist.MultivariateNormal(self.loc, scale_tril=scale_tril(self.scale, self.lower), validate_args=False)
 
 
@@ -165,8 +168,9 @@ class FullGuide(MultivariateGuide):
 class LaplaceGuide(MultivariateGuide):
     """The Gaussian of a mode and a curvature, with ``w_b`` at its marginal's mode: `blob_pyro.infer.laplace.fit`.
 
-    Given what items share their kappas are independent, in the posterior as here: an arrow; unless the prior correlates
-    them otherwise, as an update from guide "full" does, and then every number counts as shared. Nothing to train.
+    Given what items share their kappas are independent, in the posterior as here: an arrowhead; unless the prior
+    correlates them otherwise, as an update from guide "full" does, and then every number counts as shared. Nothing to
+    train.
 
     Args:
         model: whose sites it covers.
@@ -202,7 +206,7 @@ class LaplaceGuide(MultivariateGuide):
         ):
             getattr(self, name).copy_(value)
 
-    def joint(self) -> TorchDistribution:
-        """See `MultivariateGuide.joint`."""
-        arrow = (self.loc, self.shared_scale_tril, self.loading, self.own_scale)
-        return ArrowheadNormal(*arrow, validate_args=False)
+    def multivariate(self) -> TorchDistribution:
+        """See `MultivariateGuide.multivariate`."""
+        arrowhead = (self.loc, self.shared_scale_tril, self.loading, self.own_scale)
+        return ArrowheadNormal(*arrowhead, validate_args=False)

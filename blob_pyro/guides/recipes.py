@@ -17,7 +17,7 @@ from blob_pyro.guides.bandit import refuse_learned_scales
 from blob_pyro.guides.multivariate import MultivariateGuide
 from blob_pyro.guides.registry import registered_guide, registered_name
 from blob_pyro.models import BanditModel
-from blob_pyro.models.sites import JOINT
+from blob_pyro.models.sites import MULTIVARIATE
 from blob_pyro.ops.exclusive import own_parameter_store
 from blob_pyro.ops.modules import own_copy
 from blob_pyro.ops.names import unique_name
@@ -106,11 +106,11 @@ def check_sites(model: BanditModel, guide: Callable[..., Any]) -> None:
     found = {n: tuple(site["value"].shape) for n, site in sites.items() if not site["infer"].get("is_auxiliary")}
     vector = model.vector_prior
     if vector is not None:
-        expected[JOINT] = tuple(vector.distribution.event_shape)
-        if JOINT not in found:
+        expected[MULTIVARIATE] = tuple(vector.distribution.event_shape)
+        if MULTIVARIATE not in found:
             raise ValueError(
                 f"guide: the prior is one Gaussian over {list(vector.shapes)} together, and this guide does not sample "
-                f"that vector, site {JOINT!r}; use one that does, such as 'low_rank' "
+                f"that vector, site {MULTIVARIATE!r}; use one that does, such as 'low_rank' "
                 "or 'laplace', or give priors of independent sites"
             )
     missing, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))

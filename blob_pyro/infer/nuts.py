@@ -50,7 +50,7 @@ def fit_nuts(
     mode = LaplaceGuide(model)
     fit_laplace(mode, model, batch, progress=progress)
     with own_parameter_store():
-        initial = {name: part.v for name, part in mode.parts(mode.loc, mode.joint()).items()}
+        initial = {name: part.v for name, part in mode.parts(mode.loc, mode.multivariate()).items()}
         kernel = NUTS(model, init_strategy=pyro.infer.autoguide.init_to_value(values=initial))
         rows: list[dict[str, float]] = []
 

@@ -14,7 +14,7 @@ from blob_pyro.guides.bandit import prior_moments, start_scale
 from blob_pyro.infer.elbo import GuidedELBO
 from blob_pyro.infer.elbo_estimate import rough_elbo
 from blob_pyro.models import BanditBatch, BanditModel
-from blob_pyro.models.sites import JOINT
+from blob_pyro.models.sites import MULTIVARIATE
 from blob_pyro.ops.exclusive import own_parameter_store
 
 __all__ = ["move_to_usual_start"]
@@ -73,7 +73,7 @@ def _start_distribution(model: BanditModel) -> Callable[[BanditBatch], dict[str,
     def start(batch: BanditBatch) -> dict[str, Tensor]:
         if vector is None:
             return {name: pyro.sample(name, distribution) for name, distribution in distributions.items()}
-        pieces = vector.parts(pyro.sample(JOINT, vector.distribution))
+        pieces = vector.parts(pyro.sample(MULTIVARIATE, vector.distribution))
         return {
             name: pyro.sample(name, dist.Delta(pieces[name].v, event_dim=len(distribution.event_shape)))
             for name, distribution in distributions.items()

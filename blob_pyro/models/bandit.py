@@ -23,7 +23,7 @@ from blob_pyro.models.priors.heavy_tails import RandomScaleKappa
 from blob_pyro.models.priors.learned import Learned, Scale
 from blob_pyro.models.priors.terms import Events, LogitTerm
 from blob_pyro.models.priors.vector import VectorPrior
-from blob_pyro.models.sites import CLICK, EVENTS, JOINT, KAPPA, W_A, W_B, W_C, ZETA
+from blob_pyro.models.sites import CLICK, EVENTS, KAPPA, MULTIVARIATE, W_A, W_B, W_C, ZETA
 from blob_pyro.ops.names import unique_name
 from blob_pyro.ops.tensors import like
 
@@ -172,7 +172,7 @@ class BanditModel(PyroModule):
         for name, prior in self._fields().items():
             if not isinstance(prior, (int, float)):
                 priors[name] = like(prior if isinstance(prior, Distribution) else prior(self), self.item_embedding)
-        owners = dict.fromkeys((W_A, W_B, W_C, KAPPA, ZETA, CLICK, EVENTS, JOINT), "the model itself")
+        owners = dict.fromkeys((W_A, W_B, W_C, KAPPA, ZETA, CLICK, EVENTS, MULTIVARIATE), "the model itself")
         for term in self.terms:
             for name, prior in term.site_priors(self).items():
                 if name in owners:
@@ -230,7 +230,7 @@ class BanditModel(PyroModule):
         """
         vector, distributions = self.vector_prior, self.site_priors()
         if vector is not None:
-            pieces = vector.parts(pyro.sample(JOINT, vector.distribution))
+            pieces = vector.parts(pyro.sample(MULTIVARIATE, vector.distribution))
             distributions = {
                 name: dist.Delta(pieces[name].v, event_dim=len(prior.event_shape))
                 for name, prior in distributions.items()

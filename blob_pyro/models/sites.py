@@ -1,13 +1,15 @@
 """Names of sample sites and plates: what a model, its guides and its diagnostics share."""
 
+from blob_pyro.ops.renamed import renamed_in_module
+
 __all__ = [
     "CLICK",
     "EVENTS",
     "INTEREST",
     "ITEM_EMBEDDING",
     "ITEM_INTERCEPT",
-    "JOINT",
     "KAPPA",
+    "MULTIVARIATE",
     "SESSIONS",
     "VIEWS",
     "W_A",
@@ -31,4 +33,6 @@ W_C = "w_c"
 KAPPA = "kappa"
 ZETA = "zeta"
 CLICK = "click"
-JOINT = "joint"  # the vector that all global sites are dealt out from, where they are correlated
+MULTIVARIATE = "multivariate"  # the vector that all global sites are dealt out from, where they are correlated
+
+__getattr__ = renamed_in_module(__name__, {"JOINT": "MULTIVARIATE"}, globals())

@@ -388,10 +388,10 @@ class _Vector(NamedTuple):
 
 
 def _num_shared(posterior: dict[str, TorchDistribution]) -> int:
-    joints = {id(d.joint): d.joint for d in posterior.values() if isinstance(d, MultivariatePart)}
-    if len(joints) > 1:
+    vectors = {id(d.multivariate): d.multivariate for d in posterior.values() if isinstance(d, MultivariatePart)}
+    if len(vectors) > 1:
         raise ValueError("posterior: its sites are parts of several Gaussian vectors; click_logits takes one")
-    return factors(next(iter(joints.values()))).factor.shape[-1] if joints else 0
+    return factors(next(iter(vectors.values()))).factor.shape[-1] if vectors else 0
 
 
 def _vector(posterior: dict[str, TorchDistribution], name: str, num_shared: int) -> _Vector:

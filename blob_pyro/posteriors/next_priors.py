@@ -36,8 +36,8 @@ def next_priors(model: BanditModel, posterior: dict[str, TorchDistribution], for
     parts = sorted(
         (p for p in distributions.items() if isinstance(p[1], MultivariatePart)), key=lambda item: item[1].start
     )
-    if parts and len(parts) == len(distributions) and len({id(part.joint) for _, part in parts}) == 1:
-        distribution = _widened("all sites together", parts[0][1].joint, forgetting**-0.5)
+    if parts and len(parts) == len(distributions) and len({id(part.multivariate) for _, part in parts}) == 1:
+        distribution = _widened("all sites together", parts[0][1].multivariate, forgetting**-0.5)
         vector = VectorPrior(distribution, {name: tuple(part.part_shape) for name, part in parts})
         return replace(model.priors, sites={}, vector=vector)
     sites = {name: _widened(repr(name), distribution, forgetting**-0.5) for name, distribution in distributions.items()}

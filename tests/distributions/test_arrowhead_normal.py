@@ -12,7 +12,7 @@ from blob_pyro.infer.laplace.arrowhead_precision import ArrowheadPrecision
 S, M = 3, 4
 
 
-def arrow(batch=()):
+def arrowhead(batch=()):
     tril = torch.randn(*batch, S, S).double().tril(-1) + torch.tensor([0.2, 1.0, 3.0]).double().diag()
     loading = torch.randn(*batch, M, S).double()
     return ArrowheadNormal(
@@ -22,7 +22,7 @@ def arrow(batch=()):
 
 @pytest.mark.parametrize("batch", [(), (2,), (3, 2)], ids=str)
 def test_it_is_a_multivariate_normal(batch):
-    d = arrow(batch)
+    d = arrowhead(batch)
     reference = dist.MultivariateNormal(d.loc, d.covariance_matrix)
     x = d.sample((5,))
     assert x.shape == (5, *batch, S + M)
@@ -36,7 +36,7 @@ def test_it_is_a_multivariate_normal(batch):
 
 
 def test_draws_have_its_covariance():
-    d = arrow()
+    d = arrowhead()
     covariance = d.covariance_matrix
     spread = (covariance.diagonal()[:, None] * covariance.diagonal() + covariance**2).sqrt() / 200_000**0.5
     assert ((d.rsample((200_000,)).mT.cov() - covariance).abs() < 5 * spread).all()
@@ -48,12 +48,12 @@ def test_shapes_are_checked():
 
 
 def vectors():
-    d = arrow()
+    d = arrowhead()
     low_rank = dist.LowRankMultivariateNormal(d.loc, torch.randn(S + M, 2).double(), torch.rand(S + M).double() + 0.1)
-    return {"arrow": d, "full": dist.MultivariateNormal(d.loc, d.covariance_matrix), "low rank": low_rank}
+    return {"arrowhead": d, "full": dist.MultivariateNormal(d.loc, d.covariance_matrix), "low rank": low_rank}
 
 
-@pytest.mark.parametrize("name", ["arrow", "full", "low rank"])
+@pytest.mark.parametrize("name", ["arrowhead", "full", "low rank"])
 def test_divergence_of_the_parts_is_that_of_the_vector(name):
     """Parts' cross-entropies less the vector's entropy: KL against a prior of independent sites."""
     q = vectors()[name]
@@ -82,7 +82,7 @@ def test_divergence_of_the_parts_is_that_of_the_vector(name):
     assert torch.allclose(parts.log_prob, dist.MultivariateNormal(loc, covariance).log_prob(draw))
 
 
-@pytest.mark.parametrize("name", ["arrow", "full"])
+@pytest.mark.parametrize("name", ["arrowhead", "full"])
 def test_shear_adds_one_number_to_others(name):
     q = vectors()[name]
     loading = torch.tensor([0, 0, 0, 0.5, -2.0, 1.0, 3.0]).double()
@@ -94,9 +94,9 @@ def test_shear_adds_one_number_to_others(name):
     assert shear(vectors()["low rank"], loading, 1) is None
 
 
-@pytest.mark.parametrize("name", ["arrow", "full", "low rank"])
+@pytest.mark.parametrize("name", ["arrowhead", "full", "low rank"])
 def test_divergence_from_an_arrow_is_that_of_full_covariances(name):
-    q, p = vectors()[name], arrow()
+    q, p = vectors()[name], arrowhead()
     expected = kl_divergence(
         dist.MultivariateNormal(q.mean, q.covariance_matrix), dist.MultivariateNormal(p.mean, p.covariance_matrix)
     )
@@ -105,7 +105,7 @@ def test_divergence_from_an_arrow_is_that_of_full_covariances(name):
 
 
 def test_precision_and_whitening():
-    d = arrow()
+    d = arrowhead()
     precision = torch.linalg.inv(d.covariance_matrix)
     assert torch.allclose(d.precision_diagonal, precision.diagonal())
     found = ArrowheadPrecision.of(d)
@@ -114,3 +114,11 @@ def test_precision_and_whitening():
     assert torch.allclose(found.own, precision.diagonal()[S:])
     x = torch.randn(5, S + M).double()
     assert torch.allclose(d.whiten(x).square().sum(-1), (x @ precision * x).sum(-1))
+
+
+def test_the_vector_of_a_part_by_its_old_name():
+    d = arrowhead()
+    with pytest.warns(DeprecationWarning, match="MultivariatePart: 'joint' is now called 'multivariate'"):
+        part = MultivariatePart(d.mean, joint=d, start=0, shape=torch.Size([2]))
+    with pytest.warns(DeprecationWarning, match="MultivariatePart: 'joint' is now called 'multivariate'"):
+        assert part.joint is d is part.multivariate

@@ -22,7 +22,7 @@ from torch.distributions import constraints
 from blob_pyro import BLOB, BanditPriors
 from blob_pyro.guides import GUIDES, FullGuide, LowRankGuide, NormalGuide, make_guide
 from blob_pyro.models import BanditModel
-from blob_pyro.models.sites import KAPPA, W_A, W_B, W_C, ZETA
+from blob_pyro.models.sites import KAPPA, MULTIVARIATE, W_A, W_B, W_C, ZETA
 from blob_pyro.testing import check_guide
 
 AUTOGUIDES = [AutoNormal, AutoDelta, AutoLowRankMultivariateNormal, AutoMultivariateNormal, AutoIAFNormal]
@@ -245,3 +245,13 @@ def test_full_finds_the_correlation_that_normal_cannot(blo, log):
         spread[guide] = float(blob.posterior()[W_C].variance.sqrt())
     assert spread["normal"] < 0.85 * spread["laplace"]
     assert spread["full"] == pytest.approx(spread["laplace"], rel=0.3)
+
+
+def test_the_multivariate_distribution_by_its_old_name():
+    guide = FullGuide(BanditModel(torch.randn(4, 1)))
+    with pytest.warns(DeprecationWarning, match="FullGuide: 'joint' is now called 'multivariate'"):
+        old = guide.joint()
+    assert torch.equal(old.covariance_matrix, guide.multivariate().covariance_matrix)
+    with pytest.warns(DeprecationWarning, match="'JOINT' is now called 'MULTIVARIATE'"):
+        from blob_pyro.models.sites import JOINT
+    assert JOINT == MULTIVARIATE

@@ -65,9 +65,9 @@ def test_it_is_the_elbo_by_definition(guide, model, batch):
 def density(trace):
     """log q of the numbers that were drawn; parts of one vector are dealt out, and no more random."""
     sites = [s for s in trace.nodes.values() if s["type"] == "sample"]
-    if "joint" in trace.nodes:
-        distribution = trace.nodes["joint"]["fn"]
-        return getattr(distribution, "distribution", distribution).log_prob(trace.nodes["joint"]["value"])
+    if "multivariate" in trace.nodes:
+        distribution = trace.nodes["multivariate"]["fn"]
+        return getattr(distribution, "distribution", distribution).log_prob(trace.nodes["multivariate"]["value"])
     return sum(s["fn"].log_prob(s["value"]) for s in sites if not isinstance(s["fn"], dist.Delta))
 
 

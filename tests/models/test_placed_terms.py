@@ -192,7 +192,7 @@ COLLISIONS = {
         r"Mine and term Mine both have a site 'mine'.*terms=\{",
     ),
     "the model's site": ((Mine("kappa"),), "Mine and the model itself both have a site 'kappa'"),
-    "the model's vector": ((Mine("joint"),), "both have a site 'joint'"),
+    "the model's vector": ((Mine("multivariate"),), "both have a site 'multivariate'"),
     "a plate": ((Mine("events"),), "both have a site 'events'"),
     "buffers": ((Mine(), Mine("b", attribute="c")), "Mine puts 'rows' into the model, and term Mine has that already"),
     "attributes": ((Mine(), Mine("b", "b")), "Mine puts 'count' into the model"),

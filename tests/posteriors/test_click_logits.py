@@ -48,7 +48,7 @@ def by_hand(draws, psi, factor, interest):
     return interest @ beta.mT + (draws[KAPPA] + draws[W_C][:, None]).unsqueeze(1)
 
 
-def joint(kind):
+def correlated(kind):
     """All sites parts of one vector, strongly correlated, in the order of a guide: kappa last."""
     torch.manual_seed(8)
     size, num_shared = 3 + K * K + P, 3 + K * K
@@ -88,10 +88,12 @@ def test_delta_sites_leave_no_doubt(problem):
     assert (d.variance.abs() < 1e-12).all()
 
 
-@pytest.mark.parametrize("name", ["independent", "matrix normal", "full", "low rank", "arrow"])
+@pytest.mark.parametrize("name", ["independent", "matrix normal", "full", "low rank", "arrowhead"])
 def test_moments_and_draws(problem, name):
     psi, factor, interest = problem
-    distribution, q = joint(name) if name in ("full", "low rank", "arrow") else (None, posterior(zetas()[name]))
+    distribution, q = (
+        correlated(name) if name in ("full", "low rank", "arrowhead") else (None, posterior(zetas()[name]))
+    )
     d = ClickLogits(q, psi, factor, interest)
     assert (d.batch_shape, d.event_shape) == ((3,), (P,))
     draws = (
@@ -118,10 +120,12 @@ def test_moments_and_draws(problem, name):
 
 
 @pytest.mark.parametrize("at_once", [1 << 18, 70 * P, 13 * P], ids=["together", "in parts", "one context in parts"])
-@pytest.mark.parametrize("name", ["independent", "matrix normal", "full", "low rank", "arrow"])
+@pytest.mark.parametrize("name", ["independent", "matrix normal", "full", "low rank", "arrowhead"])
 def test_best_items_of_some_contexts_more_often_than_others(problem, name, at_once, monkeypatch):
     psi, factor, interest = problem
-    distribution, q = joint(name) if name in ("full", "low rank", "arrow") else (None, posterior(zetas()[name]))
+    distribution, q = (
+        correlated(name) if name in ("full", "low rank", "arrowhead") else (None, posterior(zetas()[name]))
+    )
     draws = {n: d.sample((S,)) for n, d in q.items()} if distribution is None else draw_jointly(distribution, q)
     reference = by_hand(draws, psi, factor, interest).argmax(-1)
     monkeypatch.setattr(best_items, "_LOGITS_AT_ONCE", at_once)

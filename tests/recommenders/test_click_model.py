@@ -102,9 +102,9 @@ def test_an_update_keeps_correlations(blo, log, guide):
     whole, halves = BLOB(blo, guide, JOINT_PRIORS), BLOB(blo, guide, JOINT_PRIORS)
     whole.fit(log, device="cpu", **fit)
     halves.fit(part(log, first), device="cpu", **fit)
-    half = halves.guide.joint()
+    half = halves.guide.multivariate()
     halves.update(part(log, ~first), **fit)
-    exact, found = whole.guide.joint(), halves.guide.joint()
+    exact, found = whole.guide.multivariate(), halves.guide.multivariate()
     spread = exact.variance.sqrt()
     assert ((found.mean - exact.mean).abs() < 0.3 * spread).all()
     assert ((half.mean - exact.mean).abs() > 0.5 * spread).any()
@@ -118,7 +118,7 @@ def test_an_update_keeps_correlations(blo, log, guide):
 def test_a_correlated_prior_is_saved_tempered_and_shown(blo, log, guide, other, tmp_path):
     blob = BLOB(blo, guide, BanditPriors(kappa_scale=0.3))
     blob.fit(log, device="cpu", **QUICK)
-    before = blob.guide.joint().covariance_matrix.detach()
+    before = blob.guide.multivariate().covariance_matrix.detach()
     blob.save(tmp_path / "model")
     faded = BLOB.load(tmp_path / "model", device="cpu")
     blob.update(log, **QUICK)
@@ -127,7 +127,7 @@ def test_a_correlated_prior_is_saved_tempered_and_shown(blo, log, guide, other, 
     assert torch.allclose(prior.covariance_matrix, before, rtol=1e-4, atol=1e-6)
     assert torch.allclose(wide.covariance_matrix, 4 * before, rtol=1e-4, atol=1e-6)
     assert blob.model.learned == {}
-    assert (blob.guide.joint().variance < 1.1 * prior.variance).all()
+    assert (blob.guide.multivariate().variance < 1.1 * prior.variance).all()
 
     blob.save(tmp_path / "updated")
     back = BLOB.load(tmp_path / "updated", device="cpu")

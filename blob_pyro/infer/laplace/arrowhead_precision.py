@@ -1,4 +1,4 @@
-"""A precision matrix in the shape of an arrow: a few numbers coupled to all, many coupled to those few alone."""
+"""A precision matrix in the shape of an arrowhead: a few numbers coupled to all, many coupled to those few alone."""
 
 from __future__ import annotations
 

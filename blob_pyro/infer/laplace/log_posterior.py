@@ -1,4 +1,4 @@
-"""The log posterior of a bandit model as a function of one vector, and its curvature, which is an arrow."""
+"""The log posterior of a bandit model as a function of one vector, and its curvature, which is an arrowhead."""
 
 from __future__ import annotations
 
@@ -115,8 +115,8 @@ class LogPosterior:
                 weighted = moments[items] @ jacobian
                 curvature += jacobian.flatten(0, 1).mT @ weighted.flatten(0, 1)
                 cross[items] = weighted[:, one]
-            arrow = ArrowheadPrecision(curvature, cross[own], moments[own, one, one])
-            self._expanded = (theta, -gradient, residual, arrow)
+            arrowhead = ArrowheadPrecision(curvature, cross[own], moments[own, one, one])
+            self._expanded = (theta, -gradient, residual, arrowhead)
         return self._expanded[1:]
 
     def _prior_curvature(self, theta: Tensor, exact: bool) -> ArrowheadPrecision:

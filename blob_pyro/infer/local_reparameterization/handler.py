@@ -45,9 +45,9 @@ class LocalReparameterization(Messenger):
         msg["done"] = True
 
     def _draw(self, distribution: SharedProjection) -> Tensor:
-        shared = self._shared.get(id(distribution.joint))
+        shared = self._shared.get(id(distribution.multivariate))
         if shared is None:
-            shared = self._shared[id(distribution.joint)] = torch.randn_like(distribution.factor)
+            shared = self._shared[id(distribution.multivariate)] = torch.randn_like(distribution.factor)
         value = distribution.loc + (distribution.factor * shared).sum(-1)
         return (
             value if distribution.scale is None else value + distribution.scale * torch.randn_like(distribution.scale)

@@ -22,16 +22,16 @@ __all__ = ["SharedProjection", "project", "project_right"]
 
 
 class SharedProjection(NamedTuple):
-    """``loc + factor z + scale e`` with numbers ``z`` that projections of other parts of ``joint`` share.
+    """``loc + factor z + scale e`` with numbers ``z`` that projections of other parts of ``multivariate`` share.
 
     Attributes:
-        joint: the Gaussian vector that the site is a part of.
+        multivariate: the Gaussian vector that the site is a part of.
         loc: ``N``.
         factor: ``N x R``.
         scale: ``N``, or None for no noise of its own.
     """
 
-    joint: TorchDistribution
+    multivariate: TorchDistribution
     loc: Tensor
     factor: Tensor
     scale: Tensor | None
@@ -86,7 +86,7 @@ def _(posterior: MultivariatePart, operation: Linear, *coefficients: Tensor) -> 
         (index,) = coefficients
         mean, loadings = mean.expand(index.shape), loadings.expand(-1, *index.shape)
         own = None if own is None else own.expand(index.shape)
-    return SharedProjection(posterior.joint, mean, loadings.mT, own)
+    return SharedProjection(posterior.multivariate, mean, loadings.mT, own)
 
 
 def _independent(normal: dist.Normal, operation: Linear, *coefficients: Tensor) -> dist.Normal:

@@ -65,13 +65,19 @@ class KappaOnPopularity:
         rest = dict(posterior)
         slope, kappa = rest.pop(KAPPA_SLOPE), rest[KAPPA]
         if isinstance(slope, MultivariatePart) and isinstance(kappa, MultivariatePart):
-            loading = torch.zeros_like(slope.joint.mean)
+            loading = torch.zeros_like(slope.multivariate.mean)
             loading[kappa.start : kappa.start + model.num_items] = model.popularity
-            joint = shear(slope.joint, loading, slope.start)
-            if joint is None:
+            multivariate = shear(slope.multivariate, loading, slope.start)
+            if multivariate is None:
                 return None
             parts = {name: part for name, part in rest.items() if isinstance(part, MultivariatePart)}
-            return {**rest, **{n: MultivariatePart(joint.mean, joint, p.start, p.part_shape) for n, p in parts.items()}}
+            return {
+                **rest,
+                **{
+                    n: MultivariatePart(multivariate.mean, multivariate, p.start, p.part_shape)
+                    for n, p in parts.items()
+                },
+            }
         kappa = getattr(kappa, "base_dist", None)
         if not isinstance(slope, dist.Normal) or not isinstance(kappa, dist.Normal):
             return None

@@ -79,7 +79,7 @@ def test_mode_and_curvature_are_those_of_the_log_joint(name, held, batch):
     log_density = log_joint(model, guide, batch, theta)
     (gradient,) = torch.autograd.grad(log_density, theta)
     curvature = -torch.autograd.functional.hessian(lambda t: log_joint(model, guide, batch, t), guide.loc)
-    precision = torch.linalg.inv(guide.joint().covariance_matrix)
+    precision = torch.linalg.inv(guide.multivariate().covariance_matrix)
     free = torch.arange(guide.size) != (list(guide.shapes).index(W_B) if held else -1)
     scale = curvature.diagonal()[free].sqrt()
     assert (gradient[free].abs() < 3e-3 * scale).all()
@@ -94,7 +94,7 @@ def test_evidence_is_the_integral(batch):
     model = BanditModel(psi, BanditPriors(w_a=dist.Normal(0.5, 0.04), w_b=-6.0, kappa=0.0, zeta=0.0))
     guide = make_guide("laplace", model)
     found = fit_laplace(guide, model, batch, progress=False).attrs["log_evidence"]
-    spread = guide.joint().variance.sqrt()
+    spread = guide.multivariate().variance.sqrt()
     assert max(spread) > 2 * min(spread)
     steps = torch.linspace(-8, 8, 81).double()
     points = guide.loc + torch.cartesian_prod(steps, steps) * spread
@@ -119,7 +119,7 @@ def test_w_b_is_where_its_marginal_is_not_the_joint_mode(strength):
     batch = replace(batch, reward=torch.bernoulli(model.logit(truth, batch).sigmoid()))
     guide = make_guide("laplace", model)
     fit_laplace(guide, model, batch, progress=False)
-    q = guide.joint()
+    q = guide.multivariate()
 
     draws, grid = torch.randn(40_000, size, size).double(), torch.linspace(-5, 5, 101).double()
     deviation = torch.einsum("pi,sij,cj->scp", psi, draws, contexts @ model.whitening)
@@ -168,7 +168,7 @@ def test_learned_scale_maximises_the_evidence(batch):
         fixed = BanditModel(psi, BanditPriors(w_a=-1.0, w_b=-6.0, zeta=0.0, kappa_scale=scale))
         own = make_guide("laplace", fixed)
         fit_laplace(own, fixed, batch, progress=False)
-        return float(log_joint(fixed, own, batch, own.loc) + own.joint().entropy())
+        return float(log_joint(fixed, own, batch, own.loc) + own.multivariate().entropy())
 
     best = evidence(learned)
     assert best > max(evidence(0.8 * learned), evidence(1.25 * learned))
@@ -204,7 +204,7 @@ def test_spread_of_w_b_is_the_nearest(spread):
     batch = replace(batch, reward=torch.bernoulli(model.logit(truth, batch).sigmoid()))
     guide = make_guide("laplace", model)
     fit_laplace(guide, model, batch, progress=False)
-    q, here = guide.joint(), list(guide.shapes).index(W_B)
+    q, here = guide.multivariate(), list(guide.shapes).index(W_B)
     slope, noise = q.covariance_matrix[here] / q.variance[here], torch.randn(600, guide.size).double()
     elbo = []
     for factor in (0.6, 1.0, 1.6):
@@ -278,7 +278,7 @@ def test_heavy_tails_do_not_stop_it(batch):
     guide = make_guide("laplace", model)
     history = fit_laplace(guide, model, batch, progress=False)
     assert history.log_joint.iloc[-1] > history.log_joint.iloc[0]
-    assert torch.isfinite(guide.joint().sample()).all()
+    assert torch.isfinite(guide.multivariate().sample()).all()
 
 
 @pytest.mark.parametrize("guide", ["low_rank", "full"])
@@ -294,7 +294,7 @@ def test_the_history_says_where_svi_started(blo, log, guide, options, start):
 
 @pytest.mark.parametrize("rank", [1, 3, 8])
 def test_low_rank_starts_from_the_leading_correlations(rank):
-    """Variances are the arrow's; with as many factors as it has, so are the correlations."""
+    """Variances are the arrowhead's; with as many factors as it has, so are the correlations."""
     torch.manual_seed(3)
     scale = torch.tensor([0.1, 2.0, 0.5, 1.0]).double()
     distribution = ArrowheadNormal(
@@ -306,7 +306,7 @@ def test_low_rank_starts_from_the_leading_correlations(rank):
     model = BanditModel(torch.randn(5, 2).double(), BanditPriors(w_a=0.3, w_b=0.1, w_c=0.0))
     guide = LowRankGuide(model, rank=rank)
     guide.start_from(distribution)
-    found, exact = guide.joint().covariance_matrix, distribution.covariance_matrix
+    found, exact = guide.multivariate().covariance_matrix, distribution.covariance_matrix
     deviation = distribution.variance.sqrt()
     assert torch.allclose(guide.loc, distribution.loc)
     assert torch.allclose(found.diagonal(), exact.diagonal(), rtol=2e-3)

@@ -95,20 +95,22 @@ def test_grouped_events_are_the_events(popular, psi):
 
 def test_arrow_precision_against_the_full_matrix():
     shared, own = torch.randn(3, 5).double(), torch.tensor([0.3, 2.0, 9.0, 1.0]).double()
-    arrow = ArrowheadPrecision(shared @ shared.mT + 3 * torch.eye(3).double(), 0.2 * torch.randn(4, 3).double(), own)
+    arrowhead = ArrowheadPrecision(
+        shared @ shared.mT + 3 * torch.eye(3).double(), 0.2 * torch.randn(4, 3).double(), own
+    )
     full = torch.cat(
-        [torch.cat([arrow.shared, arrow.cross.mT], 1), torch.cat([arrow.cross, arrow.own.diag()], 1)]
+        [torch.cat([arrowhead.shared, arrowhead.cross.mT], 1), torch.cat([arrowhead.cross, arrowhead.own.diag()], 1)]
     )  # fmt: skip
     right = torch.randn(7).double()
-    assert torch.allclose(arrow.solve(right), torch.linalg.solve(full, right))
-    assert arrow.log_det() == pytest.approx(torch.logdet(full).item())
-    distribution = arrow.normal(right)
+    assert torch.allclose(arrowhead.solve(right), torch.linalg.solve(full, right))
+    assert arrowhead.log_det() == pytest.approx(torch.logdet(full).item())
+    distribution = arrowhead.normal(right)
     assert torch.allclose(distribution.covariance_matrix, torch.linalg.inv(full))
     other = ArrowheadNormal(right, torch.eye(3).double(), torch.randn(4, 3).double(), own)
-    assert arrow.expected_square(other) == pytest.approx((full * other.covariance_matrix).sum().item())
+    assert arrowhead.expected_square(other) == pytest.approx((full * other.covariance_matrix).sum().item())
     free = [0, 2, 3, 4, 5, 6]
-    held = arrow.held(1).solve(right)
+    held = arrowhead.held(1).solve(right)
     assert torch.allclose(held[free], torch.linalg.solve(full[free][:, free], right[free]))
-    assert torch.equal(arrow.column(1), full[:, 1])
-    indefinite = ArrowheadPrecision(-arrow.shared, arrow.cross, own)
+    assert torch.equal(arrowhead.column(1), full[:, 1])
+    indefinite = ArrowheadPrecision(-arrowhead.shared, arrowhead.cross, own)
     assert indefinite.solve(right) is indefinite.normal(right) is indefinite.log_det() is None

@@ -13,7 +13,7 @@ from blob_pyro.guides import make_guide
 from blob_pyro.infer import GuidedELBO, LocalReparameterization
 from blob_pyro.infer.laplace.fit import fit_laplace
 from blob_pyro.models import BanditBatch, BanditModel, ItemDeviations, VectorPrior
-from blob_pyro.models.sites import CLICK, JOINT, KAPPA, W_A, W_C, ZETA
+from blob_pyro.models.sites import CLICK, KAPPA, MULTIVARIATE, W_A, W_C, ZETA
 from blob_pyro.serialization.codec import decode, encode
 from blob_pyro.testing import check_guide
 
@@ -22,16 +22,16 @@ SHAPES = {"w_a": (), "w_b": (), "w_c": (), "zeta": (K, K), "kappa": (P,)}
 SHARED, D = 7, 12
 
 
-def arrow():
+def arrowhead():
     tril = 0.2 * torch.randn(SHARED, SHARED).double().tril(-1) + torch.linspace(0.3, 1.5, SHARED).double().diag()
     scale = torch.linspace(0.2, 0.8, P).double()
     return ArrowheadNormal(torch.randn(D).double(), tril, 0.3 * torch.randn(P, SHARED).double(), scale)
 
 
 def distributions():
-    distribution = arrow()
+    distribution = arrowhead()
     return {
-        "arrow": distribution,
+        "arrowhead": distribution,
         "full": dist.MultivariateNormal(distribution.loc, distribution.covariance_matrix),
         "low rank": dist.LowRankMultivariateNormal(
             distribution.loc, torch.randn(D, 2).double(), 0.1 + torch.rand(D).double()
@@ -39,7 +39,7 @@ def distributions():
     }
 
 
-GUIDE = {"arrow": "laplace", "full": "full", "low rank": "low_rank"}
+GUIDE = {"arrowhead": "laplace", "full": "full", "low rank": "low_rank"}
 
 
 def make(distribution):
@@ -59,7 +59,7 @@ def test_the_story_draws_the_vector_and_deals_it_out(name, batch):
     model = make(distribution)
     trace = poutine.trace(model).get_trace(batch)
     trace.compute_log_prob()
-    draw = trace.nodes[JOINT]["value"]
+    draw = trace.nodes[MULTIVARIATE]["value"]
     values = {n: trace.nodes[n]["value"] for n in SHAPES}
     assert {n: tuple(v.shape) for n, v in values.items()} == SHAPES
     assert torch.equal(torch.cat([v.flatten() for v in values.values()]), draw)
@@ -86,7 +86,7 @@ def test_a_guide_equal_to_the_prior_has_no_kl(name, batch):
     distribution = distributions()[name]
     model = make(distribution)
     guide = make_guide(GUIDE[name], model)
-    if name == "arrow":
+    if name == "arrowhead":
         guide.take(distribution)
     nothing_seen = poutine.block(model, hide=[CLICK])
     with torch.no_grad():
@@ -100,7 +100,7 @@ def test_local_reparameterisation_leaves_the_expectation(name, batch):
     distribution = distributions()[name]
     model = make(distribution)
     guide = make_guide(GUIDE[name], model)
-    if name == "arrow":  # at Laplace's mode the shared noise cancels to first order, with and without; not here
+    if name == "arrowhead":  # at Laplace's mode the shared noise cancels to first order, with and without; not here
         guide.take(distribution)
     with torch.no_grad():
         local, plain = (
@@ -109,16 +109,16 @@ def test_local_reparameterisation_leaves_the_expectation(name, batch):
         )
     assert abs(local.mean() - plain.mean()) < 4 * ((local.var() + plain.var()) / 800).sqrt()
     assert local.var() < plain.var()
-    assert name != "arrow" or local.var() < plain.var() / 5
+    assert name != "arrowhead" or local.var() < plain.var() / 5
 
 
-@pytest.mark.parametrize("name", ["arrow", "full"])
+@pytest.mark.parametrize("name", ["arrowhead", "full"])
 def test_laplace_finds_mode_and_curvature(name, batch):
-    """An arrow stays an arrow; under any other prior every number counts as shared. ``w_b`` fixed: see test_laplace."""
+    """An arrowhead stays one; under any other prior every number counts as shared. ``w_b`` fixed: see test_fit."""
     distribution = distributions()[name]
     shapes = {n: shape for n, shape in SHAPES.items() if n != "w_b"}
     free = torch.arange(D) != 1
-    if name == "arrow":
+    if name == "arrowhead":
         shared = free[:SHARED]
         distribution = ArrowheadNormal(
             distribution.loc[free],
@@ -131,7 +131,7 @@ def test_laplace_finds_mode_and_curvature(name, batch):
     psi = torch.randn(P, K, dtype=torch.float64) * torch.tensor([0.4, 1.5])
     model = BanditModel(psi, BanditPriors(w_b=0.3, vector=VectorPrior(distribution, shapes)))
     guide = make_guide("laplace", model)
-    assert guide.num_own == (P if name == "arrow" else 0)
+    assert guide.num_own == (P if name == "arrowhead" else 0)
     fit_laplace(guide, model, batch, progress=False)
 
     def log_joint(theta):
@@ -145,7 +145,7 @@ def test_laplace_finds_mode_and_curvature(name, batch):
     curvature = -torch.autograd.functional.hessian(log_joint, guide.loc)
     (gradient,) = torch.autograd.grad(log_joint(point := guide.loc.clone().requires_grad_()), point)
     assert (gradient.abs() < 3e-3 * curvature.diagonal().sqrt()).all()
-    assert torch.allclose(guide.joint().covariance_matrix, torch.linalg.inv(curvature), rtol=2e-3, atol=1e-6)
+    assert torch.allclose(guide.multivariate().covariance_matrix, torch.linalg.inv(curvature), rtol=2e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("guide", ["normal", "matrix_normal", "delta", "nuts"])
@@ -153,7 +153,7 @@ def test_guides_without_the_vector_are_told(guide):
     with pytest.raises(
         ValueError, match=r"one Gaussian over \['w_a', .*use one that does, such as 'low_rank' or 'laplace'"
     ):
-        make_guide(guide, make(arrow()))
+        make_guide(guide, make(arrowhead()))
 
 
 @pytest.mark.parametrize("name", GUIDE)
@@ -193,9 +193,9 @@ def test_what_is_refused():
 
 def test_a_draw_of_the_vector_moves_all_sites():
     """Under Pyro's own conditioning."""
-    model = make(arrow())
+    model = make(arrowhead())
     value = torch.arange(float(D)).double()
-    trace = poutine.trace(poutine.condition(model, data={JOINT: value})).get_trace(model.example_batch())
+    trace = poutine.trace(poutine.condition(model, data={MULTIVARIATE: value})).get_trace(model.example_batch())
     assert torch.equal(trace.nodes[KAPPA]["value"], value[-P:])
 
 
