@@ -124,6 +124,13 @@ TESTED_WITH = {
     "policies/test_fuzz_policies": "ops/arguments",
     "policies/test_policies":
         "policies/base policies/scored policies/session_popularity policies/thompson policies/uniform",
+    "policies/test_deciding": "policies/restricted",
+    "policies/slates/test_base":
+        "policies/slates/distinct policies/slates/epsilon_greedy policies/slates/mixture "
+        "policies/slates/of_distributions policies/slates/plackett_luce policies/slates/scores "
+        "policies/slates/two_classes propensity/kernels/normal_ranks propensity/kernels/plackett_luce "
+        "propensity/kernels/product_of_others",
+    "policies/test_registry": "policies/slates/posterior",
     "policies/test_thompson_accuracy": "policies/total_variation",
     "policies/test_thompson_mixture": "policies/thompson_actions",
     "simulation/test_decisions": "policies/repeated",

@@ -21,7 +21,8 @@ Ragged = tuple[Tensor, Tensor]
 """Item numbers one history after another, and the length of each history; both int64."""
 
 _MAX_COUNT = 2**31 - 1
-_EMPTY = "a user who has viewed nothing has an empty history, []"
+_EMPTY = {"histories": "a user who has viewed nothing has an empty history, []"}
+_GIVE = "give it at least one id"
 _SHAPE = "expected Histories, a list of id sequences or a count matrix"
 
 
@@ -98,53 +99,53 @@ def _wide(values: np.ndarray) -> np.ndarray:
     return values.astype(np.int64)
 
 
-def from_sequences(histories: Any, items: Vocabulary) -> Ragged:
+def from_sequences(histories: Any, items: Vocabulary, argument: str = "histories") -> Ragged:
     """Item numbers and lengths of sequences of item ids.
 
     Args:
         histories: a list, tuple or Series of sequences; an Arrow array or polars Series of lists.
         items: the catalogue that ids are looked up in.
+        argument: what to call ``histories`` in an error message.
 
     Raises:
         ValueError: for an id that is unknown, missing or of another type, naming history and position.
         TypeError: if it is not a collection of sequences.
     """
     if isinstance(histories, (str, bytes, pd.DataFrame, pd.Index)):
-        raise TypeError(f"histories: {_SHAPE}, got {type(histories).__name__}")
+        raise TypeError(f"{argument}: {_SHAPE}, got {type(histories).__name__}")
     if hasattr(histories, "to_arrow") and not isinstance(histories, pd.Series):  # polars
         histories = histories.to_list() if is_beyond_arrow(histories) else histories.to_arrow()
     if isinstance(histories, (pa.Array, pa.ChunkedArray)):
-        return _from_arrow(histories, items)
+        return _from_arrow(histories, items, argument)
     if isinstance(histories, pd.Series):
         if isinstance(histories.dtype, pd.ArrowDtype):
-            return _from_arrow(pa.array(histories), items)
+            return _from_arrow(pa.array(histories), items, argument)
         histories = histories.tolist()
     elif isinstance(histories, np.ndarray):
         histories = histories.tolist()
     if not isinstance(histories, Sequence):
-        raise TypeError(f"histories: {_SHAPE}, got {type(histories).__name__}")
-    parts = [_one(sequence, n) for n, sequence in enumerate(histories)]
+        raise TypeError(f"{argument}: {_SHAPE}, got {type(histories).__name__}")
+    parts = [_one(sequence, f"{argument}[{n}]") for n, sequence in enumerate(histories)]
     lengths = torch.tensor([len(part) for part in parts], dtype=torch.int64)
     ends = np.cumsum(lengths.numpy())
     ids = [id_ for part in parts for id_ in part]
     if any(issubclass(kind, Tensor) for kind in set(map(type, ids))):
         ids = [id_.item() if isinstance(id_, Tensor) and id_.ndim == 0 else id_ for id_ in ids]
-    flat = Column(ids, "histories", lambda row: _place(row, ends))
+    flat = Column(ids, argument, lambda row: _place(row, ends, argument))
     return torch.from_numpy(items.look_up(flat).astype(np.int64)), lengths
 
 
-def _place(row: int, ends: np.ndarray) -> str:
+def _place(row: int, ends: np.ndarray, argument: str) -> str:
     history = int(np.searchsorted(ends, row, side="right"))
-    return f"histories[{history}][{row - (int(ends[history - 1]) if history else 0)}]"
+    return f"{argument}[{history}][{row - (int(ends[history - 1]) if history else 0)}]"
 
 
-def _one(sequence: Any, n: int) -> list:
+def _one(sequence: Any, where: str) -> list:
     """One history as a list of ids."""
-    where = f"histories[{n}]"
     if type(sequence) is list:
         return sequence
     if is_missing_value(sequence):
-        raise ValueError(f"{where}: is missing, got {sequence!r}; {_EMPTY}")
+        raise ValueError(f"{where}: is missing, got {sequence!r}; {_EMPTY.get(where.split('[')[0], _GIVE)}")
     if isinstance(sequence, (Tensor, np.ndarray)):
         if sequence.ndim != 1:
             raise ValueError(f"{where}: expected one dimension, got shape {tuple(sequence.shape)}")
@@ -158,20 +159,20 @@ def _one(sequence: Any, n: int) -> list:
     return values if isinstance(values, list) else values.to_pylist()
 
 
-def _from_arrow(histories: pa.Array | pa.ChunkedArray, items: Vocabulary) -> Ragged:
+def _from_arrow(histories: pa.Array | pa.ChunkedArray, items: Vocabulary, argument: str) -> Ragged:
     """Lists as Arrow keeps them: one column of ids, and lengths."""
     column = pa.chunked_array([histories]) if isinstance(histories, pa.Array) else histories
     if pa.types.is_null(column.type):  # no histories, or missing ones, have no type
         column = pa.chunked_array([pa.nulls(len(column), pa.list_(pa.int64()))])
     kind = column.type
     if not any(getattr(pa.types, f"is_{name}", bool)(kind) for name in ("list", "large_list", "fixed_size_list")):
-        raise TypeError(f"histories: expected lists of item ids, got an Arrow column of {kind}; {_SHAPE}")
+        raise TypeError(f"{argument}: expected lists of item ids, got an Arrow column of {kind}; {_SHAPE}")
     missing = column.is_null().to_numpy()
     if missing.any():
-        raise ValueError(f"histories[{int(missing.argmax())}]: is missing, got None; {_EMPTY}")
+        raise ValueError(f"{argument}[{int(missing.argmax())}]: is missing, got None; {_EMPTY.get(argument, _GIVE)}")
     lengths = pa.compute.list_value_length(column).cast(pa.int64()).to_numpy()
     chunks = [chunk.flatten() for chunk in column.chunks]
     flat = pa.chunked_array(chunks, type=kind.value_type)
     ends = np.cumsum(lengths)
-    numbers = items.look_up(Column(as_values(flat, "histories"), "histories", lambda row: _place(row, ends)))
+    numbers = items.look_up(Column(as_values(flat, argument), argument, lambda row: _place(row, ends, argument)))
     return torch.from_numpy(numbers.astype(np.int64)), torch.from_numpy(np.array(lengths))

@@ -1,24 +1,31 @@
-"""The policy contract: a view history in, a distribution over actions out."""
+"""The policy contract: a view history in, a distribution over actions out; and what is logged of its decisions."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from typing import Any, Protocol, runtime_checkable
 
-import pyro.distributions as dist
+import pandas as pd
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from blob_pyro.data import Histories, Vocabulary, as_histories
+from blob_pyro.policies.deciding import ChunkedSlates, decide
+from blob_pyro.policies.slates import Contexts, Slates, slates_of
+from blob_pyro.policies.versions import version_of
 
 __all__ = ["Policy", "Scorer"]
 
 
 class Policy(ABC):
-    """Chooses one item for each view history; knows the exact probability of each choice.
+    """Chooses items for each view history; knows the exact probability of each choice.
 
-    Subclasses implement `action_distribution`. Policies are functions of the view history alone: between two
-    organic sessions a user's action distribution does not change.
+    Subclasses implement `action_distribution`; all else follows from it. Policies are functions of the view history
+    alone: between two organic sessions a user's action distribution does not change.
+
+    A subclass may say more of itself. ``_slates(contexts, num_slots)`` returns `blob_pyro.policies.slates.Slates`: what
+    it shows in several slots, and what candidates mean to it; by default see `blob_pyro.policies.slates.slates_of`.
+    ``_scores(contexts)`` returns ``n x P`` numbers that it ranks items by.
 
     Args:
         items: the catalogue, or its size when ids are ``0 .. num_items - 1``.
@@ -31,6 +38,31 @@ class Policy(ABC):
     def num_items(self) -> int:
         """Size ``P`` of the catalogue."""
         return len(self.items)
+
+    @property
+    def name(self) -> str:
+        """What logs call this policy: its class's name, unless it is given another one."""
+        return self.__dict__.get("_name", type(self).__name__)
+
+    @name.setter
+    def name(self, name: str) -> None:
+        self.__dict__["_name"] = _text(name, "name")
+
+    @property
+    def version(self) -> str:
+        """A fingerprint of everything that the policy's choices depend on: 16 hexadecimal digits.
+
+        Computed anew each time, so that a model that has been fitted again is another version. It is the same in every
+        process, for a model that was saved and loaded too. It may be set, to a name that its owner answers for.
+
+        Raises:
+            TypeError: for a policy that holds what no fingerprint can be made of, naming the attribute.
+        """
+        return self.__dict__.get("_version") or version_of(self)
+
+    @version.setter
+    def version(self, version: str) -> None:
+        self.__dict__["_version"] = _text(version, "version")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.num_items} items)"
@@ -47,9 +79,96 @@ class Policy(ABC):
             log-propensity) and ``probs`` (``N x P``).
         """
 
+    def slate_distribution(
+        self, histories: Histories | Any, slots: int = 1, *, candidates: Any = None, covariates: Any = None
+    ) -> ChunkedSlates:
+        """The distribution of the slates shown after each of ``N`` histories, a few contexts at a time.
+
+        Args:
+            histories: as `action_distribution`.
+            slots: ``L``; 1 for single actions.
+            candidates: see `decide`.
+            covariates: see `decide`.
+
+        Returns:
+            ``propensities(items)`` of slates of item ids, ``probs`` (``N x P x L``) and their errors.
+        """
+        return ChunkedSlates(self, histories, slots, candidates, covariates)
+
+    def decide(
+        self,
+        histories: Histories | Any,
+        *,
+        user: Any = None,
+        time: Any = None,
+        candidates: Any = None,
+        slots: int = 1,
+        seed: int,
+        covariates: Any = None,
+    ) -> pd.DataFrame:
+        """Choose what to show after each history, as the rows to be logged.
+
+        The propensity of a row is the probability, in this context and with these candidates, that *this position*
+        holds *this item*, whatever the other positions hold; it sums to 1 over items in each position. (It is not the
+        probability of the slate, nor that of the item given the items above it.) The item in position 1 has its
+        propensity as a single action. Policies fill the other positions so:
+
+        ====================  ==================================================================================
+        `Uniform`             a random order: 1/A in each position, of A candidates
+        `Softmax`             one after another, in proportion to exp(score / temperature) (Plackett-Luce)
+        `Greedy`              in the order of scores; ties in a random order
+        `EpsilonGreedy`       each position the best that is left, or with probability epsilon any that is left
+        `SessionPopularity`   each position what was viewed, in proportion, or with probability epsilon another item,
+                              of what is left
+        `ThompsonSampling`    the best few of one draw of all scores
+        `Mixture`             the whole slate of one of its policies
+        a policy of yours     see `blob_pyro.policies.slates.slates_of`
+        ====================  ==================================================================================
+
+        Args:
+            histories: ``N`` of them, as `action_distribution`.
+            user: ``N`` ids of users; default the numbers of the histories, each a user of its own.
+            time: ``N`` times, or one for all; default now, in UTC.
+            candidates: which items may be shown: ids, or ``P`` booleans, for all contexts; or a collection of ids for
+                each, or ``N x P`` booleans. Default all. Probabilities are over the candidates alone.
+            slots: ``L`` different items are shown in each context.
+            seed: of the draws: the same seed makes the same decisions.
+            covariates: what the policy's model asks for beside histories.
+
+        Returns:
+            ``N L`` rows, context by context and slot by slot: ``user``, ``time``, ``action`` (the catalogue's own id),
+            ``position`` (from 1), ``score`` (by which the policy's model ranks the item; NaN where it has none),
+            ``propensity``, ``propensity_error`` (its standard error; 0 where it is exact), ``policy`` and
+            ``policy_version``. With a column ``reward`` beside it, written to Parquet or not, it is what
+            `blob_pyro.EventLog` reads as impressions.
+
+        Raises:
+            ValueError: naming argument and row: for an unknown id, an empty set of candidates, fewer candidates than
+                slots, lengths that differ.
+            TypeError: for an argument of another type.
+
+        Example:
+            >>> from blob_pyro.policies import Uniform
+            >>> frame = Uniform(4).decide([[0], []], user=["ann", "bob"], time=7, candidates=[1, 3], seed=0)
+            >>> frame[["user", "time", "position", "propensity", "propensity_error"]].values.tolist()
+            [['ann', 7, 1, 0.5, 0.0], ['bob', 7, 1, 0.5, 0.0]]
+        """
+        law = self.slate_distribution(histories, slots, candidates=candidates, covariates=covariates)
+        return decide(law, user, time, seed)
+
     def histories(self, histories: Histories | Any) -> Histories:
         """Whatever the caller holds as `Histories` over this policy's catalogue."""
         return as_histories(histories, self.items)
+
+    def _slates(self, contexts: Contexts, num_slots: int) -> Slates:
+        """What is shown in these contexts."""
+        more = {} if contexts.covariates is None else {"covariates": contexts.covariates}
+        return slates_of(self.action_distribution(contexts.histories, **more), contexts, num_slots)
+
+    def _scores(self, contexts: Contexts) -> Tensor | None:
+        """What items are ranked by, ``n x P``: what a method ``scores`` says; None where there is none."""
+        own = getattr(self, "scores", None)
+        return own(contexts.histories) if callable(own) else None
 
 
 @runtime_checkable
@@ -64,15 +183,9 @@ class Scorer(Protocol):
         """``N x P``: higher is better."""
 
 
-def categorical(probs: Tensor) -> dist.Categorical:
-    """A Categorical whose impossible actions have log-probability -inf, not the log of a rounding unit.
-
-    Args:
-        probs: ``N x P``; rows sum to one.
-    """
-    # Checked by whoever calls this; torch's check takes longer than the rest, and cannot reshape what has no rows.
-    distribution = dist.Categorical(probs=probs, validate_args=False)
-    if len(probs):
-        del distribution._validate_args  # from here on as everywhere: what is asked of it is checked
-    distribution.logits = distribution.probs.log()  # known, so that torch does not work it out in its own way
-    return distribution
+def _text(value: Any, argument: str) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{argument}: expected text, got {value!r} (a {type(value).__name__})")
+    if not value:
+        raise ValueError(f"{argument}: is empty; logs tell policies apart by it")
+    return value

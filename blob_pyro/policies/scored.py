@@ -6,13 +6,16 @@ from abc import abstractmethod
 from typing import Any
 
 import torch
-from pyro.distributions import TorchDistribution
+from pyro.distributions import Categorical, TorchDistribution
 from torch import Tensor
 
-from blob_pyro.data import Histories
+from blob_pyro.data import Histories, as_candidates
 from blob_pyro.ops.arguments import number_between, positive_number
-from blob_pyro.policies.base import Policy, Scorer, categorical
+from blob_pyro.policies.base import Policy, Scorer
 from blob_pyro.policies.chunked import in_chunks, slice_covariates
+from blob_pyro.policies.restricted import among, categorical
+from blob_pyro.policies.slates import Contexts, EpsilonGreedySlates, PlackettLuceSlates, Slates
+from blob_pyro.policies.slates.epsilon_greedy import best_of
 
 __all__ = ["EpsilonGreedy", "Greedy", "Softmax"]
 
@@ -27,32 +30,66 @@ class _Scored(Policy):
         super().__init__(model.items)
         self.model = model
 
-    def action_distribution(self, histories: Histories | Any, covariates: Any = None) -> TorchDistribution:
-        """See `Policy.action_distribution`; ``covariates`` are handed on to the model, if it asks for any."""
+    def action_distribution(
+        self, histories: Histories | Any, covariates: Any = None, candidates: Any = None
+    ) -> TorchDistribution:
+        """See `Policy.action_distribution`.
+
+        Args:
+            histories: ``N`` of them.
+            covariates: handed on to the model, if it asks for any.
+            candidates: see `Policy.decide`; asking for the probability of another item is an error.
+        """
         history = self.histories(histories)
         rows = slice_covariates(covariates, len(history))
-        return in_chunks(lambda part, where: self._actions(part, rows(where)), history, self.num_items)
+        some = as_candidates(candidates, self.items, len(history))
 
-    def _actions(self, histories: Histories, covariates: Any) -> TorchDistribution:
-        scores = self.model.scores(histories, *(() if covariates is None else (covariates,)))
+        def actions(part: Histories, where: slice) -> TorchDistribution:
+            allowed = None if some is None else some.mask(where, part.device)
+            scores = self._playable(Contexts(part, allowed, rows(where), where.start))
+            return self._actions(scores)
+
+        return among(in_chunks(actions, history, self.num_items), some)
+
+    def _scores(self, contexts: Contexts) -> Tensor:
+        if self.model.items is not self.items and self.model.items != self.items:
+            raise ValueError(
+                f"model: {type(self.model).__name__} has another catalogue than when this policy was made; it was "
+                "fitted since, so make the policy anew"
+            )
+        more = () if contexts.covariates is None else (contexts.covariates,)
+        scores = self.model.scores(contexts.histories, *more)
+        if tuple(scores.shape) != (len(contexts), self.num_items):
+            raise ValueError(
+                f"scores: {type(self.model).__name__}.scores gave shape {tuple(scores.shape)}, expected "
+                f"{(len(contexts), self.num_items)}, a number for each context and item"
+            )
         bad = scores.isnan() | (scores == float("inf"))
         if bad.any():
             context, item = (int(i) for i in bad.nonzero()[0])
             raise ValueError(
                 f"scores: {type(self.model).__name__}.scores gave {scores[context, item].item()} for item number "
-                f"{item} after history {context}; a score is finite, or -inf for what must not be played"
+                f"{item} after history {contexts.first + context}; a score is finite, or -inf for what must not be "
+                "played"
             )
-        return categorical(self._probs(scores))
+        return scores
+
+    def _playable(self, contexts: Contexts) -> Tensor:
+        """Scores, -inf for what is no candidate; every context has an item that may be played."""
+        scores = self._scores(contexts)
+        if contexts.allowed is not None:
+            scores = scores.masked_fill(~contexts.allowed.to(scores.device), -torch.inf)
+        nothing = (scores == -torch.inf).all(-1)
+        if bool(nothing.any()):
+            raise ValueError(
+                f"scores: {type(self.model).__name__}.scores gave -inf for all items that may be played after history "
+                f"{contexts.first + int(nothing.nonzero()[0])}; one of them at least must be finite"
+            )
+        return scores
 
     @abstractmethod
-    def _probs(self, scores: Tensor) -> Tensor:
-        """``N x P`` probabilities from ``N x P`` scores."""
-
-
-def _best(scores: Tensor) -> Tensor:
-    """``N x P`` probabilities: the highest score takes all, ties share equally."""
-    best = (scores == scores.amax(-1, keepdim=True)).to(scores.dtype)
-    return best / best.sum(-1, keepdim=True)
+    def _actions(self, scores: Tensor) -> TorchDistribution:
+        """The distribution from ``n x P`` scores, -inf for what is not played."""
 
 
 class Greedy(_Scored):
@@ -62,12 +99,17 @@ class Greedy(_Scored):
         model: `blob_pyro.BLO`, `blob_pyro.BLOB`, a baseline, or anything with ``items`` and ``scores(histories)``.
     """
 
-    def _probs(self, scores: Tensor) -> Tensor:
-        return _best(scores)
+    def _actions(self, scores: Tensor) -> TorchDistribution:
+        return categorical(best_of(scores))
+
+    def _slates(self, contexts: Contexts, num_slots: int) -> Slates:
+        return EpsilonGreedySlates(self._playable(contexts), num_slots, 0.0, contexts.first)
 
 
 class EpsilonGreedy(_Scored):
     """The best item with probability ``1 - epsilon``, else any item (the best one too) uniformly.
+
+    Any item that may be played: what is no candidate, or has a score of -inf, is not explored either.
 
     Args:
         model: see `Greedy`.
@@ -78,21 +120,51 @@ class EpsilonGreedy(_Scored):
         super().__init__(model)
         self.epsilon = number_between(epsilon, "epsilon", 0, 1)
 
-    def _probs(self, scores: Tensor) -> Tensor:
-        return (1 - self.epsilon) * _best(scores) + self.epsilon / self.num_items
+    def _actions(self, scores: Tensor) -> TorchDistribution:
+        any_item = (scores > -torch.inf).to(scores.dtype)
+        explored = any_item / any_item.sum(-1, keepdim=True)
+        return categorical((1 - self.epsilon) * best_of(scores) + self.epsilon * explored)
+
+    def _slates(self, contexts: Contexts, num_slots: int) -> Slates:
+        return EpsilonGreedySlates(self._playable(contexts), num_slots, self.epsilon, contexts.first)
 
 
 class Softmax(_Scored):
     """Items with probability proportional to ``exp(score / temperature)``.
 
+    Differentiable in the scores, where the model is, and in the temperature, where it is a tensor.
+
     Args:
         model: see `Greedy`.
         temperature: positive, in the units of the score.
+
+    Example:
+        >>> from blob_pyro.policies.baselines import SessionFrequency
+        >>> temperature = torch.tensor(0.5, requires_grad=True)
+        >>> actions = Softmax(SessionFrequency(2), temperature).action_distribution([[1]])
+        >>> actions.log_prob(torch.tensor([1])).sum().backward()
+        >>> actions.probs, temperature.grad
+        (tensor([[0.1192, 0.8808]], grad_fn=<SoftmaxBackward0>), tensor(-0.4768))
     """
 
-    def __init__(self, model: Scorer, temperature: float = 1.0) -> None:
+    def __init__(self, model: Scorer, temperature: float | Tensor = 1.0) -> None:
         super().__init__(model)
-        self.temperature = positive_number(temperature, "temperature")
+        if isinstance(temperature, Tensor) and temperature.dim() == 0:
+            positive_number(float(temperature.detach()), "temperature")
+            self.temperature: float | Tensor = temperature
+        else:
+            self.temperature = positive_number(temperature, "temperature")
 
-    def _probs(self, scores: Tensor) -> Tensor:
-        return torch.softmax(scores / self.temperature, -1)
+    def _actions(self, scores: Tensor) -> TorchDistribution:
+        # by logarithms: the smallest probabilities have derivatives, too
+        return Categorical(logits=self._logits(scores), validate_args=None if len(scores) else False)
+
+    def _logits(self, scores: Tensor) -> Tensor:
+        possible = scores > -torch.inf
+        relative = torch.where(possible, scores, 0.0) / self.temperature  # -inf has no derivative in the temperature
+        return torch.log_softmax(relative.masked_fill(~possible, -torch.inf), -1)
+
+    def _slates(self, contexts: Contexts, num_slots: int) -> Slates:
+        with torch.no_grad():
+            weight = self._logits(self._playable(contexts).to(torch.float64)).exp()
+        return PlackettLuceSlates(weight, num_slots, contexts.first)

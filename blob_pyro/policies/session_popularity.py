@@ -6,11 +6,14 @@ from typing import Any
 
 import torch
 from pyro.distributions import TorchDistribution
+from torch import Tensor
 
-from blob_pyro.data import Histories, Vocabulary
+from blob_pyro.data import Histories, Vocabulary, as_candidates
 from blob_pyro.ops.arguments import number_between
-from blob_pyro.policies.base import Policy, categorical
+from blob_pyro.policies.base import Policy
 from blob_pyro.policies.chunked import in_chunks
+from blob_pyro.policies.restricted import among, categorical
+from blob_pyro.policies.slates import Contexts, TwoClassSlates
 
 __all__ = ["SessionPopularity"]
 
@@ -21,7 +24,8 @@ class SessionPopularity(Policy):
     With probability ``1 - epsilon`` an item of the history, in proportion to its views; with probability
     ``epsilon`` an item that is *not* in the history, uniformly. This is RecoGym's ``OrganicUserEventCounterAgent``
     with ``exploit_explore``, the logging policy of Sakhi et al. (2020, section 4.2.1). After an empty history every
-    item is equally likely; where everything has been viewed there is nothing to explore.
+    item is equally likely; where everything has been viewed there is nothing to explore. Of items that are no
+    candidates it knows nothing: neither are they explored, nor is their share left over.
 
     Args:
         items: the catalogue, or its size.
@@ -36,11 +40,25 @@ class SessionPopularity(Policy):
         super().__init__(items)
         self.epsilon = number_between(epsilon, "epsilon", 0, 1)
 
-    def action_distribution(self, histories: Histories | Any) -> TorchDistribution:
-        """See `Policy.action_distribution`."""
-        return in_chunks(self._actions, self.histories(histories), self.num_items)
+    def action_distribution(self, histories: Histories | Any, candidates: Any = None) -> TorchDistribution:
+        """See `Policy.action_distribution`.
 
-    def _actions(self, histories: Histories, _: slice) -> TorchDistribution:
+        Args:
+            histories: ``N`` of them.
+            candidates: see `Policy.decide`; asking for the probability of another item is an error.
+        """
+        history = self.histories(histories)
+        some = as_candidates(candidates, self.items, len(history))
+
+        def actions(part: Histories, where: slice) -> TorchDistribution:
+            if some is None:
+                return self._actions(part)
+            law = self._slates(Contexts(part, some.mask(where, part.device)), 1)
+            return categorical(law.next_probs(law.mask()).to(torch.get_default_dtype()))
+
+        return among(in_chunks(actions, history, self.num_items), some)
+
+    def _actions(self, histories: Histories) -> TorchDistribution:
         (num_contexts, num_items), (item, row) = (len(histories), self.num_items), histories.flatten()
         cell, viewed = row * num_items + item, histories.lengths.to(torch.float64)
         one = torch.ones(len(cell), dtype=torch.float64, device=item.device)
@@ -51,3 +69,9 @@ class SessionPopularity(Policy):
         probs = (explore / fresh.clamp(min=1)).to(dtype).unsqueeze(-1).repeat(1, num_items)
         probs.view(-1)[cell] = ((1 - explore[row]) * count / viewed[row]).to(dtype)
         return categorical(probs)
+
+    def _slates(self, contexts: Contexts, num_slots: int) -> TwoClassSlates:
+        return TwoClassSlates(contexts.histories.counts(torch.float64), contexts.mask, num_slots, self.epsilon)
+
+    def _scores(self, contexts: Contexts) -> Tensor:
+        return contexts.histories.counts(torch.float64)

@@ -10,12 +10,20 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
-from blob_pyro.data import Histories, Vocabulary
+from blob_pyro.data import Histories, Vocabulary, as_candidates
 from blob_pyro.ops.arguments import one_of, positive_number, whole_number
 from blob_pyro.ops.row_chunks import MAX_ELEMENTS
 from blob_pyro.ops.seeds import check_seed, derived_seed, generator, seeded
 from blob_pyro.policies.base import Policy
 from blob_pyro.policies.chunked import in_chunks, propensity_of, slice_covariates
+from blob_pyro.policies.restricted import among
+from blob_pyro.policies.slates import Contexts, Slates
+from blob_pyro.policies.slates.posterior import (
+    ConditionalThompsonSlates,
+    DrawnSlates,
+    MixtureThompsonSlates,
+    PosteriorActions,
+)
 from blob_pyro.policies.thompson_actions import (
     ConditionalThompsonActions,
     DrawnThompsonActions,
@@ -36,6 +44,10 @@ __all__ = [
     "TotalVariation",
 ]
 
+_BY_DRAWS = (
+    "propensity: 'conditional' needs a posterior in closed form, and this one is known by draws: given a draw every "
+    "score is known, and one item always played; use shared_draws"
+)
 _OF_ACTIONS, _OF_REFERENCE = 1, 2  # what further seeds are derived for
 
 
@@ -166,14 +178,51 @@ class ThompsonSampling(Policy):
         if self.tolerance is not None and self.max_points < least:
             raise ValueError(f"max_points: one round takes num_points x num_replicates = {least}, got {max_points}")
 
-    def action_distribution(self, histories: Histories | Any, covariates: Any = None) -> TorchDistribution:
-        """See `Policy.action_distribution`; ``covariates`` as `blob_pyro.BLOB.ranking_logits` takes them.
+    def action_distribution(
+        self, histories: Histories | Any, covariates: Any = None, candidates: Any = None
+    ) -> TorchDistribution:
+        """See `Policy.action_distribution`. Its probabilities are marginal, whatever ``propensity`` is.
 
-        Its probabilities are marginal, whatever ``propensity`` is.
+        Args:
+            histories: ``N`` of them.
+            covariates: as `blob_pyro.BLOB.ranking_logits` takes them.
+            candidates: see `Policy.decide`: the best of the candidates is played; asking for the probability of
+                another item is an error.
         """
         history = self.histories(histories)
         rows = slice_covariates(covariates, len(history))
-        return in_chunks(lambda part, where: self._actions(part, rows(where)), history, self.num_items, MAX_ELEMENTS)
+        some = as_candidates(candidates, self.items, len(history))
+
+        def actions(part: Histories, where: slice) -> TorchDistribution:
+            found = self._actions(part, rows(where))
+            return found if some is None else found.restrict(some.mask(where, part.device))
+
+        return among(in_chunks(actions, history, self.num_items, MAX_ELEMENTS), some)
+
+    def _slates(self, contexts: Contexts, num_slots: int) -> Slates:
+        logits = self._logits(contexts.histories, contexts.covariates)
+        if isinstance(logits, DrawnClickLogits):
+            if self.propensity == "conditional":
+                raise ValueError(_BY_DRAWS)
+            return DrawnSlates(logits, contexts, num_slots)
+        if self.shared_draws is not None:
+            mixture = MixtureThompsonActions(logits, self.shared_draws, self.seed)
+            return MixtureThompsonSlates(mixture, contexts, num_slots)
+        actions = ThompsonActions(
+            logits, self.num_points, self.num_replicates, self.seed, self.tolerance, self.max_points
+        )
+        if self.propensity == "conditional":
+            return ConditionalThompsonSlates(actions, contexts, num_slots)
+        if num_slots > 1:
+            raise ValueError(
+                f"slots: got {num_slots}; items share parameters, and rank propensities are known only of a finite "
+                "mixture over these, ThompsonSampling(model, shared_draws=32), or given the draw of each decision, "
+                "propensity='conditional'"
+            )
+        return PosteriorActions(actions, contexts)
+
+    def _scores(self, contexts: Contexts) -> Tensor:
+        return self._logits(contexts.histories, contexts.covariates).mean
 
     def given_draw(self, histories: Histories | Any, covariates: Any = None, *, seed: int) -> TorchDistribution:
         """What is played after each history, given one draw of the shared parameters for each of these decisions.
@@ -205,10 +254,7 @@ class ThompsonSampling(Policy):
         def actions(part: Histories, where: slice) -> ConditionalThompsonActions:
             logits = self._logits(part, rows(where))
             if isinstance(logits, DrawnClickLogits):
-                raise ValueError(
-                    "propensity: 'conditional' needs a posterior in closed form, and this one is known by draws: given "
-                    "a draw every score is known, and one item always played; use shared_draws"
-                )
+                raise ValueError(_BY_DRAWS)
             if not drawn:
                 numbers = torch.randn(len(history), logits.num_factors, generator=source, dtype=torch.float64)
                 drawn.append(numbers.to(logits.interest.device))

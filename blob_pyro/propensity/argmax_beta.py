@@ -13,8 +13,13 @@ from blob_pyro.propensity.kernels.beta import argmax_beta_log_probs
 __all__ = ["ArgmaxBeta", "draw_beta_logits"]
 
 
-def draw_beta_logits(concentration1: Tensor, concentration0: Tensor, sample_shape: torch.Size) -> Tensor:
-    """Logits of Beta draws, sample_shape x batch_shape x A, in float64.
+def draw_beta_logits(
+    concentration1: Tensor,
+    concentration0: Tensor,
+    sample_shape: torch.Size,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Logits of Beta draws, sample_shape x batch_shape x A, in float64; from torch's default generator by default.
 
     A Beta draw is G1 / (G1 + G0) for Gamma draws G; for small concentrations both underflow and the draw is 0 / 0.
     Their logarithms do not: log Gamma(a) has the distribution of log Gamma(a + 1) + log(U) / a.
@@ -22,8 +27,10 @@ def draw_beta_logits(concentration1: Tensor, concentration0: Tensor, sample_shap
 
     def log_gamma_draw(concentration: Tensor) -> Tensor:
         concentration = concentration.detach().double().expand(sample_shape + concentration.shape)
-        uniform = torch.rand_like(concentration).clamp_min(torch.finfo(torch.float64).tiny)
-        return torch._standard_gamma(concentration + 1).log() + uniform.log() / concentration
+        uniform = torch.rand(
+            concentration.shape, dtype=concentration.dtype, device=concentration.device, generator=generator
+        ).clamp_min(torch.finfo(torch.float64).tiny)
+        return torch._standard_gamma(concentration + 1, generator=generator).log() + uniform.log() / concentration
 
     return log_gamma_draw(concentration1) - log_gamma_draw(concentration0)
 

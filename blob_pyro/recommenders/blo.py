@@ -23,7 +23,7 @@ from blob_pyro.ops.gradients import ordinary, with_gradients
 from blob_pyro.ops.modules import own_copies, own_copy
 from blob_pyro.ops.seeds import check_seed, seeded
 from blob_pyro.recommenders.interest_model import InterestModel, Parts, TopItems, sessions_of
-from blob_pyro.recommenders.saving import load_blo, save_blo
+from blob_pyro.recommenders.saving import fingerprint_blo, load_blo, save_blo
 
 __all__ = ["BLO", "TopItems"]
 
@@ -273,6 +273,13 @@ class BLO(InterestModel):
             if callable(reset := getattr(module, "reset_parameters", None)):
                 reset()
         return fresh
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the parameters and of what they mean: equal for models that answer alike, saved and loaded ones.
+
+        64 hexadecimal digits. How the model came to be, its ``fits``, does not count.
+        """
+        return fingerprint_blo(self)
 
     def save(self, path: str | Path) -> None:
         """Write the model to a folder: a manifest, ``config.json``, ``state.safetensors``; no pickle, all or nothing.

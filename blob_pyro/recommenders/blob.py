@@ -36,7 +36,7 @@ from blob_pyro.posteriors.guide_posterior import GuidePosterior
 from blob_pyro.posteriors.next_priors import next_priors
 from blob_pyro.recommenders.blo import BLO
 from blob_pyro.recommenders.click_model import ClickModel, Parts
-from blob_pyro.recommenders.saving import load_blob, save_blob
+from blob_pyro.recommenders.saving import fingerprint_blob, load_blob, save_blob
 
 __all__ = ["BLOB"]
 
@@ -310,6 +310,13 @@ class BLOB(ClickModel):
             "organic_model": content_hash(self.blo.model),
             "organic_guide": content_hash(self.blo.guide),
         }
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the parameters and of what they mean: equal for models that answer alike, saved and loaded ones.
+
+        64 hexadecimal digits. How the model came to be, its ``fits``, does not count.
+        """
+        return fingerprint_blob(self)
 
     def save(self, path: str | Path) -> None:
         """Write both models to a folder: a manifest, ``config.json``, ``state.safetensors``; no pickle, all or nothing.

@@ -15,6 +15,7 @@ from blob_pyro.guides import ENCODERS, GUIDES, DrawsGuide
 from blob_pyro.guides.registry import registered_name
 from blob_pyro.infer import Bound
 from blob_pyro.models import BanditPriors, OrganicPriors
+from blob_pyro.ops.object_fingerprints import fingerprint
 from blob_pyro.serialization import folder
 from blob_pyro.serialization.codec import CannotEncode, encode, shorten
 from blob_pyro.serialization.errors import SavedModelError
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from blob_pyro.recommenders.blo import BLO
     from blob_pyro.recommenders.blob import BLOB
 
-__all__ = ["load_blo", "load_blob", "save_blo", "save_blob"]
+__all__ = ["fingerprint_blo", "fingerprint_blob", "load_blo", "load_blob", "save_blo", "save_blob"]
 
 Organic = TypeVar("Organic", bound="BLO")
 _ORGANIC = ("num_items", "embedding_dim", "encoder", "covariance", "sparse", "bound", "priors", "fits", "items")
@@ -40,6 +41,27 @@ def save_blo(blo: BLO, path: str | Path) -> None:
     tensors = _state({"model": blo.model, "guide": blo.guide})
     config = _organic_config(blo, tensors, "priors")
     folder.save(path, type(blo).__name__, config, tensors, {"organic": _data(blo.fits)})
+
+
+def fingerprint_blo(blo: BLO) -> str:
+    """See `blob_pyro.BLO.fingerprint`."""
+    tensors = _state({"model": blo.model, "guide": blo.guide})
+    config = _organic_settings(blo, tensors, "priors")
+    encoder = type(blo.guide.encoder) if blo.encoder_name is None else None
+    return fingerprint([type(blo).__name__, config, list(blo.items.ids), encoder, tensors], "BLO")
+
+
+def fingerprint_blob(blob: BLOB) -> str:
+    """See `blob_pyro.BLOB.fingerprint`."""
+    tensors = _state(_modules(blob))
+    config = _bandit_settings(blob, tensors)
+    # Of what JSON cannot hold, the object itself.
+    own = {"priors": blob.model.priors} if config["priors"] is None else {}
+    guide = type(blob.guide) if config["guide"] is None else None
+    encoder = type(blob.blo.guide.encoder) if blob.blo.encoder_name is None else None
+    organic = _organic_settings(blob.blo, tensors, "blo.priors")
+    ids = list(blob.items.ids)
+    return fingerprint([type(blob).__name__, config, organic, ids, own, guide, encoder, tensors], "BLOB")
 
 
 def load_blo(cls: type[Organic], path: str | Path, encoder: nn.Module | None) -> Organic:
@@ -57,11 +79,7 @@ def save_blob(blob: BLOB, path: str | Path) -> None:
     """See `blob_pyro.BLOB.save`."""
     tensors = _state(_modules(blob))
     config = {
-        "guide": registered_name(blob._recipe),
-        "num_draws": blob.guide.num_draws if isinstance(blob.guide, DrawsGuide) else None,
-        "omega": blob.omega,
-        "jitter": blob.model.jitter,
-        "priors": _encoded(blob.model.priors, tensors, "priors"),
+        **_bandit_settings(blob, tensors),
         "fits": blob.fits,
         "blo": _organic_config(blob.blo, tensors, "blo.priors"),
     }
@@ -104,7 +122,21 @@ def load_blob(
     return blob
 
 
+def _bandit_settings(blob: BLOB, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    return {
+        "guide": registered_name(blob._recipe),
+        "num_draws": blob.guide.num_draws if isinstance(blob.guide, DrawsGuide) else None,
+        "omega": blob.omega,
+        "jitter": blob.model.jitter,
+        "priors": _encoded(blob.model.priors, tensors, "priors"),
+    }
+
+
 def _organic_config(blo: BLO, tensors: dict[str, Tensor], where: str) -> dict[str, Any]:
+    return {**_organic_settings(blo, tensors, where), "fits": blo.fits, "items": _ids(blo.items)}
+
+
+def _organic_settings(blo: BLO, tensors: dict[str, Tensor], where: str) -> dict[str, Any]:
     return {
         "num_items": blo.num_items,
         "embedding_dim": blo.embedding_dim,
@@ -113,8 +145,6 @@ def _organic_config(blo: BLO, tensors: dict[str, Tensor], where: str) -> dict[st
         "sparse": blo.model.sparse,
         "bound": None if blo.bound is None or blo.bound.module is not None else _encoded(blo.bound, tensors, "bound"),
         "priors": encode(blo.model.priors, tensors, where),
-        "fits": blo.fits,
-        "items": _ids(blo.items),
     }
 
 

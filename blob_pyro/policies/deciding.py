@@ -1,0 +1,269 @@
+"""Decisions of any policy, a few contexts at a time, as the rows of a log."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from blob_pyro.data import Histories, Vocabulary, as_candidates
+from blob_pyro.data.columns import as_values, is_missing_value
+from blob_pyro.ops.arguments import whole_number
+from blob_pyro.ops.memory import require_memory
+from blob_pyro.ops.seeds import check_seed, generator
+from blob_pyro.policies.chunked import slice_covariates
+from blob_pyro.policies.slates import Contexts, Slates
+from blob_pyro.policies.slates.distinct import distinct_contexts
+
+if TYPE_CHECKING:
+    from blob_pyro.policies.base import Policy
+
+__all__ = ["ChunkedSlates", "Slots", "decide"]
+
+_AT_ONCE, _CONTEXTS_AT_ONCE = 1 << 21, 1 << 13  # contexts times items times slots of a chunk, and contexts
+
+
+class Slots(NamedTuple):
+    """What is shown: ``n x L`` each.
+
+    Attributes:
+        item: item numbers.
+        propensity: of each item to be in its slot, float64.
+        error: standard errors of these, 0 where they are exact.
+        score: what the policy ranks the items by, NaN where it has no scores.
+    """
+
+    item: Tensor
+    propensity: Tensor
+    error: Tensor
+    score: Tensor
+
+
+class ChunkedSlates:
+    """A policy's distribution over slates, computed for a few contexts at a time whenever it is asked something.
+
+    Args:
+        policy: whose they are.
+        histories: ``N`` contexts.
+        slots: ``L``.
+        candidates: see `Policy.decide`, as for covariates.
+        covariates: of the contexts.
+
+    Raises:
+        ValueError: naming argument and row.
+    """
+
+    def __init__(
+        self, policy: Policy, histories: Histories | Any, slots: int, candidates: Any, covariates: Any
+    ) -> None:
+        self.policy = policy
+        self.histories = policy.histories(histories)
+        self.num_slots = whole_number(slots, "slots")
+        if self.num_slots > policy.num_items:
+            raise ValueError(f"slots: must lie between 1 and num_items={policy.num_items}, got {slots}")
+        self.candidates = as_candidates(candidates, policy.items, len(self.histories))
+        if self.candidates is not None:
+            self.candidates.require(self.num_slots, "slots")
+        self._covariates = slice_covariates(covariates, len(self.histories))
+
+    def __len__(self) -> int:
+        return len(self.histories)
+
+    @property
+    def probs(self) -> Tensor:
+        """Probability of every item in every slot, ``N x P x L`` float64.
+
+        Raises:
+            MemoryError: if they do not fit, naming their size.
+        """
+        num_items = self.policy.num_items
+        require_memory(
+            16 * len(self) * num_items * self.num_slots,
+            f"probs of {len(self):,} contexts x {num_items:,} items x {self.num_slots} slots",
+            "ask for propensities of what was shown, or for fewer contexts at a time",
+            self.histories.device,
+        )
+        found = []
+        for contexts, _ in self._parts():
+            every = torch.arange(num_items, device=self.histories.device).expand(len(contexts), -1)
+            found.append(self._law(contexts).rank_probs(every).to(self.histories.device))
+        return torch.cat(found) if found else torch.zeros(0, num_items, self.num_slots, dtype=torch.float64)
+
+    def propensities(self, items: Any) -> Tensor:
+        """Probability of items to be where they are, ``N x L`` float64.
+
+        Args:
+            items: ``N`` slates of ``L`` ids; or ``N`` ids, where there is one slot.
+
+        Raises:
+            ValueError: for an id that is unknown, or not among the candidates of its context, naming the row.
+        """
+        shown = self._numbers(items)
+        self._require_candidates(shown)
+        found = [torch.zeros(0, self.num_slots, dtype=torch.float64)]
+        for contexts, rows in self._parts():
+            slates = shown[rows].to(self.histories.device)
+            found.append(self._law(contexts).propensities(slates).cpu())
+        return torch.cat(found)
+
+    def draw(self, seed: int) -> Slots:
+        """Slates, and what is known of them.
+
+        Raises:
+            FloatingPointError: if what was drawn is found to have probability 0, as an estimate may be, naming the row.
+        """
+        source = generator(check_seed(seed))
+        parts = []
+        with torch.no_grad():
+            for contexts, _ in self._parts():
+                law, scores = self._law(contexts), self.policy._scores(contexts)
+                item, propensity, error = self._drawn(law, contexts, source)
+                never = ~(propensity > 0)
+                if bool(never.any()):
+                    row, slot = never.nonzero()[0].tolist()
+                    raise FloatingPointError(
+                        f"propensity: histories[{contexts.first + row}], position {slot + 1}: item number "
+                        f"{int(item[row, slot])} was drawn, and its propensity is computed as "
+                        f"{float(propensity[row, slot])}; a decision without one cannot be logged"
+                    )
+                nothing = torch.full_like(propensity, torch.nan)
+                score = nothing if scores is None else scores.gather(1, item.to(scores.device)).to(nothing)
+                parts.append([t.cpu() for t in (item, propensity.clamp(max=1.0), error, score)])
+        if not parts:
+            none = torch.zeros(0, self.num_slots, dtype=torch.float64)
+            return Slots(none.long(), none, none, none)
+        return Slots(*(torch.cat(columns) for columns in zip(*parts)))
+
+    def _drawn(self, law: Slates, contexts: Contexts, source: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Slates, propensities and errors; where many contexts are alike these are computed once for each kind."""
+        if law.knows_alike_contexts:
+            return law.draw_known(source)
+        first, kind = distinct_contexts(contexts)
+        if 2 * len(first) > len(contexts):
+            return law.draw_known(source)
+        item, kinds = law.draw(source), self._law(contexts[first])
+        every = torch.arange(self.policy.num_items, device=item.device).expand(len(first), -1)
+        at = (kind[:, None].to(item.device), item, torch.arange(self.num_slots, device=item.device))
+        return item, kinds.rank_probs(every)[at], kinds.rank_errors(every)[at]
+
+    def _law(self, contexts: Contexts) -> Slates:
+        law = self.policy._slates(contexts, self.num_slots)
+        if not isinstance(law, Slates):
+            raise TypeError(f"_slates: {type(self.policy).__name__} must return Slates, got a {type(law).__name__}")
+        return law
+
+    def _parts(self) -> Iterator[tuple[Contexts, slice]]:
+        size = min(max(1, _AT_ONCE // (self.policy.num_items * self.num_slots)), _CONTEXTS_AT_ONCE)
+        for start in range(0, len(self), size):
+            rows = slice(start, min(start + size, len(self)))
+            histories = self.histories[rows]
+            allowed = None if self.candidates is None else self.candidates.mask(rows, histories.device)
+            yield Contexts(histories, allowed, self._covariates(rows), start), rows
+
+    def _numbers(self, items: Any) -> Tensor:
+        """Ids as numbers, ``N x L``."""
+        flat = items
+        if not isinstance(items, (Tensor, np.ndarray)):
+            flat = list(items) if isinstance(items, Sequence) else items
+            if isinstance(flat, list) and flat and isinstance(flat[0], (list, Tensor, np.ndarray)):
+                flat = [list(slate) for slate in flat]
+                if any(len(slate) != self.num_slots for slate in flat):
+                    row = next(n for n, slate in enumerate(flat) if len(slate) != self.num_slots)
+                    raise ValueError(f"items[{row}]: expected {self.num_slots} ids, one a slot, got {len(flat[row])}")
+                flat = [id_ for slate in flat for id_ in slate]
+        else:
+            flat = items.reshape(-1)
+        numbers = torch.from_numpy(self.policy.items.encode(flat, "items").astype(np.int64))
+        if len(numbers) != len(self) * self.num_slots:
+            raise ValueError(
+                f"items: expected {len(self)} slates of {self.num_slots}, got {len(numbers)} ids; pass N x slots"
+            )
+        return numbers.view(len(self), self.num_slots)
+
+    def _require_candidates(self, slates: Tensor) -> None:
+        if self.candidates is None:
+            return
+        outside = self.candidates.outside(slates.mT).mT
+        if bool(outside.any()):
+            row, slot = outside.nonzero()[0].tolist()
+            (id_,) = self.policy.items.decode([int(slates[row, slot])])
+            raise ValueError(
+                f"items[{row}], position {slot + 1}: {id_!r} is not among the candidates of this context, so it cannot "
+                "have been shown there; pass the candidates of that decision"
+            )
+
+
+def decide(law: ChunkedSlates, user: Any, time: Any, seed: int) -> pd.DataFrame:
+    """The rows to be logged of one draw of slates; see `Policy.decide`."""
+    policy, count = law.policy, len(law)
+    users, times = _users(user, count), _times(time, count)
+    name, version = policy.name, policy.version
+    shown = law.draw(seed)
+    context = np.repeat(np.arange(count), law.num_slots)
+    return pd.DataFrame(
+        {
+            "user": users.take(context).reset_index(drop=True),
+            "time": times.take(context).reset_index(drop=True),
+            "action": ids_column(policy.items, shown.item.flatten()),
+            "position": np.tile(np.arange(1, law.num_slots + 1), count),
+            "score": shown.score.flatten().numpy(),
+            "propensity": shown.propensity.flatten().numpy(),
+            "propensity_error": shown.error.flatten().numpy(),
+            "policy": pd.Series([name] * len(context), dtype=object),
+            "policy_version": pd.Series([version] * len(context), dtype=object),
+        }
+    )
+
+
+def ids_column(items: Vocabulary, numbers: Tensor) -> Any:
+    """Ids of item numbers as a column of a frame: integers where they are integers, Python objects otherwise."""
+    if items.is_numbered:
+        return numbers.numpy()
+    ids = np.empty(len(items), dtype=object)
+    ids[:] = items.ids
+    found = ids[numbers.numpy()]
+    if all(type(id_) is int and abs(id_) < 2**63 for id_ in items.ids):
+        return found.astype(np.int64)
+    return pd.Series(found, dtype=object)
+
+
+def _users(user: Any, count: int) -> pd.Series:
+    return pd.Series(np.arange(count)) if user is None else _column(user, "user", count)
+
+
+def _times(time: Any, count: int) -> pd.Series:
+    if time is None:
+        time = pd.Timestamp(datetime.now(UTC))
+    if np.ndim(time) == 0 and not hasattr(time, "__len__"):
+        one = time.item() if isinstance(time, Tensor) else time
+        if is_missing_value(one):
+            raise ValueError(f"time: is missing, got {one!r}; leave it out for now, or say when it was")
+        return pd.Series([one] * count)
+    return _column(time, "time", count)
+
+
+def _column(values: Any, argument: str, count: int) -> pd.Series:
+    """A caller's column as a Series, in the type that it came in."""
+    if isinstance(values, pd.Series):
+        column = values.reset_index(drop=True)
+    else:
+        read = as_values(values, argument)
+        column = read.to_pandas() if isinstance(read, pa.ChunkedArray) else _objects(read)
+    if len(column) != count:
+        raise ValueError(f"{argument}: has {len(column)} values for {count} histories; pass one for each")
+    missing = column.isna().to_numpy()
+    if missing.any():
+        raise ValueError(f"{argument}[{int(missing.argmax())}]: is missing; a decision is logged with its {argument}")
+    return column
+
+
+def _objects(values: list[Hashable]) -> pd.Series:
+    column = np.empty(len(values), dtype=object)
+    column[:] = values
+    return pd.Series(column).infer_objects()

@@ -1,0 +1,131 @@
+"""Distributions over actions that must be among the candidates of their context."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions import TorchDistribution
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Size, Tensor
+from torch.distributions import constraints
+
+from blob_pyro.data import Candidates
+
+__all__ = ["CandidateActions", "among", "categorical", "restricted"]
+
+
+def categorical(probs: Tensor) -> dist.Categorical:
+    """A Categorical whose impossible actions have log-probability -inf, not the log of a rounding unit.
+
+    Args:
+        probs: ``N x P``; rows sum to one.
+    """
+    # Checked by whoever calls this; torch's check takes longer than the rest, and cannot reshape what has no rows.
+    distribution = dist.Categorical(probs=probs, validate_args=False)
+    if len(probs):
+        del distribution._validate_args  # from here on as everywhere: what is asked of it is checked
+    distribution.logits = distribution.probs.log()  # known, so that torch does not work it out in its own way
+    return distribution
+
+
+class CandidateActions(TorchDistribution):
+    """A distribution over the candidates of each context; asking for the probability of another item is an error.
+
+    All else is the distribution's own: ``sample``, ``probs``, ``mode``, ``entropy``, ``error_estimate`` if it has one.
+
+    Args:
+        actions: over the candidates alone, batch shape ``(N,)``.
+        candidates: of the ``N`` contexts.
+    """
+
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+
+    def __init__(self, actions: TorchDistribution, candidates: Candidates) -> None:
+        self.actions, self.candidates = actions, candidates
+        super().__init__(actions.batch_shape, validate_args=False)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name == "actions":
+            raise AttributeError(name)
+        return getattr(self.actions, name)
+
+    @constraints.dependent_property(is_discrete=True, event_dim=0)
+    def support(self) -> constraints.Constraint:
+        """The items' numbers; those of the candidates have a probability."""
+        return constraints.integer_interval(0, self.candidates.num_items - 1)
+
+    def expand(self, batch_shape: Size, _instance: TorchDistributionMixin | None = None) -> CandidateActions:
+        """The same distribution, for the batch shape that it has."""
+        if tuple(batch_shape) != tuple(self.batch_shape):
+            raise ValueError(f"batch_shape: expected {tuple(self.batch_shape)}, got {tuple(batch_shape)}")
+        return self
+
+    def sample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
+        """Items played, ``sample_shape x N`` int64."""
+        return self.actions.sample(Size(sample_shape))
+
+    @property
+    def probs(self) -> Tensor:
+        """Probability of every item, ``N x P``; 0 for what is no candidate."""
+        return self.actions.probs
+
+    @property
+    def mode(self) -> Tensor:
+        """The likeliest item of each context, ``N`` int64."""
+        return self.actions.mode
+
+    def entropy(self) -> Tensor:
+        """In nats, ``N``."""
+        return self.actions.entropy()
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-propensity of the items ``value``, whose shape broadcasts with ``N``.
+
+        Raises:
+            ValueError: for an item that is not among the candidates, naming the context.
+        """
+        value = value.expand(torch.broadcast_shapes(value.shape, self.batch_shape))
+        outside = self.candidates.outside(value)
+        if bool(outside.any()):
+            at = tuple(outside.nonzero()[0].tolist())
+            raise ValueError(
+                f"value: item number {int(value[at])} is not among the candidates of context {at[-1]}, so it cannot "
+                "have been played there; pass the candidates of that decision"
+            )
+        return self.actions.log_prob(value)
+
+
+def among(actions: TorchDistribution, candidates: Candidates | None) -> TorchDistribution:
+    """A distribution that has been computed for candidates, which minds that it is asked about them alone."""
+    return actions if candidates is None else CandidateActions(actions, candidates)
+
+
+def restricted(actions: Any, allowed: Tensor | None, first: int = 0) -> Any:
+    """A distribution over the candidates alone.
+
+    A distribution that can be restricted says what that means: the best of the candidates' scores, say. Any other is
+    conditioned on its action being a candidate.
+
+    Args:
+        actions: over all items, batch shape ``(n,)``.
+        allowed: the candidates, ``n x P`` booleans; None for all items.
+        first: number of the first context, for errors.
+
+    Raises:
+        ValueError: for a context none of whose candidates has a probability.
+    """
+    if allowed is None:
+        return actions
+    if callable(own := getattr(actions, "restrict", None)) and getattr(actions, "_restrictable", True):
+        return own(allowed)
+    probs = torch.where(allowed, actions.probs, 0.0)
+    total = probs.sum(-1, keepdim=True)
+    never = ~(total > 0)
+    if bool(never.any()):
+        row = first + int(never.nonzero()[0, 0])
+        raise ValueError(
+            f"candidates[{row}]: the policy plays none of them (their probabilities are 0); give it one that it plays"
+        )
+    return categorical(probs / total)
