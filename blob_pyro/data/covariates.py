@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from blob_pyro.data.columns import Column, as_values
 from blob_pyro.data.ids import read_ids
 
-__all__ = ["Covariate", "read_covariate", "read_covariates"]
+__all__ = ["Covariate", "read_covariate", "read_covariates", "slice_covariates"]
 
 _FILL = "Fill it, or leave the covariate out"
 
@@ -105,3 +105,31 @@ def _holds_numbers(column: Column) -> bool:
         pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
         or pa.types.is_decimal(kind) or pa.types.is_null(kind)
     )  # fmt: skip
+
+
+def slice_covariates(covariates: Any, num_histories: int) -> Callable[[slice], Any]:
+    """Covariates of some of the histories: of a matrix, or of columns by name.
+
+    Raises:
+        ValueError: if they are not as many as the histories.
+    """
+    if covariates is None:
+        return lambda _: None
+    if isinstance(covariates, Tensor):
+        if covariates.shape[:1] != (num_histories,):
+            raise ValueError(f"covariates: expected {num_histories} rows, one a history, got {tuple(covariates.shape)}")
+        return lambda rows: covariates[rows]
+    matrices: dict[str, Any] = {}
+    if isinstance(covariates, Mapping):  # those of users: under "user", or the name of the term that asks for them
+        matrices = {k: v for k, v in covariates.items() if k == "user" or getattr(v, "ndim", 1) == 2}
+        covariates = {k: v for k, v in covariates.items() if k not in matrices}
+    named = read_covariates(covariates)
+    for name, covariate in named.items():
+        if len(covariate) != num_histories:
+            raise ValueError(f"covariates: {name!r} has {len(covariate)} values for {num_histories} histories")
+
+    def pick(rows: slice) -> dict[str, Any]:
+        some = {name: Covariate(covariate.values[rows], covariate.levels) for name, covariate in named.items()}
+        return {**some, **{name: matrix[rows] for name, matrix in matrices.items()}}
+
+    return pick

@@ -129,7 +129,8 @@ class _Reader:
         elif isinstance(value, (staticmethod, classmethod)):
             self._parts(value, {"function": value.__func__}, path)
         elif isinstance(value, property):
-            self._parts(value, {n: getattr(value, n) for n in ("fget", "fset", "fdel")}, path)
+            parts = {n: getattr(value, n) for n in ("fget", "fset", "fdel")}
+            self._parts(value, {**parts, "attributes": dict(_attributes(value))}, path)
         elif isinstance(value, functools.cached_property):
             self._parts(value, {"func": value.func}, path)
         elif isinstance(value, Mapping):
@@ -193,12 +194,14 @@ class _Reader:
 
     def _function(self, value: types.FunctionType, path: str) -> None:
         self._say(f"function {_name(value)}")
-        if _is_of_a_library(value):
+        library = _is_of_a_library(value)
+        if library and "<" not in value.__qualname__:  # a lambda, or made by a function, is more than its name
             return
         self._code(value.__code__, path)
         cells = [_content(cell) for cell in value.__closure__ or ()]
-        self._parts(value, {"defaults": value.__defaults__, "keywords": value.__kwdefaults__, "closure": cells}, path)
-        for name in sorted(set(_names(value.__code__)) & set(value.__globals__)):
+        own = {"keywords": value.__kwdefaults__, "closure": cells, "attributes": dict(vars(value))}
+        self._parts(value, {"defaults": value.__defaults__, **own}, path)
+        for name in sorted(set(_names(value.__code__)) & set(value.__globals__)) if not library else ():
             self._say(name)
             self._feed(value.__globals__[name], f"{path}: {name}")
 

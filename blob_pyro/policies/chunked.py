@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -11,14 +11,13 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Size, Tensor
 from torch.distributions import constraints
 
-from blob_pyro.data import Covariate, Histories
-from blob_pyro.data.covariates import read_covariates
+from blob_pyro.data import Histories
 from blob_pyro.ops.memory import require_memory
 from blob_pyro.policies.repeated import sample_each
 from blob_pyro.propensity import Propensity
 from blob_pyro.propensity._types import checked_mask
 
-__all__ = ["PROBABILITIES_AT_ONCE", "ChunkedActions", "in_chunks", "propensity_of", "slice_covariates"]
+__all__ = ["PROBABILITIES_AT_ONCE", "ChunkedActions", "in_chunks", "propensity_of"]
 
 PROBABILITIES_AT_ONCE = 1 << 24
 """Probabilities of a policy that exist at once, contexts times items, unless ``probs`` is asked for: 64 to 128 MiB."""
@@ -43,34 +42,6 @@ def in_chunks(
     if len(histories) <= rows:
         return actions(histories, slice(0, len(histories)))
     return ChunkedActions(actions, histories, num_items, rows)
-
-
-def slice_covariates(covariates: Any, num_histories: int) -> Callable[[slice], Any]:
-    """Covariates of some of the histories: of a matrix, or of columns by name.
-
-    Raises:
-        ValueError: if they are not as many as the histories.
-    """
-    if covariates is None:
-        return lambda _: None
-    if isinstance(covariates, Tensor):
-        if covariates.shape[:1] != (num_histories,):
-            raise ValueError(f"covariates: expected {num_histories} rows, one a history, got {tuple(covariates.shape)}")
-        return lambda rows: covariates[rows]
-    matrices: dict[str, Any] = {}
-    if isinstance(covariates, Mapping):  # those of users: under "user", or the name of the term that asks for them
-        matrices = {k: v for k, v in covariates.items() if k == "user" or getattr(v, "ndim", 1) == 2}
-        covariates = {k: v for k, v in covariates.items() if k not in matrices}
-    named = read_covariates(covariates)
-    for name, covariate in named.items():
-        if len(covariate) != num_histories:
-            raise ValueError(f"covariates: {name!r} has {len(covariate)} values for {num_histories} histories")
-
-    def pick(rows: slice) -> dict[str, Any]:
-        some = {name: Covariate(covariate.values[rows], covariate.levels) for name, covariate in named.items()}
-        return {**some, **{name: matrix[rows] for name, matrix in matrices.items()}}
-
-    return pick
 
 
 def propensity_of(actions: TorchDistribution, value: Tensor) -> Propensity:

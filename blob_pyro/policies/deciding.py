@@ -12,12 +12,12 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from blob_pyro.data import Histories, Vocabulary, as_candidates
+from blob_pyro.data import Histories, as_candidates
 from blob_pyro.data.columns import as_values, is_missing_value
+from blob_pyro.data.covariates import slice_covariates
 from blob_pyro.ops.arguments import whole_number
 from blob_pyro.ops.memory import require_memory
 from blob_pyro.ops.seeds import check_seed, generator
-from blob_pyro.policies.chunked import slice_covariates
 from blob_pyro.policies.slates import Contexts, Slates
 from blob_pyro.policies.slates.distinct import distinct_contexts
 
@@ -210,7 +210,7 @@ def decide(law: ChunkedSlates, user: Any, time: Any, seed: int) -> pd.DataFrame:
         {
             "user": users.take(context).reset_index(drop=True),
             "time": times.take(context).reset_index(drop=True),
-            "action": ids_column(policy.items, shown.item.flatten()),
+            "action": policy.items.column(shown.item.flatten()),
             "position": np.tile(np.arange(1, law.num_slots + 1), count),
             "score": shown.score.flatten().numpy(),
             "propensity": shown.propensity.flatten().numpy(),
@@ -219,18 +219,6 @@ def decide(law: ChunkedSlates, user: Any, time: Any, seed: int) -> pd.DataFrame:
             "policy_version": pd.Series([version] * len(context), dtype=object),
         }
     )
-
-
-def ids_column(items: Vocabulary, numbers: Tensor) -> Any:
-    """Ids of item numbers as a column of a frame: integers where they are integers, Python objects otherwise."""
-    if items.is_numbered:
-        return numbers.numpy()
-    ids = np.empty(len(items), dtype=object)
-    ids[:] = items.ids
-    found = ids[numbers.numpy()]
-    if all(type(id_) is int and abs(id_) < 2**63 for id_ in items.ids):
-        return found.astype(np.int64)
-    return pd.Series(found, dtype=object)
 
 
 def _users(user: Any, count: int) -> pd.Series:

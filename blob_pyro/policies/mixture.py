@@ -9,9 +9,10 @@ import torch
 from pyro.distributions import TorchDistribution
 
 from blob_pyro.data import Histories, as_candidates
+from blob_pyro.data.covariates import slice_covariates
 from blob_pyro.ops.arguments import number_between
 from blob_pyro.policies.base import Policy
-from blob_pyro.policies.chunked import in_chunks, slice_covariates
+from blob_pyro.policies.chunked import in_chunks
 from blob_pyro.policies.restricted import among, categorical
 from blob_pyro.policies.slates import Contexts, MixtureSlates, Slates
 

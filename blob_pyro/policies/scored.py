@@ -10,9 +10,10 @@ from pyro.distributions import Categorical, TorchDistribution
 from torch import Tensor
 
 from blob_pyro.data import Histories, as_candidates
+from blob_pyro.data.covariates import slice_covariates
 from blob_pyro.ops.arguments import number_between, positive_number
 from blob_pyro.policies.base import Policy, Scorer
-from blob_pyro.policies.chunked import in_chunks, slice_covariates
+from blob_pyro.policies.chunked import in_chunks
 from blob_pyro.policies.restricted import among, categorical
 from blob_pyro.policies.slates import Contexts, EpsilonGreedySlates, PlackettLuceSlates, Slates
 from blob_pyro.policies.slates.epsilon_greedy import best_of

@@ -11,11 +11,12 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from blob_pyro.data import Histories, Vocabulary, as_candidates
+from blob_pyro.data.covariates import slice_covariates
 from blob_pyro.ops.arguments import one_of, positive_number, whole_number
 from blob_pyro.ops.row_chunks import MAX_ELEMENTS
 from blob_pyro.ops.seeds import check_seed, derived_seed, generator, seeded
 from blob_pyro.policies.base import Policy
-from blob_pyro.policies.chunked import in_chunks, propensity_of, slice_covariates
+from blob_pyro.policies.chunked import in_chunks, propensity_of
 from blob_pyro.policies.restricted import among
 from blob_pyro.policies.slates import Contexts, Slates
 from blob_pyro.policies.slates.posterior import (

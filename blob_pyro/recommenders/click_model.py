@@ -5,11 +5,13 @@ from __future__ import annotations
 import numbers
 from typing import Any, Literal, NamedTuple
 
+import pandas as pd
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
 from blob_pyro.data import EventLog, Histories, Vocabulary, as_histories
+from blob_pyro.data.covariates import slice_covariates
 from blob_pyro.models import BanditBatch, BanditModel
 from blob_pyro.ops.arguments import one_of, whole_number
 from blob_pyro.ops.modules import require_finite
@@ -19,6 +21,7 @@ from blob_pyro.posteriors.drawn_click_logits import DrawnClickLogits, linear_fea
 from blob_pyro.posteriors.guide_posterior import GuidePosterior
 from blob_pyro.recommenders.blo import BLO
 from blob_pyro.recommenders.covariates import covariates_of_histories, decision_points
+from blob_pyro.recommenders.top_items import top_items
 
 __all__ = ["ClickModel", "Parts"]
 
@@ -267,6 +270,49 @@ class ClickModel:
         self._require_fitted("scores")
         with torch.no_grad():
             return self.ranking_logits(histories, covariates).mean
+
+    def recommend(
+        self, histories: Histories | Any, k: int = 10, candidates: Any = None, covariates: Any = None
+    ) -> pd.DataFrame:
+        """The items with the highest scores after each history, without a policy: nothing is explored.
+
+        `blob_pyro.policies.Policy.decide` is what explores, and says what to log.
+
+        Args:
+            histories: ``N``, as `click_logits`.
+            k: items for each history; fewer where it has fewer candidates.
+            candidates: which items may be recommended: ids, or ``P`` booleans, for all histories; or a collection of
+                ids for each, or ``N x P`` booleans. Default all.
+            covariates: as `ranking_logits`.
+
+        Returns:
+            A row for each item: ``history`` (its number, from 0), ``rank`` (from 1), ``item`` (the catalogue's own id)
+            and ``score``: the posterior mean of its click logit, see `scores`.
+            Computed a few histories at a time.
+
+        Raises:
+            ValueError: for ``k`` above ``num_items``, an unknown id, or an empty set of candidates; if the model is not
+                fitted.
+
+        Example:
+            >>> from blob_pyro import BLO, BLOB
+            >>> log = EventLog.from_tables(
+            ...     views={"user": [1, 1, 2, 2], "time": [0, 1, 0, 1], "item": list("abbc")},
+            ...     impressions={"user": [1, 2, 2], "time": [2, 3, 4], "action": list("cab"), "reward": [1, 0, 0]},
+            ... )
+            >>> blo = BLO(log.num_items, embedding_dim=2)
+            >>> trace = blo.fit(log, num_epochs=5, progress=False)
+            >>> blob = BLOB(blo)
+            >>> trace = blob.fit(log, num_epochs=5, progress=False)
+            >>> blob.recommend([["a"], []], k=2, candidates=["b", "c"])[["history", "rank", "item"]].values.tolist()
+            [[0, 1, 'c'], [0, 2, 'b'], [1, 1, 'c'], [1, 2, 'b']]
+        """
+        self._require_fitted("recommend")
+        contexts = as_histories(histories, self.items)
+        rows = slice_covariates(covariates, len(contexts))
+        return top_items(
+            lambda part, where: self.ranking_logits(part, rows(where)).mean, self.items, contexts, k, candidates
+        )
 
     def click_probabilities(
         self,

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple, overload
 
+import pandas as pd
 import torch
 from pyro.distributions import Normal, TorchDistribution
 from pyro.nn import PyroModule
@@ -21,6 +22,7 @@ from blob_pyro.ops.memory import require_memory
 from blob_pyro.ops.modules import require_finite
 from blob_pyro.ops.row_chunks import MAX_ELEMENTS
 from blob_pyro.ops.seeds import check_seed, seeded, standard_normal
+from blob_pyro.recommenders.top_items import top_items
 
 __all__ = ["InterestModel", "Parts", "TopItems", "sessions_of"]
 
@@ -247,6 +249,38 @@ class InterestModel:
         )
         with torch.no_grad():
             return parts.logits(_means(parts, history))
+
+    def recommend(self, histories: Histories | Any, k: int = 10, candidates: Any = None) -> pd.DataFrame:
+        """The items with the highest scores after each history, without a policy: nothing is explored.
+
+        `blob_pyro.policies.Policy.decide` is what explores, and says what to log.
+
+        Args:
+            histories: ``N``, as `user_posterior`.
+            k: items for each history; fewer where it has fewer candidates.
+            candidates: which items may be recommended: ids, or ``P`` booleans, for all histories; or a collection of
+                ids for each, or ``N x P`` booleans. Default all.
+
+        Returns:
+            A row for each item: ``history`` (its number, from 0), ``rank`` (from 1), ``item`` (the catalogue's own id)
+            and ``score``: the unnormalised log-probability of the next view, see `scores`.
+            Computed a few histories at a time.
+
+        Raises:
+            ValueError: for ``k`` above ``num_items``, an unknown id, or an empty set of candidates; if the model is not
+                fitted.
+
+        Example:
+            >>> from blob_pyro import BLO
+            >>> log = EventLog.from_tables(views={"user": [1, 1, 2, 2], "time": [0, 1, 0, 1], "item": list("abbc")})
+            >>> blo = BLO(log.num_items, embedding_dim=2)
+            >>> trace = blo.fit(log, num_epochs=5, progress=False)
+            >>> blo.recommend([["a"], []], k=2)[["history", "rank"]].values.tolist()
+            [[0, 1], [0, 2], [1, 1], [1, 2]]
+        """
+        self._require_fitted("recommend")
+        parts = self._parts
+        return top_items(lambda part, _: parts.logits(_means(parts, part)), parts.items, histories, k, candidates)
 
     def _require_fitted(self, call: str) -> None:
         if not self.fitted:

@@ -40,6 +40,13 @@ class Slotted:
         self.value = value
 
 
+def by_rank(rank):
+    """A closure that says it is the library's."""
+    names = {"__name__": "torch.own"}
+    exec("def make(r):\n def f(x): return x[r]\n return f", names)
+    return names["make"](rank)
+
+
 class Cached:
     def __init__(self, value):
         self._value = value
@@ -118,6 +125,11 @@ MAKERS = {  # what is alike, made twice, and what differs from it
         [lambda: code("def f(x): return x + 2"), lambda: code("def f(x, y=1): return x + 1"),
          lambda: code("def f(x): return x - 1")],
     ),
+    "a property with attributes": (
+        lambda: torch.distributions.constraints.dependent_property(is_discrete=True, event_dim=0),
+        [lambda: torch.distributions.constraints.dependent_property(is_discrete=False, event_dim=0)],
+    ),
+    "a library's closure": (lambda: by_rank(1), [lambda: by_rank(2)]),
     "a default": (lambda: code("def f(x=1): return x"), [lambda: code("def f(x=2): return x")]),
     "what a function refers to": (
         lambda: code("t = 3\ndef f(x): return x * t"), [lambda: code("t = 4\ndef f(x): return x * t")],
