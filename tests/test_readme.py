@@ -54,7 +54,7 @@ def test_readme(tmp_path, monkeypatch):
 
     monkeypatch.setattr("blob_pyro.recommenders.blo.Training", few_epochs)
     monkeypatch.setattr("blob_pyro.recommenders.blob.Training", few_epochs)
-    assert len(BLOCKS) == 7
+    assert len(BLOCKS) == 8
     names: dict = {"__name__": __name__}  # warnings of the block are ours
     for code in BLOCKS:
         exec(compile(smaller(code), "README.md", "exec"), names)
@@ -64,6 +64,9 @@ def test_readme(tmp_path, monkeypatch):
             picked = names["actions"].probs.gather(-1, names["a"][:, None]).squeeze(-1)
             assert torch.allclose(names["propensity"], picked)
             assert os.path.isfile(tmp_path / "model" / "config.json")
+        if "decide(" in code:
+            assert names["newer"].propensity.tolist() == names["shown"].propensity.tolist()
+            assert set(names["shown"].action) | set(names["top"].item) <= set(names["stock"])
     assert names["slots"].shape == (3, 2)
     assert torch.allclose(names["slots"][:, 0], names["best"], atol=1e-6)
     assert set(names["result"].policies) == {"random", "BLO", "BLOB", "Thompson", "oracle"}
