@@ -12,6 +12,8 @@ from torch import Tensor
 from blob_pyro.data import Histories, Vocabulary, as_histories
 from blob_pyro.policies.deciding import ChunkedSlates, decide
 from blob_pyro.policies.slates import Contexts, Slates, slates_of
+from blob_pyro.policies.slates.base import RepeatableSlates
+from blob_pyro.policies.slates.distinct import distinct_contexts
 from blob_pyro.policies.versions import version_of
 
 __all__ = ["Policy", "Scorer"]
@@ -162,6 +164,15 @@ class Policy(ABC):
 
     def _slates(self, contexts: Contexts, num_slots: int) -> Slates:
         """What is shown in these contexts."""
+        first, kind = distinct_contexts(contexts)
+        if 2 * len(first) > len(contexts):
+            return self._slates_of(contexts, num_slots)
+        try:
+            return self._slates_of(contexts[first], num_slots).repeated(kind)
+        except ValueError:  # which named one of a few contexts: all of them have their own numbers
+            return self._slates_of(contexts, num_slots)
+
+    def _slates_of(self, contexts: Contexts, num_slots: int) -> RepeatableSlates:
         more = {} if contexts.covariates is None else {"covariates": contexts.covariates}
         return slates_of(self.action_distribution(contexts.histories, **more), contexts, num_slots)
 

@@ -9,11 +9,12 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
-from blob_pyro.data import EventLog, Histories, Vocabulary
+from blob_pyro.data import EventLog, Histories, Vocabulary, as_candidates
 from blob_pyro.ops.row_chunks import MAX_ELEMENTS
 from blob_pyro.policies.base import Policy
 from blob_pyro.policies.chunked import in_chunks
 from blob_pyro.policies.logistic_regression import BayesianLogisticRegression
+from blob_pyro.policies.restricted import among, over_candidates
 
 __all__ = ["LogisticThompsonSampling"]
 
@@ -90,10 +91,18 @@ class LogisticThompsonSampling(Policy):
             played.append(part[(log.context[mine] - start).to(part.device), log.action[mine].to(part.device)])
         return self.regression.update(torch.cat(played), log.reward[order])
 
-    def action_distribution(self, histories: Histories | Any) -> TorchDistribution:
-        """See `Policy.action_distribution`; exact where each item has weights of its own."""
+    def action_distribution(self, histories: Histories | Any, candidates: Any = None) -> TorchDistribution:
+        """See `Policy.action_distribution`; exact where each item has weights of its own.
+
+        Args:
+            histories: ``N`` of them.
+            candidates: see `Policy.decide`: the best of the candidates is played; asking for the probability of
+                another item is an error.
+        """
+        history = self.histories(histories)
+        some = as_candidates(candidates, self.items, len(history))
         at_once = self._contexts_at_once() * self.num_items
-        return in_chunks(self._actions, self.histories(histories), self.num_items, at_once)
+        return among(in_chunks(over_candidates(self._actions, some), history, self.num_items, at_once), some)
 
     def scores(self, histories: Histories | Any) -> Tensor:
         """Mean logits of all items, ``N x P``."""

@@ -8,9 +8,10 @@ from typing import Any
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
-from blob_pyro.data import Histories, Vocabulary
+from blob_pyro.data import Histories, Vocabulary, as_candidates
 from blob_pyro.policies.base import Policy
 from blob_pyro.policies.chunked import in_chunks
+from blob_pyro.policies.restricted import among, over_candidates
 from blob_pyro.propensity import ArgmaxNormal
 
 __all__ = ["NormalScores"]
@@ -48,9 +49,17 @@ class NormalScores(Policy):
             raise TypeError(f"scores: expected a function of Histories, got {type(scores).__name__}")
         self.normal_scores = scores
 
-    def action_distribution(self, histories: Histories | Any) -> TorchDistribution:
-        """See `Policy.action_distribution`; exact, and differentiable."""
-        return in_chunks(self._actions, self.histories(histories), self.num_items)
+    def action_distribution(self, histories: Histories | Any, candidates: Any = None) -> TorchDistribution:
+        """See `Policy.action_distribution`; exact, and differentiable.
+
+        Args:
+            histories: ``N`` of them.
+            candidates: see `Policy.decide`: the best of the candidates is played; asking for the probability of
+                another item is an error.
+        """
+        history = self.histories(histories)
+        some = as_candidates(candidates, self.items, len(history))
+        return among(in_chunks(over_candidates(self._actions, some), history, self.num_items), some)
 
     def _actions(self, histories: Histories, _: slice) -> ArgmaxNormal:
         loc, scale = self.normal_scores(histories)

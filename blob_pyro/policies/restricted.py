@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import pyro.distributions as dist
@@ -11,9 +12,9 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Size, Tensor
 from torch.distributions import constraints
 
-from blob_pyro.data import Candidates
+from blob_pyro.data import Candidates, Histories
 
-__all__ = ["CandidateActions", "among", "categorical", "restricted"]
+__all__ = ["CandidateActions", "among", "categorical", "over_candidates", "restricted"]
 
 
 def categorical(probs: Tensor) -> dist.Categorical:
@@ -100,6 +101,20 @@ class CandidateActions(TorchDistribution):
 def among(actions: TorchDistribution, candidates: Candidates | None) -> TorchDistribution:
     """A distribution that has been computed for candidates, which minds that it is asked about them alone."""
     return actions if candidates is None else CandidateActions(actions, candidates)
+
+
+def over_candidates(
+    actions: Callable[[Histories, slice], Any], candidates: Candidates | None
+) -> Callable[[Histories, slice], Any]:
+    """The distributions of some contexts, each over its candidates alone: for `blob_pyro.policies.chunked.in_chunks`.
+
+    Args:
+        actions: from some histories, and which of them they are, to a distribution over all items.
+        candidates: of all the contexts.
+    """
+    if candidates is None:
+        return actions
+    return lambda part, where: restricted(actions(part, where), candidates.mask(where, part.device), where.start)
 
 
 def restricted(actions: Any, allowed: Tensor | None, first: int = 0) -> Any:

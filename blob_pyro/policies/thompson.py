@@ -17,7 +17,7 @@ from blob_pyro.ops.row_chunks import MAX_ELEMENTS
 from blob_pyro.ops.seeds import check_seed, derived_seed, generator, seeded
 from blob_pyro.policies.base import Policy
 from blob_pyro.policies.chunked import in_chunks, propensity_of
-from blob_pyro.policies.restricted import among
+from blob_pyro.policies.restricted import among, over_candidates
 from blob_pyro.policies.slates import Contexts, Slates
 from blob_pyro.policies.slates.posterior import (
     ConditionalThompsonSlates,
@@ -195,10 +195,9 @@ class ThompsonSampling(Policy):
         some = as_candidates(candidates, self.items, len(history))
 
         def actions(part: Histories, where: slice) -> TorchDistribution:
-            found = self._actions(part, rows(where))
-            return found if some is None else found.restrict(some.mask(where, part.device))
+            return self._actions(part, rows(where))
 
-        return among(in_chunks(actions, history, self.num_items, MAX_ELEMENTS), some)
+        return among(in_chunks(over_candidates(actions, some), history, self.num_items, MAX_ELEMENTS), some)
 
     def _slates(self, contexts: Contexts, num_slots: int) -> Slates:
         logits = self._logits(contexts.histories, contexts.covariates)

@@ -277,7 +277,7 @@ BAD = {
         lambda: Numbers(5).decide([[], []], slots=3, seed=0),
         r"slots: 3 cannot be filled after histories\[0\]: .* plays 2",
     ),
-    "another batch": (lambda: OneRow(5).decide([[], []], seed=0), r"action_distribution: must have batch_shape \(2,\)"),
+    "another batch": (lambda: OneRow(5).decide([[0], [1]], seed=0), r"action_distribution: must have batch_shape \(2"),
     "no slates": (lambda: NoSlates(5).decide([[]], seed=0), "_slates: NoSlates must return Slates, got a Categorical"),
     "scores' shape": (lambda: Greedy(Short()).decide(HISTORIES, seed=0), r"scores: Short.scores gave shape \(3, 3\)"),
     "nothing to play": (

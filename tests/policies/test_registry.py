@@ -5,7 +5,9 @@ import torch
 
 from blob_pyro.policies import (
     POLICIES,
+    BayesianLogisticRegression,
     EpsilonGreedy,
+    LogisticThompsonSampling,
     Mixture,
     Policy,
     SessionPopularity,
@@ -86,9 +88,36 @@ class Own(Policy):
         return torch.distributions.Categorical(logits=logits)
 
 
+def features(histories):
+    return torch.cat([torch.ones(len(histories), 1), histories.counts()[:, :3]], -1)
+
+
+def features_of_items(histories):
+    return torch.cat([histories.counts().unsqueeze(-1), torch.ones(len(histories), 12, 1)], -1) * FACTORS
+
+
+FACTORS = torch.linspace(-1, 1, 12)[:, None]
+
+
+def logistic(items, shared=False):
+    """A regression that has seen something."""
+    regression = BayesianLogisticRegression(2 if shared else 4, None if shared else 12)
+    policy = LogisticThompsonSampling(items, features_of_items if shared else features, regression)
+    source = torch.Generator().manual_seed(0)
+    action = torch.randint(12, (200,), generator=source)
+    x = torch.rand(200, regression.num_features, generator=source, dtype=torch.float64)
+    reward = (torch.rand(200, generator=source) < 0.1 + action / 24).double()
+    regression.update(x, reward, *(() if shared else (action,)))
+    return policy
+
+
 @pytest.mark.parametrize("slots", [1, 3], ids=["one slot", "three slots"])
 @pytest.mark.parametrize("candidates", CANDIDATES.values(), ids=CANDIDATES.keys())
-@pytest.mark.parametrize("make", [Betas, Normals, Own])
+@pytest.mark.parametrize(
+    "make",
+    [Betas, Normals, Own, logistic, lambda n: logistic(n, True)],
+    ids=["betas", "normals", "own", "logistic", "shared weights"],
+)
 def test_policies_of_ones_own(make, candidates, slots):
     assert p_value(make(12), HISTORIES, DRAWS, 2, slots, candidates) > UNLIKELY
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from blob_pyro.data import Histories
 
-__all__ = ["Contexts", "SequentialSlates", "Slates", "draw_by_inversion", "require_slots"]
+__all__ = ["Contexts", "RepeatableSlates", "SequentialSlates", "Slates", "draw_by_inversion", "require_slots"]
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,14 @@ class Slates(ABC):
         """
         slates = self.draw(generator)
         return slates, self.propensities(slates), self.propensity_errors(slates)
+
+
+class RepeatableSlates(Slates):
+    """Slates that are known of some contexts, and so of others that are like them."""
+
+    @abstractmethod
+    def repeated(self, kind: Tensor) -> Slates:
+        """The same of contexts each of which is like one of these: like number ``kind``, ``N`` int64."""
 
 
 class SequentialSlates(Slates):

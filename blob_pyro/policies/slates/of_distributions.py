@@ -10,17 +10,17 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from blob_pyro.policies.restricted import restricted
-from blob_pyro.policies.slates.base import Contexts, Slates
+from blob_pyro.policies.slates.base import Contexts, RepeatableSlates
 from blob_pyro.policies.slates.plackett_luce import PlackettLuceSlates
 from blob_pyro.policies.slates.scores import BetaSlates, NormalSlates
 from blob_pyro.propensity import ArgmaxBeta, ArgmaxLogNormal, ArgmaxNormal
 
 __all__ = ["slates_of"]
 
-_Make = Callable[[Any, Tensor, int], Slates]
+_Make = Callable[[Any, Tensor, int], RepeatableSlates]
 
 
-def slates_of(actions: TorchDistribution, contexts: Contexts, num_slots: int) -> Slates:
+def slates_of(actions: TorchDistribution, contexts: Contexts, num_slots: int) -> RepeatableSlates:
     """Slates whose first slot holds what ``actions`` play among the candidates.
 
     Where actions are the best of independent normal, lognormal or Beta scores, a slate is the best few of one draw of
@@ -48,12 +48,12 @@ def slates_of(actions: TorchDistribution, contexts: Contexts, num_slots: int) ->
     return PlackettLuceSlates(probs, num_slots, contexts.first)
 
 
-def _normal(actions: ArgmaxNormal | ArgmaxLogNormal, mask: Tensor, num_slots: int) -> Slates:
+def _normal(actions: ArgmaxNormal | ArgmaxLogNormal, mask: Tensor, num_slots: int) -> RepeatableSlates:
     loc, scale = _rows(actions, "loc"), _rows(actions, "scale")
     return NormalSlates(loc, scale, mask, num_slots, minimum=actions.minimum)
 
 
-def _beta(actions: ArgmaxBeta, mask: Tensor, num_slots: int) -> Slates:
+def _beta(actions: ArgmaxBeta, mask: Tensor, num_slots: int) -> RepeatableSlates:
     click, none = _rows(actions, "concentration1"), _rows(actions, "concentration0")
     return BetaSlates(click, none, mask, num_slots, minimum=actions.minimum)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from blob_pyro.policies.slates.base import SequentialSlates, require_slots
-from blob_pyro.propensity.kernels.plackett_luce import plackett_luce_rank_probs
+from blob_pyro.policies.slates.base import RepeatableSlates, SequentialSlates, require_slots
+from blob_pyro.propensity.kernels.plackett_luce import plackett_luce_rank_probs, relative_weights
 
 __all__ = ["PlackettLuceSlates"]
 
 
-class PlackettLuceSlates(SequentialSlates):
+class PlackettLuceSlates(SequentialSlates, RepeatableSlates):
     """Every slot holds one of the items that are left, in proportion to their weights (Luce 1959, Plackett 1975).
 
     Args:
@@ -25,8 +25,12 @@ class PlackettLuceSlates(SequentialSlates):
 
     def __init__(self, weight: Tensor, num_slots: int, first: int = 0) -> None:
         super().__init__(num_slots, weight.shape[-1])
-        self.weight = weight.to(torch.float64)
+        self.weight = relative_weights(weight.to(torch.float64))
         require_slots(self.mask().sum(-1), num_slots, first, "the others have probability 0; ask for fewer slots")
+
+    def repeated(self, kind: Tensor) -> PlackettLuceSlates:
+        """See `RepeatableSlates.repeated`."""
+        return PlackettLuceSlates(self.weight[kind], self.num_slots)
 
     def mask(self) -> Tensor:
         """See `SequentialSlates.mask`."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from blob_pyro.ops.seeds import standard_normal
-from blob_pyro.policies.slates.base import Slates
+from blob_pyro.policies.slates.base import RepeatableSlates
 from blob_pyro.propensity import ArgmaxBeta, ArgmaxNormal, RankBeta, RankNormal
 from blob_pyro.propensity.argmax_beta import draw_beta_logits
 from blob_pyro.propensity.kernels.normal_ranks import normal_rank_probs
@@ -70,7 +70,7 @@ def at_items(probs: Tensor, items: Tensor, mask: Tensor) -> Tensor:
     return found * mask.gather(1, items).unsqueeze(-1)
 
 
-class _ScoreSlates(Slates):
+class _ScoreSlates(RepeatableSlates):
     def __init__(self, first: Tensor, second: Tensor, mask: Tensor, num_slots: int, minimum: bool = False) -> None:
         super().__init__(num_slots, first.shape[-1])
         self.parameters = first.to(torch.float64), second.to(torch.float64)
@@ -83,6 +83,11 @@ class _ScoreSlates(Slates):
     @abstractmethod
     def _ranks(self, first: Tensor, second: Tensor) -> Tensor:
         """Rank probabilities of all items, ``n x A x L``."""
+
+    def repeated(self, kind: Tensor) -> _ScoreSlates:
+        """See `RepeatableSlates.repeated`."""
+        first, second = (p[kind] for p in self.parameters)
+        return type(self)(first, second, self.mask[kind], self.num_slots, self.minimum)
 
     def draw(self, generator: torch.Generator) -> Tensor:
         """See `Slates.draw`."""

@@ -16,12 +16,13 @@ from torch import Tensor
 
 from blob_pyro.propensity.kernels.product_of_others import product_of_others
 
-__all__ = ["plackett_luce_rank_probs"]
+__all__ = ["plackett_luce_rank_probs", "relative_weights"]
 
 _STEP = 0.25  # exp(-pi^2 / 0.25) = 7e-18
 _LEFT = -20.0  # of ranks after the first: exp(2 x) = 4e-18
 _DECAY = 45.0  # exp(-45) = 3e-20
 _NODES = 100  # about as many as there are
+_SMALLEST = 1e-290
 _BLOCK = 1 << 19  # numbers in one of the arrays: they stay in cache
 
 
@@ -35,7 +36,7 @@ def plackett_luce_rank_probs(weight: Tensor, num_ranks: int) -> Tensor:
     Returns:
         rows x A x num_ranks, float64; ranks beyond the number of items with a weight are 0.
     """
-    rate = weight / weight.sum(-1, keepdim=True)
+    rate = relative_weights(weight)
     if num_ranks == 1:
         return rate.unsqueeze(-1)
     size = max(1, _BLOCK // (rate.shape[-1] * _NODES))
@@ -43,11 +44,21 @@ def plackett_luce_rank_probs(weight: Tensor, num_ranks: int) -> Tensor:
     return torch.cat([_rank_probs(part, num_ranks, max(1, _BLOCK // max(1, part.numel()))) for part in parts])
 
 
+def relative_weights(weight: Tensor) -> Tensor:
+    """Weights in units of their sum, rows x A float64; the smallest are raised to 1e-290, beyond which time ends.
+
+    Two items that are both less likely than that would be as likely as each other, and are then: whoever draws must
+    draw with these weights.
+    """
+    rate = weight / weight.sum(-1, keepdim=True)
+    return torch.where(rate > 0, rate.clamp(min=_SMALLEST), rate)
+
+
 def _rank_probs(rate: Tensor, num_ranks: int, nodes_at_once: int) -> Tensor:
     largest = rate.sort(-1, descending=True).values
     left = largest.flip(-1).cumsum(-1).flip(-1)[:, :num_ranks]  # what the first r ranks leave, at the least
     slowest = float(left[left > 0].amin()) if len(rate) else 1.0
-    num_nodes = math.ceil((math.log(_DECAY / slowest) - _LEFT) / _STEP) + 1
+    num_nodes = math.ceil((math.log(_DECAY) - math.log(slowest) - _LEFT) / _STEP) + 1
     nodes = torch.arange(num_nodes, dtype=rate.dtype, device=rate.device) * _STEP + _LEFT
     total = rate.new_zeros(num_ranks, *rate.shape)
     for some in nodes.split(nodes_at_once):

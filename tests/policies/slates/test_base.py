@@ -111,13 +111,20 @@ def in_fractions(weights, num_ranks):
     "weights",
     [
         [1, 2, 3, 4, 5], [1, 1e-6, 1e-12, 1e-3, 0], [1, 1e-100, 1e-200, 1e-250, 3], [1e-9, 1e-9, 1, 0, 0], [1] * 6,
-        [7, 2, 1],
+        [7, 2, 1], [1, 0, 1e-285, 1e-284, 2],
     ],
-    ids=["near", "far", "very far", "three", "equal", "as many as ranks"],
+    ids=["near", "far", "very far", "three", "equal", "as many as ranks", "at the end of time"],
 )  # fmt: skip
 def test_plackett_luce_to_the_last_digits(weights):
     found = plackett_luce_rank_probs(torch.tensor([weights], dtype=torch.float64), 3)[0]
     torch.testing.assert_close(found, in_fractions(weights, 3), rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("smallest", [5e-324, 1e-310, 1e-300, 1e-291])
+def test_weights_beyond_what_time_can_tell_apart(smallest):
+    law = PlackettLuceSlates(torch.tensor([[1.0, smallest, 2e-320, 0.0, 1e-3]], dtype=torch.float64), 3)
+    found = every(law, 1)
+    torch.testing.assert_close(found[0], by_enumeration(law, 0), rtol=1e-12, atol=1e-15)
 
 
 @pytest.mark.parametrize("num_items", [1, 2, 3, 31, 64, 1000])
