@@ -125,6 +125,23 @@ def test_numbers_are_those_of_the_cpu(reads, name, num_actions):
     torch.testing.assert_close(there.log_prob(found).cpu(), here.log_prob(expected), rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("restricted", [False, True], ids=["all", "some"])
+@pytest.mark.parametrize("name", ["ArgmaxNormal", "ArgmaxNormalMixture"])
+def test_the_played_action_alone(reads, name, restricted):
+    """Of scales that the one integral resolves, and of one deterministic score, which it leaves to the whole kernel."""
+    p, action = parameters(num_contexts=3), torch.tensor([3, 0, 17])
+    p["scale"][2, 5] = 0.0
+    mask = torch.arange(A) % 4 != 2
+    found = []
+    for device in ("cpu", "pretend"):
+        d = CASES[name](to(p, device))
+        d = d.restrict(mask.to(device)) if restricted else d
+        found.append(d.log_prob(action.to(device)).cpu())
+        assert d._cached_log_probs is None
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-12)
+    torch.testing.assert_close(found[0].exp(), d.probs.cpu()[torch.arange(3), action], rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("name", ["ArgmaxNormal", "ArgmaxBeta", "ArgmaxMultivariateNormal", "RankNormal"])
 def test_gradients_are_those_of_the_cpu(reads, name):
     gradients = []

@@ -6,6 +6,7 @@ import torch
 from blob_pyro import BLOB
 from blob_pyro.data import Vocabulary
 from blob_pyro.models import BanditPriors
+from blob_pyro.ops.seeds import generator
 from blob_pyro.policies import ThompsonSampling
 from blob_pyro.policies import thompson as thompson_module
 from blob_pyro.policies.thompson import ThompsonActions
@@ -138,6 +139,27 @@ def test_restricted_to_candidates(blob):
     assert mask[some.sample((20,))].all()
     expected = ArgmaxNormal(actions.loc[:, mask], actions.scale[:, mask]).probs
     torch.testing.assert_close(some.probs[:, mask], expected, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    "candidates", [None, [1, 2, 4], [[0, 1], [2, 3, 4, 5], [1, 5], [0, 3]]], ids=["all", "some", "own"]
+)
+def test_decisions_are_logged_with_one_integral_each(candidates, monkeypatch):
+    monkeypatch.setattr("blob_pyro.propensity._index._MANY_ACTIONS", 2)
+    monkeypatch.setattr(ArgmaxNormal, "_compute_log_probs", lambda self: pytest.fail("all items are computed"))
+    policy = ThompsonSampling(Known(), propensity="conditional")
+    frame = policy.decide([[]] * 4, candidates=candidates, seed=2, time=0)
+    shared = torch.randn(4, 5, generator=generator(2), dtype=torch.float64)
+    monkeypatch.undo()
+    given = ConditionalThompsonActions(posterior(), shared)
+    if candidates is not None:
+        mask = torch.zeros(4, 6, dtype=torch.bool)
+        for row, some in enumerate(candidates if isinstance(candidates[0], list) else [candidates] * 4):
+            mask[row, some] = True
+        given = given.restrict(mask)
+    expected = given.probs[torch.arange(4), torch.tensor(frame.action.to_numpy())]
+    torch.testing.assert_close(torch.tensor(frame.propensity.to_numpy()), expected, rtol=1e-11, atol=0)
+    assert (frame.propensity_error == 0).all()
 
 
 def test_refused_where_given_the_draw_nothing_is_open(blo, log):

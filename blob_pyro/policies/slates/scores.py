@@ -117,6 +117,15 @@ class NormalSlates(_ScoreSlates):
         loc, scale = self.parameters
         return loc + scale * standard_normal(tuple(loc.shape), generator, loc)
 
+    def propensities(self, slates: Tensor) -> Tensor:
+        """See `Slates.propensities`: of single actions one integral each, without the probabilities of the others."""
+        if self.num_slots > 1:
+            return super().propensities(slates)
+        actions = ArgmaxNormal(*self.parameters, minimum=self.minimum)
+        if not bool(self.mask.all()):
+            actions = actions.restrict(self.mask)
+        return actions.log_prob(slates[:, 0]).exp().unsqueeze(-1)
+
     def _ranks(self, first: Tensor, second: Tensor) -> Tensor:
         return normal_ranks(-first if self.minimum else first, second, self.num_slots)
 
