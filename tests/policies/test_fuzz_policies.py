@@ -8,7 +8,7 @@ import torch
 from hypothesis import strategies as st
 
 from blob_pyro.data import Vocabulary
-from blob_pyro.policies import EpsilonGreedy, Greedy, SessionPopularity, Softmax, ThompsonSampling, Uniform
+from blob_pyro.policies import EpsilonGreedy, Greedy, Mixture, SessionPopularity, Softmax, ThompsonSampling, Uniform
 from tests.fuzzing import fuzz, require_named
 
 ITEMS = ["tea", "mug", "pot", "cup"]
@@ -69,6 +69,50 @@ def test_policies(data):
     assert ((probs >= 0) & (probs <= 1 + 1e-6)).all()
     assert torch.allclose(probs.sum(-1), torch.ones(d.batch_shape).double(), atol=1e-6)
     assert (d.log_prob(d.sample()) > -math.inf).all()  # nothing is played that cannot be
+
+
+CANDIDATES = st.one_of(
+    st.none(),
+    ODD,
+    st.lists(st.sampled_from(ITEMS), max_size=4),
+    st.lists(st.lists(st.sampled_from(ITEMS), max_size=4), max_size=4),
+    st.lists(st.one_of(st.none(), st.text(max_size=3), st.lists(st.sampled_from(ITEMS), min_size=1)), max_size=4),
+    st.integers(0, 4).map(lambda n: torch.ones(n, 4, dtype=torch.bool)),
+    st.integers(0, 4).map(lambda n: torch.eye(4).bool()[:n]),
+    st.just([True, False, True, True]),
+)
+COLUMNS = st.one_of(st.none(), ODD, st.lists(ODD, max_size=4), st.integers(0, 4).map(lambda n: list(range(n))))
+
+
+@fuzz(data=st.data())
+def test_decisions(data):
+    """What is decided is a row for each slot, with a probability; or the argument at fault is named."""
+    make, names = POLICIES[data.draw(st.sampled_from(sorted(POLICIES)))]
+    sound = {"model": Model(), "items": Vocabulary(ITEMS), "epsilon": data.draw(st.floats(0, 1)), "temperature": 0.5}
+    policy = make(**{name: sound[name] for name in names})
+    if data.draw(st.booleans(), "mix"):
+        policy = Mixture([policy, Uniform(Vocabulary(ITEMS))], [0.5, 0.5])
+    histories = data.draw(st.lists(st.lists(st.sampled_from(ITEMS), max_size=4), max_size=4), "histories")
+    arguments = {"slots": data.draw(st.integers(1, 3), "slots"), "seed": 0, "candidates": data.draw(CANDIDATES)}
+    odd = {"user": COLUMNS, "time": COLUMNS, "slots": ODD, "seed": ODD}
+    name = data.draw(st.sampled_from(["candidates", *odd]))  # candidates are sound or not as it is
+    if name in odd:
+        arguments |= {name: data.draw(odd[name], name), "candidates": None}
+    try:
+        frame = policy.decide(histories, **arguments)
+    except (ValueError, TypeError) as error:
+        require_named(error, [name, "slots", "ids"])
+        return
+    slots = int(arguments["slots"])
+    assert len(frame) == len(histories) * slots
+    assert ((frame.propensity > 0) & (frame.propensity <= 1)).all()
+    assert (frame.propensity_error == 0).all()
+    assert frame.position.tolist() == list(range(1, slots + 1)) * len(histories)
+    slates = frame.action.to_numpy().reshape(len(histories), slots)
+    assert all(len(set(slate)) == slots for slate in slates.tolist())
+    law = policy.slate_distribution(histories, slots, candidates=arguments["candidates"])
+    np.testing.assert_allclose(law.propensities(slates).flatten(), frame.propensity, rtol=1e-9)
+    assert torch.allclose(law.probs.sum(1), torch.ones(len(histories), slots).double(), atol=1e-9)
 
 
 @fuzz(data=st.data(), ordinary=150)

@@ -39,8 +39,18 @@ def plackett_luce_rank_probs(weight: Tensor, num_ranks: int) -> Tensor:
     rate = relative_weights(weight)
     if num_ranks == 1:
         return rate.unsqueeze(-1)
-    size = max(1, _BLOCK // (rate.shape[-1] * _NODES))
-    parts = rate.split(size)
+    width = int((rate > 0).sum(-1).amax()) if len(rate) else 0
+    if 2 * width < rate.shape[-1]:  # most items have no weight, as those that are no candidates
+        some = rate.topk(width, -1)
+        probs = rate.new_zeros(*rate.shape, num_ranks)
+        return probs.scatter_(
+            1, some.indices.unsqueeze(-1).expand(-1, -1, num_ranks), _by_parts(some.values, num_ranks)
+        )
+    return _by_parts(rate, num_ranks)
+
+
+def _by_parts(rate: Tensor, num_ranks: int) -> Tensor:
+    parts = rate.split(max(1, _BLOCK // (rate.shape[-1] * _NODES)))
     return torch.cat([_rank_probs(part, num_ranks, max(1, _BLOCK // max(1, part.numel()))) for part in parts])
 
 

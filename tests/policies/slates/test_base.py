@@ -120,6 +120,20 @@ def test_plackett_luce_to_the_last_digits(weights):
     torch.testing.assert_close(found, in_fractions(weights, 3), rtol=1e-12, atol=1e-15)
 
 
+def test_items_without_a_weight_change_nothing():
+    weight = torch.rand(4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    weight[1, 3:], weight[2, 0] = 0, 0
+    wide = torch.zeros(4, 40, dtype=torch.float64)
+    places = torch.tensor([[1, 9, 20, 30, 39], [0, 1, 2, 3, 4], [5, 39, 7, 12, 1], [3, 6, 9, 12, 15]])
+    wide.scatter_(1, places, weight)
+    found = plackett_luce_rank_probs(wide, 3)
+    expected = plackett_luce_rank_probs(weight, 3)
+    torch.testing.assert_close(
+        found.gather(1, places.unsqueeze(-1).expand(-1, -1, 3)), expected, rtol=1e-12, atol=1e-15
+    )
+    torch.testing.assert_close(found.sum(1), expected.sum(1), rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("smallest", [5e-324, 1e-310, 1e-300, 1e-291])
 def test_weights_beyond_what_time_can_tell_apart(smallest):
     law = PlackettLuceSlates(torch.tensor([[1.0, smallest, 2e-320, 0.0, 1e-3]], dtype=torch.float64), 3)
