@@ -136,7 +136,9 @@ def test_the_played_action_alone(reads, name, restricted):
     for device in ("cpu", "pretend"):
         d = CASES[name](to(p, device))
         d = d.restrict(mask.to(device)) if restricted else d
+        reads.clear()
         found.append(d.log_prob(action.to(device)).cpu())
+        assert len(reads) <= 60, str(reads)
         assert d._cached_log_probs is None
     torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-12)
     torch.testing.assert_close(found[0].exp(), d.probs.cpu()[torch.arange(3), action], rtol=0, atol=1e-12)

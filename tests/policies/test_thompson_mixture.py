@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from blob_pyro import BLOB
-from blob_pyro.models import BanditPriors
+from blob_pyro.guides.draws import DrawsGuide
+from blob_pyro.models import BanditPriors, ItemCategories, ItemDeviations, KappaOnPopularity, UserCovariates
 from blob_pyro.models.sites import KAPPA, W_A, W_B, W_C, ZETA
 from blob_pyro.policies import ThompsonSampling
 from blob_pyro.policies import thompson as thompson_module
@@ -89,6 +90,72 @@ def test_every_guide_of_the_package(blo, log, guide):
     assert not torch.equal(
         ThompsonSampling(blob, shared_draws=8, seed=1).action_distribution(HISTORIES).probs, actions.probs
     )
+
+
+def require_own_frequencies(actions, draws=10_000):
+    played = torch.nn.functional.one_hot(actions.sample((draws,)), 12).double().mean(0)
+    error = (actions.probs * (1 - actions.probs) / draws).clamp_min(0).sqrt()
+    assert ((played - actions.probs).abs() < 5 * error + 1 / draws).all()
+    torch.testing.assert_close(actions.probs.sum(-1), torch.ones(len(HISTORIES)).double(), rtol=0, atol=1e-12)
+
+
+TERMS = {
+    "categories": ItemCategories((0, 1, 1, 0, 2, 2, 0, 1, 2, 0, 1, 2), 0.3, 0.2),
+    "deviations": ItemDeviations(0.2),
+    "popularity": KappaOnPopularity(),
+}
+
+
+@pytest.mark.parametrize("term", TERMS.values(), ids=TERMS)
+def test_every_term(blo, log, term):
+    blob = BLOB(blo, "laplace", BanditPriors(kappa_scale=0.3, terms=(term,)))
+    blob.fit(log, progress=False, device="cpu")
+    actions = ThompsonSampling(blob, shared_draws=8).action_distribution(HISTORIES)
+    assert type(actions) in (MixtureThompsonActions, DrawnThompsonActions)
+    require_own_frequencies(actions)
+
+
+def test_covariates(blo, log):
+    """What moves all items alike is left out, or is in every draw: the policy is known, and nearly the same."""
+    blob = BLOB(blo, priors=BanditPriors(kappa_scale=0.3, terms=(UserCovariates(2),)))
+    covariates = torch.randn(log.num_users, 2, generator=torch.Generator().manual_seed(0))
+    blob.fit(log, covariates=covariates, num_epochs=3, progress=False, device="cpu")
+    policy = ThompsonSampling(blob, shared_draws=1024)
+    without, with_ = policy.action_distribution(HISTORIES), policy.action_distribution(HISTORIES, covariates[:7])
+    assert isinstance(without, MixtureThompsonActions)
+    assert isinstance(with_, DrawnThompsonActions)
+    assert with_.num_draws == 1024
+    for actions in (without, with_):
+        require_own_frequencies(actions)
+    error = (without.probs * (1 - without.probs) / 1024).sqrt()
+    assert ((without.probs - with_.probs).abs() < 5 * error + 0.01).all()
+    played = policy.sample_with_propensity(HISTORIES, covariates[:7], seed=3)
+    expected = with_.probs.gather(1, played.action[:, None]).squeeze(1)
+    torch.testing.assert_close(played.propensity, expected, rtol=1e-12, atol=0)
+
+
+def test_draws_of_a_sampler(blo):
+    """NUTS leaves draws: the policy is the mixture over as many of them, and counts them."""
+    blob = BLOB(blo, "nuts", BanditPriors(kappa_scale=0.3))
+    blob.guide = DrawsGuide(blob.model, 20)
+    generator = torch.Generator().manual_seed(1)
+    sites = blob.model.site_priors().items()
+    blob.guide.fill({n: torch.randn(20, *d.event_shape, generator=generator) for n, d in sites})
+    blob.fits = [{"call": "fit"}]
+    actions = ThompsonSampling(blob, shared_draws=50).action_distribution(HISTORIES)
+    assert isinstance(actions, DrawnThompsonActions)
+    assert actions.num_draws == 50
+    torch.testing.assert_close(50 * actions.probs, (50 * actions.probs).round(), rtol=0, atol=1e-9)
+    require_own_frequencies(actions)
+    with pytest.raises(ValueError, match="this one is known by draws"):
+        ThompsonSampling(blob, propensity="conditional").sample_with_propensity(HISTORIES, seed=0)
+
+
+def test_one_draw_is_no_point_mass(blo, log):
+    blob = BLOB(blo, omega="sample", priors=BanditPriors(kappa_scale=0.3))
+    blob.fit(log, num_epochs=2, progress=False, device="cpu")
+    actions = ThompsonSampling(blob, shared_draws=1).action_distribution(HISTORIES)  # warnings are errors
+    assert (actions.probs.amax(-1) == 1).all()
 
 
 def test_chunks_answer_as_the_whole(blob, monkeypatch):
