@@ -121,9 +121,11 @@ def verdict(summary: pd.DataFrame) -> list[str]:
     exact = summary[summary["propensities"] == "exact"]
     large = exact["effective_sample_size"] >= MIN_EFFECTIVE_SAMPLE_SIZE
     believed, doubted = exact[large], exact[~large]
+    unbiased = exact["estimator"].isin(["IPS", "DR"])
     lines = [
-        f"bias: within 3 standard errors in {int((exact['bias_errors'].abs() <= 3).sum())} of {len(exact)} cells "
-        f"(sizes x estimators); the largest is {exact['bias_errors'].abs().max():.1f}"
+        _bias(exact[unbiased], "bias of IPS and DR, which have none in expectation"),
+        _bias(believed, f"bias where the effective sample size is {MIN_EFFECTIVE_SAMPLE_SIZE:,.0f} or more"),
+        _bias(doubted[~unbiased[~large]], "bias of SNIPS and beta-IPS, of order 1/N, where it is less"),
     ]
     if len(believed):
         coverage = believed["coverage"]
@@ -143,6 +145,18 @@ def verdict(summary: pd.DataFrame) -> list[str]:
     shown = ", ".join(f"{row.estimator} {row.bias:+.4f} ({row.coverage:.0%})" for row in wrong.itertuples())
     lines.append(f"published propensities, {int(wrong['rows'].max()):,} rows: bias (coverage) {shown}")
     return lines
+
+
+def _bias(cells: pd.DataFrame, what: str) -> str:
+    sizes = cells["bias_errors"].abs()
+    if cells.empty:
+        return f"{what}: no cells"
+    largest = cells.loc[sizes.idxmax()]
+    where = f"{largest['bias']:+.4f}, {largest['estimator']}, {largest['rows']:,} rows"
+    return (
+        f"{what}: within 3 standard errors in {int((sizes <= 3).sum())} of {len(cells)} cells (sizes x estimators); "
+        f"the largest is {largest['bias_errors']:+.1f} ({where})"
+    )
 
 
 def plot(summary: pd.DataFrame, truth: float) -> Figure:
@@ -182,5 +196,5 @@ def plot(summary: pd.DataFrame, truth: float) -> Figure:
     axes[0, 0].set_ylim(truth - 0.25, truth + 0.25)
     axes[1, 0].set_ylabel("coverage of\n95 % intervals")
     axes[1, 0].set_ylim(0.5, 1.01)
-    axes[0, 0].legend(loc="lower right", fontsize="small")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small")
     return figure
