@@ -151,7 +151,7 @@ def _bias(cells: pd.DataFrame, what: str) -> str:
     sizes = cells["bias_errors"].abs()
     if cells.empty:
         return f"{what}: no cells"
-    largest = cells.loc[sizes.idxmax()]
+    largest = cells.iloc[int(sizes.to_numpy().argmax())]
     where = f"{largest['bias']:+.4f}, {largest['estimator']}, {largest['rows']:,} rows"
     return (
         f"{what}: within 3 standard errors in {int((sizes <= 3).sum())} of {len(cells)} cells (sizes x estimators); "
