@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from blob_pyro.data import Histories, as_candidates
-from blob_pyro.data.columns import as_values, is_missing_value
+from blob_pyro.data.clock import read_times
+from blob_pyro.data.columns import Column, as_values
 from blob_pyro.data.covariates import slice_covariates
+from blob_pyro.data.ids import read_ids
 from blob_pyro.ops.arguments import whole_number
 from blob_pyro.ops.memory import require_memory
 from blob_pyro.ops.seeds import check_seed, generator
@@ -222,33 +224,34 @@ def decide(law: ChunkedSlates, user: Any, time: Any, seed: int) -> pd.DataFrame:
 
 
 def _users(user: Any, count: int) -> pd.Series:
-    return pd.Series(np.arange(count)) if user is None else _column(user, "user", count)
+    if user is None:
+        return pd.Series(np.arange(count))
+    column, read = _column(user, "user", count)
+    read_ids(column, "A decision is logged with its user")
+    return read
 
 
 def _times(time: Any, count: int) -> pd.Series:
     if time is None:
         time = pd.Timestamp(datetime.now(UTC))
-    if np.ndim(time) == 0 and not hasattr(time, "__len__"):
+    if getattr(time, "ndim", int(hasattr(time, "__len__"))) == 0:  # one for all
         one = time.item() if isinstance(time, Tensor) else time
-        if is_missing_value(one):
-            raise ValueError(f"time: is missing, got {one!r}; leave it out for now, or say when it was")
+        read_times(Column([one], "time", lambda _: "time"))
         return pd.Series([one] * count)
-    return _column(time, "time", count)
+    column, read = _column(time, "time", count)
+    read_times(column)
+    return read
 
 
-def _column(values: Any, argument: str, count: int) -> pd.Series:
-    """A caller's column as a Series, in the type that it came in."""
+def _column(values: Any, argument: str, count: int) -> tuple[Column, pd.Series]:
+    """A caller's column, and as a Series in the type that it came in."""
+    read = as_values(values, argument)
+    if len(read) != count:
+        raise ValueError(f"{argument}: has {len(read)} values for {count} histories; pass one for each")
+    column = Column(read, argument, lambda row: f"{argument}[{row}]")
     if isinstance(values, pd.Series):
-        column = values.reset_index(drop=True)
-    else:
-        read = as_values(values, argument)
-        column = read.to_pandas() if isinstance(read, pa.ChunkedArray) else _objects(read)
-    if len(column) != count:
-        raise ValueError(f"{argument}: has {len(column)} values for {count} histories; pass one for each")
-    missing = column.isna().to_numpy()
-    if missing.any():
-        raise ValueError(f"{argument}[{int(missing.argmax())}]: is missing; a decision is logged with its {argument}")
-    return column
+        return column, values.reset_index(drop=True)
+    return column, read.to_pandas() if isinstance(read, pa.ChunkedArray) else _objects(read)
 
 
 def _objects(values: list[Hashable]) -> pd.Series:
