@@ -35,6 +35,10 @@ ARGUMENTS = {
     "num_points": st.one_of(st.sampled_from([1, 2, 4, 8]), ODD),
     "num_replicates": st.one_of(st.integers(2, 5), ODD),
     "seed": st.one_of(st.integers(0, 9), ODD),
+    "shared_draws": st.one_of(st.none(), st.integers(1, 9), ODD),
+    "tolerance": st.one_of(st.none(), st.floats(0.01, 1), ODD),
+    "max_points": st.one_of(st.integers(40, 99), ODD),
+    "propensity": st.one_of(st.sampled_from(["marginal", "conditional"]), ODD),
 }
 POLICIES = {
     "greedy": (Greedy, ["model"]),
@@ -118,6 +122,7 @@ def test_decisions(data):
 @fuzz(data=st.data(), ordinary=150)
 def test_thompson_sampling(data):
     names = ["num_points", "num_replicates", "seed"]
+    names += data.draw(st.sampled_from([[], ["shared_draws", "propensity"], ["tolerance", "max_points"]]))
     arguments = {name: data.draw(ARGUMENTS[name], name) for name in names}
 
     class Posterior(Model):
@@ -129,6 +134,8 @@ def test_thompson_sampling(data):
     except (ValueError, TypeError) as error:
         require_named(error, names)
         return
+    assert policy.tolerance is None or policy.max_points >= policy.num_points * policy.num_replicates
+    assert policy.propensity == "marginal" or policy.shared_draws is None
     assert policy.num_points & (policy.num_points - 1) == 0
     assert policy.num_replicates >= 2
 

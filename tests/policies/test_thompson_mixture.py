@@ -151,6 +151,29 @@ def test_draws_of_a_sampler(blo):
         ThompsonSampling(blob, propensity="conditional").sample_with_propensity(HISTORIES, seed=0)
 
 
+@pytest.mark.parametrize("many", [2, 16], ids=["one by one", "together"])
+def test_without_doubt_of_their_own_items_are_counted(blo, log, many, monkeypatch):
+    """With kappa at 0 each point plays one item: propensities are multiples of 1 / M, by either way."""
+    monkeypatch.setattr("blob_pyro.propensity._index._MANY_ACTIONS", many)
+    blob = BLOB(blo, priors=BanditPriors(kappa=0.0))
+    blob.fit(log, num_epochs=3, progress=False, device="cpu")
+    actions = ThompsonSampling(blob, shared_draws=8).action_distribution(HISTORIES)
+    every = torch.arange(12).unsqueeze(-1).expand(12, 7)
+    probs = torch.stack([actions.log_prob(item).exp() for item in every], -1)
+    torch.testing.assert_close(8 * probs, (8 * probs).round(), rtol=0, atol=1e-12)
+    torch.testing.assert_close(probs, actions.probs, rtol=0, atol=1e-12)
+    require_own_frequencies(actions)
+
+
+def test_versions_tell_policies_apart(blob):
+    arguments = [
+        {}, {"seed": 1}, {"shared_draws": 8}, {"shared_draws": 16}, {"propensity": "conditional"}, {"tolerance": 0.1},
+    ]  # fmt: skip
+    versions = [ThompsonSampling(blob, **some).version for some in arguments]
+    assert len(set(versions)) == len(arguments)
+    assert versions == [ThompsonSampling(blob, **some).version for some in arguments]
+
+
 def test_one_draw_is_no_point_mass(blo, log):
     blob = BLOB(blo, omega="sample", priors=BanditPriors(kappa_scale=0.3))
     blob.fit(log, num_epochs=2, progress=False, device="cpu")
