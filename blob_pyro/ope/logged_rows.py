@@ -108,20 +108,22 @@ def read_rows(
     named = {"target": policy, "baseline": baseline if isinstance(baseline, Policy) else None, "logs": logging_policy}
     of_row = {name: torch.zeros(rows, dtype=torch.float64) for name in (*named, "prediction", "expected")}
     missing = 0.0
-    step = max(1, at_once // items)
+    slot, slots = _slots(log)
+    step = max(1, at_once // (items * slots))
     for start in range(0, contexts, step):
         chunk = torch.arange(start, min(start + step, contexts))
         mine = order_of_context[int(first[start]) : int(first[chunk[-1] + 1])]
         local, action = log.context[mine] - start, log.action[mine]
+        cell = local * slots + slot[mine]
         histories = log.contexts[chunk]
         probs = {}
         for name, one in named.items():
             if one is not None:
-                probs[name] = _probabilities(one, histories, name)
-                of_row[name][mine] = probs[name][local, action]
+                probs[name] = _probabilities(one, histories, name, slots)
+                of_row[name][mine] = probs[name][cell, action]
         if logging_policy is not None:
             gap = probs["target"].masked_fill(probs["logs"] > 0, 0.0).sum(-1)
-            missing += float(gap[local].sum())
+            missing += float(gap[cell].sum())
         for wanted, model in predict:
             some = wanted[chunk].nonzero().squeeze(-1)
             if len(some):
@@ -132,7 +134,9 @@ def read_rows(
                 place[some] = torch.arange(len(some))
                 here = place[local] >= 0
                 of_row["prediction"][mine[here]] = answer[place[local[here]], action[here]]
-                of_row["expected"][mine[here]] = (probs["target"][some] * answer).sum(-1)[place[local[here]]]
+                of_slots = probs["target"].unflatten(0, (-1, slots))[some]
+                expected = (of_slots * answer.unsqueeze(1)).sum(-1)
+                of_row["expected"][mine[here]] = expected[place[local[here]], slot[mine[here]]]
     if logging_policy is not None:
         _check_logging(log, of_row["logs"])
     time = torch.argsort(log.time, stable=True)
@@ -150,10 +154,29 @@ def read_rows(
     )
 
 
-def _probabilities(policy: Policy, histories: Histories, name: str) -> Tensor:
-    """Of all items after each history, ``C x P`` float64; a sum that is off by rounding is set right."""
+def _slots(log: EventLog) -> tuple[Tensor, int]:
+    """The slot of each row, ``N`` int64 from 0, and how many there are: one, unless the log is of slates.
+
+    It is if a user has several positions at one time, and positions count from 1 (as those of `Policy.decide`) or 0.
+    """
+    none = torch.zeros(log.num_impressions, dtype=torch.int64)
+    if log.position is None or log.num_impressions < 2:
+        return none, 1
+    position = log.position.cpu()
+    together = (log.user.diff() == 0) & (log.time.diff() == 0)
+    lowest = int(position.min())
+    if lowest not in (0, 1) or not bool((together & (position.diff() != 0)).any()):
+        return none, 1
+    return position - lowest, int(position.max()) - lowest + 1
+
+
+def _probabilities(policy: Policy, histories: Histories, name: str, slots: int) -> Tensor:
+    """Of all items in each slot after each history, ``(C L) x P`` float64; a sum off by rounding is set right."""
     with torch.no_grad():
-        probs = policy.action_distribution(histories).probs.to("cpu", torch.float64)
+        if slots == 1:
+            probs = policy.action_distribution(histories).probs.to("cpu", torch.float64)
+        else:
+            probs = policy.slate_distribution(histories, slots).probs.cpu().movedim(-1, 1).flatten(0, 1)
     argument = {"target": "policy", "baseline": "baseline", "logs": "logging_policy"}[name]
     checks.probabilities(f"{argument}'s probabilities", probs)
     return probs / probs.sum(-1, keepdim=True)

@@ -38,9 +38,11 @@ def evaluate(
     """The reward per impression that a policy would have had in the contexts of a log, and how far that is known.
 
     Policies and models are asked about histories alone: those that look at covariates of events, too, say that they
-    miss them; wrap them in a policy that knows them. Each distinct context is asked about once, in chunks: no matrix
-    of all contexts times all items is made. Rows are taken in the order of time, so that ``method="anytime"``
-    intervals look at the log as it grew.
+    miss them; wrap them in a policy that knows them. Each distinct context is asked about once, in chunks: no matrix of
+    all contexts times all items is made. In a log of slates (a user has several positions at one time) a row counts
+    with the probability that the target puts the item into that position, and a position with what the target puts
+    there on average: rewards are taken to depend on item and position alone. Rows are taken in the order of time, so
+    that ``method="anytime"`` intervals look at the log as it grew.
 
     Args:
         log: with ``propensity``: the probability with which what acted played what was logged.

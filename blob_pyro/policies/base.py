@@ -11,12 +11,13 @@ from torch import Tensor
 
 from blob_pyro.data import Histories, Vocabulary, as_histories
 from blob_pyro.policies.deciding import ChunkedSlates, decide
+from blob_pyro.policies.restricted import categorical
 from blob_pyro.policies.slates import Contexts, Slates, slates_of
 from blob_pyro.policies.slates.base import RepeatableSlates
 from blob_pyro.policies.slates.distinct import distinct_contexts
 from blob_pyro.policies.versions import version_of
 
-__all__ = ["Policy", "Scorer"]
+__all__ = ["Policy", "Scorer", "categorical"]
 
 
 class Policy(ABC):

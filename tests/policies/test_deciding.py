@@ -97,6 +97,26 @@ def test_slates_are_rows_of_one_user_at_one_time(tmp_path):
     assert log.propensity.tolist() == frame.propensity.tolist()
 
 
+def test_slates_are_evaluated_position_by_position():
+    policy, target = Softmax(Scores(), 0.5), EpsilonGreedy(Scores(), 0.5)
+    source = np.random.default_rng(3)
+    histories = [source.choice(ITEMS, n % 3).tolist() for n in range(80)]
+    frame = policy.decide(histories, time=9, slots=3, seed=4)
+    frame["reward"] = (source.random(240) < 0.4).astype(int)
+    views = [(n, k, item) for n, history in enumerate(histories) for k, item in enumerate(history)]
+    views += [(n, 10, "tea") for n in range(80)]
+    log = EventLog.from_tables(pd.DataFrame(views, columns=["user", "time", "item"]), frame, items=ITEMS)
+    itself = evaluate(log, policy, logging_policy=policy, estimators=["ips"])["ips"]
+    assert float(itself.value) == pytest.approx(frame.reward.mean(), abs=1e-12)
+    slates = frame.action.to_numpy().reshape(80, 3)
+    wanted = target.slate_distribution(histories, 3).propensities(slates).flatten().numpy()
+    model = torch.rand(5, generator=torch.Generator().manual_seed(0)).double()
+    found = evaluate(log, target, lambda h: model.expand(len(h), -1), estimators=["ips", "direct_method"])
+    assert float(found["ips"].value) == pytest.approx((wanted / frame.propensity * frame.reward).mean(), rel=1e-9)
+    expected = (target.slate_distribution(histories, 3).probs * model[:, None]).sum(1).mean()
+    assert float(found["direct_method"].value) == pytest.approx(float(expected), rel=1e-9)
+
+
 IDS = {
     "text": ITEMS,
     "numbers": [10, 20, 30, 2**40, 5],
