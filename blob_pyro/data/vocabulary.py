@@ -75,8 +75,8 @@ class Vocabulary:
         """
         some = [ids for ids in columns if ids.kinds]
         if len({ids.kinds for ids in some}) > 1:
-            held = " and ".join(f"{ids.describe()} in {ids.column.where}" for ids in some)
-            raise ValueError(f"ids have different types: {held}. Cast them to one, integers or text")
+            kinds = " and ".join(f"{ids.describe()} in {ids.column.where}" for ids in some)
+            raise ValueError(f"ids have different types: {kinds}. Cast them to one, integers or text")
         self = cls.__new__(cls)
         arrow_types = {ids.arrow_type for ids in some}
         if len(arrow_types) == 1 and None not in arrow_types:
@@ -173,8 +173,8 @@ class Vocabulary:
         strange = {kind for kind in ids.kinds if not issubclass(kind, tuple(self._kinds))}
         if strange:
             wrong = np.fromiter((type(id_) in strange for id_ in ids.objects), dtype=bool)
-            held = f"{column.where} holds {describe_kinds(frozenset(strange))}"
-            column.fail(wrong[ids.row], f"ids are {known}, and {held}", remedy or "Cast them")
+            kinds = f"{column.where} holds {describe_kinds(frozenset(strange))}"
+            column.fail(wrong[ids.row], f"ids are {known}, and {kinds}", remedy or "Cast them")
         numbers = self._numbers_of(ids)
         unknown = numbers < 0
         if unknown.any():

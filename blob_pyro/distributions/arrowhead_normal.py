@@ -14,7 +14,7 @@ __all__ = ["ArrowheadNormal"]
 
 
 class ArrowheadNormal(TorchDistribution):
-    r"""A few shared numbers, and many that are independent of one another given them.
+    r"""A few shared variables, and many that are independent of one another given them.
 
     ``shared = loc[:S] + L z`` and ``own_p = loc[S+p] + loading_p z + scale_p e_p`` for standard normal ``z`` and ``e``:
     a Gaussian whose precision matrix is an arrowhead, as that of a model with ``S`` shared and ``M`` item parameters.
@@ -59,7 +59,7 @@ class ArrowheadNormal(TorchDistribution):
         sizes = (loc.shape[-1:], shared_scale_tril.shape[-2:], loading.shape[-2:])
         if sizes != ((num_shared + num_own,), (num_shared, num_shared), (num_own, num_shared)):
             raise ValueError(
-                f"ArrowheadNormal: for {num_shared} shared and {num_own} own numbers expected a loc of "
+                f"ArrowheadNormal: for {num_shared} shared and {num_own} independent variables expected a loc of "
                 f"{num_shared + num_own}, got {tuple(loc.shape)}, and a loading of {num_own} x {num_shared}, got "
                 f"{tuple(loading.shape)}"
             )

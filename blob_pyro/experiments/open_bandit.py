@@ -1,7 +1,8 @@
 """The uniform policy's value from the Open Bandit Dataset's Thompson log, against the log of the uniform policy itself.
 
 The data set (Saito et al. 2021) has, for each campaign, one log of Bernoulli Thompson sampling and one of uniform
-draws, from the same days. What the first says of the uniform policy can be held against what the second shows. Rows are
+draws, from the same days. What the first says of the uniform policy can be compared with what the second shows. Rows
+are
 taken as independent: the data set has no user ids. Where the audit names a row by its weight, the estimates are
 repeated without it; leaving a row out because of its weight costs an unknown bias, and shows how much rests on it.
 """

@@ -69,14 +69,14 @@ class _Encoder(nn.Module):
         self.sparse = sparse
         self.num_below = embedding_dim * (embedding_dim - 1) // 2 if covariance == "full" else 0
 
-    def scale(self, precision: Tensor, below: Tensor | None) -> Tensor:
-        """Standard deviations, or the factor ``diag(scale) (I + below)`` of a full covariance."""
+    def scale(self, precision: Tensor, lower: Tensor | None) -> Tensor:
+        """Standard deviations, or the factor ``diag(scale) (I + lower)`` of a full covariance."""
         scale = precision.rsqrt()
-        if below is None:
+        if lower is None:
             return scale
         factor = torch.eye(self.embedding_dim, dtype=scale.dtype, device=scale.device).repeat(len(scale), 1, 1)
         row, column = torch.tril_indices(self.embedding_dim, self.embedding_dim, offset=-1, device=scale.device)
-        factor[:, row, column] = below
+        factor[:, row, column] = lower
         return scale.unsqueeze(-1) * factor
 
 
@@ -120,8 +120,8 @@ class LinearEncoder(_Encoder):
         views = _Views(histories, self.sparse)
         loc = views.sum(self.loc_weight) + self.loc_bias
         precision = 1 + softplus(views.sum(self.precision_weight) + self.precision_bias)
-        below = views.sum(self.below_weight) + self.below_bias if self.num_below else None
-        return loc, self.scale(precision, below)
+        lower = views.sum(self.below_weight) + self.below_bias if self.num_below else None
+        return loc, self.scale(precision, lower)
 
 
 class DeepEncoder(_Encoder):
@@ -164,8 +164,8 @@ class DeepEncoder(_Encoder):
         hidden = torch.relu(_Views(histories, self.sparse).sum(self.item_weight) + self.item_bias)
         for layer in self.layers:
             hidden = torch.relu(layer(hidden))
-        below = None if self.below is None else self.below(hidden)
-        return self.loc(hidden), self.scale(1 + softplus(self.precision(hidden)), below)
+        lower = None if self.below is None else self.below(hidden)
+        return self.loc(hidden), self.scale(1 + softplus(self.precision(hidden)), lower)
 
 
 class PrecisionEncoder(_Encoder):

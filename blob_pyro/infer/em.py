@@ -62,7 +62,7 @@ class ExpectationMaximization:
     """EM over a batch of sessions, one cycle at a time.
 
     Args:
-        histories: ``N`` sessions; all are held against all items at once, so pass a few thousand at most.
+        histories: ``N`` sessions; all are compared with all items at once, so pass a few thousand at most.
         item_embedding: Psi, ``P x K``.
         item_intercept: rho, ``P``.
     """
@@ -107,7 +107,8 @@ class ExpectationMaximization:
     def extrapolate(self, first: EMState, second: EMState, third: EMState) -> EMState:
         """Where three states in a row are heading, for every session for which that raises the bound.
 
-        Bouchard's bound bends more than the likelihood it stands for, the more so the more items there are, and EM's
+        Bouchard's bound is more curved than the likelihood it stands for, the more so the more items there are, and
+        EM's
         steps are shorter by the same factor: hundreds of cycles in one direction. The squared extrapolation of Varadhan
         and Roland (2008, scheme S3) takes them at once.
         """

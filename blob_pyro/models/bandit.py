@@ -25,6 +25,7 @@ from blob_pyro.models.priors.terms import Events, LogitTerm
 from blob_pyro.models.priors.vector import VectorPrior
 from blob_pyro.models.sites import CLICK, EVENTS, KAPPA, MULTIVARIATE, W_A, W_B, W_C, ZETA
 from blob_pyro.ops.names import unique_name
+from blob_pyro.ops.renamed import renamed_attribute
 from blob_pyro.ops.tensors import like
 
 __all__ = ["BanditBatch", "BanditModel", "Items"]
@@ -137,7 +138,7 @@ class BanditModel(PyroModule):
             scale = self.priors.kappa_scale
             if isinstance(scale, Learned) and isinstance(self.kappa_prior, (int, float)):
                 scale = scale.start  # of no effect: there is no kappa to scale
-            self.number("kappa_scale", scale, KAPPA)
+            self.register_scale("kappa_scale", scale, KAPPA)
         for name, term in terms:
             if not isinstance(term, LogitTerm):
                 raise ValueError(f"terms: {term!r} is not a LogitTerm: it needs build, site_priors and logit")
@@ -146,7 +147,7 @@ class BanditModel(PyroModule):
             self.terms = (*self.terms, placed)
         self._check_priors()
 
-    def number(self, name: str, value: Scale, site: str) -> None:
+    def register_scale(self, name: str, value: Scale, site: str) -> None:
         """Make ``self.<name>`` a constant or, if `Learned`, a positive parameter.
 
         Args:
@@ -160,6 +161,8 @@ class BanditModel(PyroModule):
         else:
             constant = value.start if isinstance(value, Learned) else float(value)  # of no effect where it is Learned
             self.register_buffer(name, self.item_embedding.new_tensor(constant))
+
+    number = renamed_attribute("number", "register_scale")
 
     @property
     def items(self) -> Items:

@@ -54,7 +54,7 @@ class JointModel(nn.Module):
 
     Args:
         organic: the organic story; its Psi and rho are trained.
-        bandit: the bandit story; its own copy of Psi is not used until `settle`.
+        bandit: the bandit story; its own copy of Psi is not used until `update_bandit_items`.
         encoder: histories to a Gaussian: see `blob_pyro.guides.encoders`.
 
     Raises:
@@ -86,8 +86,8 @@ class JointModel(nn.Module):
         events = replace(batch.events, interest=interest, context=context, covariates=covariates)
         return views, self.bandit(events, self.items)
 
-    def settle(self) -> None:
-        """Give the bandit story the items as they are now."""
+    def update_bandit_items(self) -> None:
+        """Copy the items as they are now into the bandit story."""
         with torch.no_grad():
             embedding, factor = self.items
             self.bandit.item_embedding.copy_(embedding)

@@ -12,6 +12,7 @@ from blob_pyro.models.operations import renamed_sites
 from blob_pyro.models.priors.learned import Scale
 from blob_pyro.models.priors.terms import Events, LogitTerm
 from blob_pyro.models.priors.view import ModelView
+from blob_pyro.ops.renamed import renamed_attribute
 
 if TYPE_CHECKING:
     from torch import nn
@@ -137,5 +138,7 @@ class _View:
     def register_buffer(self, name: str, tensor: Tensor, persistent: bool = True) -> None:
         self._model.register_buffer(self._place._take(self._model, name), tensor, persistent)
 
-    def number(self, name: str, value: Scale, site: str) -> None:
-        self._model.number(self._place._take(self._model, name), value, self._place._full(site))
+    def register_scale(self, name: str, value: Scale, site: str) -> None:
+        self._model.register_scale(self._place._take(self._model, name), value, self._place._full(site))
+
+    number = renamed_attribute("number", "register_scale")

@@ -73,7 +73,7 @@ class ThompsonActions(_OfClickLogits, ArgmaxConditionallyNormal):
 
     Items share ``w_a``, ``w_b`` and zeta, so their logits are correlated and the independent-normal formula of
     Jeunen (2025, eq. 6) does not apply to them. Given what they share they *are* independent normals, each with the
-    variance of its own kappa: the shared numbers are integrated by randomised quasi-Monte Carlo, the rest exactly.
+    variance of its own kappa: the shared parameters are integrated by randomised quasi-Monte Carlo, the rest exactly.
     `error_estimate` is the standard error of `probs`. ``w_c`` moves all items alike and cancels. `sample` draws
     parameters and takes the best item: it costs no propensities.
 

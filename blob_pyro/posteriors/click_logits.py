@@ -415,7 +415,7 @@ def _vector(posterior: dict[str, TorchDistribution], name: str, num_shared: int)
 def _with_own_noise(loc: Tensor, factor: Tensor) -> _Vector:
     """A vector at the end of a Cholesky factor, with as much of its covariance as possible given to its own noise.
 
-    The distribution is the same; but given the shared numbers each entry is left some doubt, as propensities need.
+    The distribution is the same; but given the shared parameters each entry keeps some variance, as propensities need.
     """
     last = factor[-len(loc) :].mT
     covariance = (last @ last.mT).double()

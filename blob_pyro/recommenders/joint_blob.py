@@ -142,10 +142,10 @@ class JointBLOB(BLOB):
                 try:
                     trace = train(model, both, elbo, batch, training, progress=progress, description="BLOB, jointly")
                 except NotFiniteError as error:
-                    model.settle()
+                    model.update_bandit_items()
                     self._take(fresh, error.trace, fits)
                     raise
-                model.settle()
+                model.update_bandit_items()
                 self._take(fresh, trace, fits)
         if not trace.attrs["interrupted"]:
             warn_unless_converged(trace, what="JointBLOB.fit_jointly")

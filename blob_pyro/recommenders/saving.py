@@ -106,7 +106,7 @@ def load_blob(
         raise _not_given(saved, "priors", "functions as priors or terms; pass them, priors=...")
     _require_small(saved, fields.raw("priors"), "priors")
     _require_small(saved, num_draws, "num_draws")
-    options = {"omega": fields.choice("omega", ("mean", "sample")), "jitter": fields.number("jitter")}
+    options = {"omega": fields.choice("omega", ("mean", "sample")), "jitter": fields.finite("jitter")}
     priors = fields.part("priors", BanditPriors, saved.state) if priors is None else priors
     fits = fields.records("fits")
     blo = _make_blo(organic_class, saved, fields.object("blo", _ORGANIC), encoder, "organic_model")

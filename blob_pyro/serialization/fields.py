@@ -47,7 +47,7 @@ class Fields:
             self._refuse(name, f"an integer of at least {least}")
         return value
 
-    def number(self, name: str) -> float:
+    def finite(self, name: str) -> float:
         """A finite number that is not negative."""
         value = self._value[name]
         if type(value) not in (int, float) or not (math.isfinite(value) and value >= 0):

@@ -79,8 +79,8 @@ def _upgrade_value(value: Any) -> Any:
     if "mapping" in value and isinstance(value["mapping"], dict):
         return {"mapping": {key: _upgrade_value(item) for key, item in value["mapping"].items()}}
     if "class" in value:
-        held = {key: _upgrade_value(item) for key, item in value.items() if key != "class"}
-        return {"class": value["class"], "fields": held}
+        fields = {key: _upgrade_value(item) for key, item in value.items() if key != "class"}
+        return {"class": value["class"], "fields": fields}
     if value.get("distribution") == "Independent":
         fields = {"base_dist": _upgrade_value(value.get("base")), "reinterpreted_batch_ndims": value.get("dims")}
         return {"class": "Independent", "fields": fields}

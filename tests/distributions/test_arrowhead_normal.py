@@ -43,7 +43,7 @@ def test_draws_have_its_covariance():
 
 
 def test_shapes_are_checked():
-    with pytest.raises(ValueError, match=r"for 1 shared and 2 own numbers expected a loc of 3, got \(4,\)"):
+    with pytest.raises(ValueError, match=r"for 1 shared and 2 independent variables expected a loc of 3, got \(4,\)"):
         ArrowheadNormal(torch.zeros(4), torch.eye(1), torch.zeros(2, 1), torch.ones(2))
 
 

@@ -1,4 +1,4 @@
-"""EM climbs, arrives where a direct optimiser does, and its online version follows it."""
+"""EM never descends, arrives where a direct optimiser does, and its online version follows it."""
 
 import pyro.distributions as dist
 import pytest

@@ -111,3 +111,10 @@ def test_two_models_do_not_share_parameters(psi, batch):
         trace = poutine.trace(model).get_trace(batch)
         assert trace.nodes[KAPPA]["fn"].base_dist.scale[0].item() == pytest.approx(scale)
     assert len(pyro.get_param_store()) == 2
+
+
+def test_scales_are_registered_by_the_old_name_too():
+    model = BanditModel(torch.randn(4, 2))
+    with pytest.warns(DeprecationWarning, match="BanditModel: 'number' is now called 'register_scale'"):
+        model.number("spread", 0.5, KAPPA)
+    assert model.spread == 0.5

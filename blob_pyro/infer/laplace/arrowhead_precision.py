@@ -14,7 +14,7 @@ __all__ = ["ArrowheadPrecision"]
 
 @dataclass(frozen=True)
 class ArrowheadPrecision:
-    """``[[shared, cross'], [cross, diag(own)]]``, solved by eliminating the ``M`` own numbers (a Schur complement).
+    """``[[shared, cross'], [cross, diag(own)]]``, solved by eliminating the ``M`` item parameters (a Schur complement).
 
     Attributes:
         shared: ``S x S``.
@@ -33,7 +33,7 @@ class ArrowheadPrecision:
         inverse = torch.linalg.solve_triangular(
             distribution.shared_scale_tril, torch.eye(distribution.num_shared).to(own), upper=False
         )
-        slope = distribution.loading @ inverse  # of the own numbers on the shared ones
+        slope = distribution.loading @ inverse  # of the item parameters on the shared ones
         weighted = own.unsqueeze(-1) * slope
         return cls(inverse.mT @ inverse + slope.mT @ weighted, -weighted, own)
 
@@ -44,19 +44,19 @@ class ArrowheadPrecision:
         """With its diagonal enlarged by a fraction of itself."""
         return replace(self, shared=self.shared + damping * self.shared.diagonal().diag(), own=(1 + damping) * self.own)
 
-    def held(self, index: int) -> ArrowheadPrecision:
-        """Of all other numbers where a shared one is held fixed; its own entry is one, which no solution sees."""
+    def conditional(self, index: int) -> ArrowheadPrecision:
+        """Return the precision of the other parameters given a shared one, whose own entry is set to 1."""
         shared, cross = self.shared.clone(), self.cross.clone()
         shared[index], shared[:, index], cross[:, index] = 0, 0, 0
         shared[index, index] = 1
         return replace(self, shared=shared, cross=cross)
 
     def column(self, index: int) -> Tensor:
-        """Of a shared number, ``S + M``."""
+        """Return the column of a shared parameter, ``S + M``."""
         return torch.cat([self.shared[:, index], self.cross[:, index]])
 
     def factor(self) -> Tensor | None:
-        """Cholesky factor of the shared block with the own numbers eliminated; None if not positive definite."""
+        """Cholesky factor of the shared block with the item parameters eliminated; None if not positive definite."""
         if not (self.own > 0).all():
             return None
         factor, info = torch.linalg.cholesky_ex(self.shared - self.cross.mT @ (self.cross / self.own.unsqueeze(-1)))

@@ -17,7 +17,7 @@ side, where zeta must shrink as ``w_b`` grows and a Gaussian cannot follow: its 
 nearest in ``KL(q | p)``, not the marginal's own.
 
 Where it still misleads: under a wide prior, ``w_b ~ N(-6, 3)``, the marginal's mode can lie where a Gaussian has little
-room around it (standard log of ``benchmarks/bandit.py``: at -3.0, standard deviation 0.2, while "normal" settles at
+room around it (standard log of ``benchmarks/bandit.py``: at -3.0, standard deviation 0.2, while "normal" converges to
 -6.9; the ELBO is 0.1 % lower; under the default prior the two are equal within noise). Other scales (`HorseshoeKappa`,
 a ``kappa_scale`` that is a distribution) are taken at the joint mode, and with them all that they scale is too small. A
 marginal of ``w_b`` with two modes is described by one.
@@ -55,7 +55,7 @@ from blob_pyro.ops.exclusive import own_parameter_store
 __all__ = ["MOST_SHARED", "fit_laplace"]
 
 MOST_SHARED = 6_000
-"""More shared numbers than this are refused: their curvature is a dense matrix, 288 MB at that."""
+"""More shared parameters than this are refused: their curvature is a dense matrix, 288 MB at that."""
 
 _TOLERANCE = 1e-6  # nats that the next step could gain: a thousandth of a standard deviation
 _ROUGH_TOLERANCE = 1e-3  # the same, while w_b is sought
@@ -85,13 +85,13 @@ def fit_laplace(
 
     Returns:
         One row per step: ``step``, ``log_joint`` (log density of clicks and parameters at the point, nats per event; it
-        rises while ``w_b`` is held), ``seconds``, ``damping``. ``attrs["exact_curvature"]`` tells whether the
+        rises while ``w_b`` is fixed), ``seconds``, ``damping``. ``attrs["exact_curvature"]`` tells whether the
         exact curvature was positive definite; if not, the Gauss-Newton one is used. ``attrs["log_evidence"]`` is
         Laplace's approximation of the log probability of the clicks (given ``w_b``, where it was sought: jointly with
         the density of ``w_b`` there).
 
     Raises:
-        LaplaceRefuses: (a ValueError) for too many shared numbers, a kappa whose prior correlates items, a learned
+        LaplaceRefuses: (a ValueError) for too many shared parameters, a kappa whose prior correlates items, a learned
             scale of a prior that is not normal, a term outside the linear operations, or a batch that propagates the
             uncertainty of omega.
     """
@@ -128,50 +128,50 @@ def _(guide: LaplaceGuide, request: FitRequest) -> pd.DataFrame:
 
 
 class _Search:
-    """Walks to the mode, with one number of the vector held where that is asked for."""
+    """Searches the mode, with one hyperparameter of the vector, ``w_b``, fixed where there is one."""
 
     def __init__(self, posterior: LogPosterior, max_steps: int, bar: tqdm) -> None:
         self.posterior, self.max_steps, self.bar = posterior, max_steps, bar
         self.theta = posterior.start.clone()
-        self.held = posterior.layout[W_B].start if W_B in posterior.layout else None
+        self.hyperparameter = posterior.layout[W_B].start if W_B in posterior.layout else None
         self.rows: list[dict[str, float]] = []
-        self.settled = True
+        self.converged = True
         self.log_evidence = -math.inf
         self._began = time.perf_counter()
 
     def convergence(self) -> Convergence:
         """Whether the walk has ended at the mode."""
         steps = len(self.rows)
-        if self.settled:
+        if self.converged:
             return Convergence(True, f"after {steps} steps the next would gain less than {_TOLERANCE:g} nats in all")
         return Convergence(False, f"{steps} Gauss-Newton steps, the most that are taken, did not reach the mode")
 
     def run(self) -> tuple[ArrowheadNormal, bool]:
         """The approximate posterior, and whether its curvature is the exact one."""
-        self.climb(_TOLERANCE if self.held is None else _ROUGH_TOLERANCE, learn=True)
-        if self.held is not None:
-            self.seek_held()
+        self.find_mode(_TOLERANCE if self.hyperparameter is None else _ROUGH_TOLERANCE, learn=True)
+        if self.hyperparameter is not None:
+            self.seek_hyperparameter()
         curvature, exact = self.curvature()
         self.log_evidence = self.evidence()
-        if self.held is not None:
-            curvature = self.with_held(curvature, self.held)
+        if self.hyperparameter is not None:
+            curvature = self.with_hyperparameter(curvature, self.hyperparameter)
         distribution = curvature.normal(self.theta)
         assert distribution is not None, "its factors have been positive definite"
         return distribution, exact
 
     # --- the mode ------------------------------------------------------------------------------------------------
 
-    def climb(self, tolerance: float, learn: bool = False) -> None:
-        """Go to the mode of all that is not held, and learned scales to their fixed point if asked for."""
-        damping, calm = 1e-9, 0
+    def find_mode(self, tolerance: float, learn: bool = False) -> None:
+        """Find the mode of all but the hyperparameter, and the fixed point of learned scales if asked for."""
+        damping, num_still = 1e-9, 0
         learn = learn and bool(self.posterior.model.learned)
-        self.settled = False
+        self.converged = False
         while len(self.rows) < self.max_steps:
             damping, gain = self._step(damping)
             change = self._learn() if learn else 0.0
-            calm = calm + 1 if gain < tolerance and change < _SCALE_TOLERANCE else 0
-            if calm > learn:  # a scale that has moved is given another look
-                self.settled = True
+            num_still = num_still + 1 if gain < tolerance and change < _SCALE_TOLERANCE else 0
+            if num_still > learn:  # a scale that has moved is given another look
+                self.converged = True
                 return
 
     def _step(self, damping: float) -> tuple[float, float]:
@@ -198,42 +198,45 @@ class _Search:
         return self.posterior.update_scales(self.theta, distribution.variance)
 
     def _rest(self, gradient: Tensor, curvature: ArrowheadPrecision) -> tuple[Tensor, ArrowheadPrecision]:
-        """Of all that is not held."""
-        if self.held is None:
+        """Return gradient and curvature of all but the hyperparameter."""
+        if self.hyperparameter is None:
             return gradient, curvature
         gradient = gradient.clone()
-        gradient[self.held] = 0
-        return gradient, curvature.held(self.held)
+        gradient[self.hyperparameter] = 0
+        return gradient, curvature.conditional(self.hyperparameter)
 
     def curvature(self) -> tuple[ArrowheadPrecision, bool]:
-        """At the present point: the exact one if it is positive definite in what is not held, else Gauss-Newton's."""
+        """Return the exact curvature if it is positive definite given the hyperparameter, else Gauss-Newton's."""
         gradient, exact = self.posterior.expansion(self.theta, exact=True)
         if self._rest(gradient, exact)[1].factor() is not None:
             return exact, True
         return self.posterior.expansion(self.theta)[1], False
 
     def evidence(self) -> float:
-        """Laplace's log probability of the clicks; with the density of what is held, where something is."""
+        """Return Laplace's log probability of the clicks, with the hyperparameter's density where there is one."""
         rest = self._rest(self.theta, self.curvature()[0])[1]
         log_det = rest.log_det()
         assert log_det is not None, "its factor has been positive definite"
-        num_free = len(self.theta) - (self.held is not None)
+        num_free = len(self.theta) - (self.hyperparameter is not None)
         return -self.posterior.objective(self.theta) - 0.5 * log_det + 0.5 * num_free * math.log(2 * math.pi)
 
     # --- what scales others --------------------------------------------------------------------------------------
 
-    def seek_held(self) -> None:
-        """Move what is held to the mode of its marginal density, and learned scales to their fixed point there."""
-        assert self.held is not None
-        centre, spread = float(self.posterior.start[self.held]), float(self.posterior.spread[self.held])
+    def seek_hyperparameter(self) -> None:
+        """Move the hyperparameter to the mode of its marginal, and learned scales to their fixed point there."""
+        assert self.hyperparameter is not None
+        centre, spread = (
+            float(self.posterior.start[self.hyperparameter]),
+            float(self.posterior.spread[self.hyperparameter]),
+        )
         low, high = centre - _REACH * spread, centre + _REACH * spread
         for _ in range(10):
             before = self._scales()
             found = minimize_scalar(
                 self._negative_evidence, bounds=(low, high), method="bounded", options={"xatol": 0.05 * spread}
             )
-            self._hold(float(found.x))
-            self.climb(_TOLERANCE, learn=True)
+            self._fix(float(found.x))
+            self.find_mode(_TOLERANCE, learn=True)
             if torch.allclose(self._scales(), before, rtol=_SAME_SCALE):
                 break
             low, high = max(low, found.x - spread), min(high, found.x + spread)
@@ -242,51 +245,51 @@ class _Search:
         return self.theta.new_tensor([float(self.posterior.scale(name)) for name in self.posterior.model.learned])
 
     def _negative_evidence(self, value: float) -> float:
-        self._hold(value)
-        self.climb(_ROUGH_TOLERANCE)
+        self._fix(value)
+        self.find_mode(_ROUGH_TOLERANCE)
         return -self.evidence()
 
-    def _hold(self, value: float) -> None:
+    def _fix(self, value: float) -> None:
         self.theta = self.theta.clone()
-        self.theta[self.held] = value
+        self.theta[self.hyperparameter] = value
 
-    def with_held(self, curvature: ArrowheadPrecision, held: int) -> ArrowheadPrecision:
-        """The precision of what is held, and of all else given it, together.
+    def with_hyperparameter(self, curvature: ArrowheadPrecision, index: int) -> ArrowheadPrecision:
+        """Return the precision of the hyperparameter, and of all else given it, together.
 
-        The conditional mode moves with what is held by ``-H^-1 h``, where ``h`` is the column of the curvature between
-        the two. So the column stays what it is, and only the corner changes, to ``1 / variance + h' H^-1 h``.
+        The conditional mode moves with the hyperparameter by ``-H^-1 h``, where ``h`` is the column of the curvature
+        between the two. So the column stays what it is, and only the corner changes, to ``1 / variance + h' H^-1 h``.
         """
-        rest = curvature.held(held)
-        column = curvature.column(held)
-        corner, column[held] = float(column[held]), 0.0
+        rest = curvature.conditional(index)
+        column = curvature.column(index)
+        corner, column[index] = float(column[index]), 0.0
         slope, distribution = rest.solve(column), rest.normal(self.theta)
         assert slope is not None
         assert distribution is not None
         explained = float(column @ slope)
-        slope[held] = -1.0  # so that -slope is the direction in which the vector moves
-        scale = max(corner - explained, float(self.posterior.spread[held]) ** -2) ** -0.5
+        slope[index] = -1.0  # so that -slope is the direction in which the vector moves
+        scale = max(corner - explained, float(self.posterior.spread[index]) ** -2) ** -0.5
         for _ in range(_ZOOMS):
-            ratio = self._best_ratio(held, distribution, slope, scale)
+            ratio = self._best_ratio(index, distribution, slope, scale)
             scale *= ratio
             if ratio > _CLOSE:
                 break
         shared = curvature.shared.clone()
-        shared[held, held] = scale**-2 + explained
+        shared[index, index] = scale**-2 + explained
         return replace(curvature, shared=shared)
 
-    def _best_ratio(self, held: int, distribution: ArrowheadNormal, slope: Tensor, scale: float) -> float:
-        """By how much to multiply a guess of the standard deviation of what is held, for the least ``KL(q | p)``.
+    def _best_ratio(self, index: int, distribution: ArrowheadNormal, slope: Tensor, scale: float) -> float:
+        """Return what to multiply a guess of the hyperparameter's scale by, for the least ``KL(q | p)``.
 
         Args:
-            held: its place.
+            index: the place of the hyperparameter.
             distribution: of all else, at the present point.
-            slope: minus the direction in which the vector moves with what is held.
+            slope: minus the direction in which the vector moves with the hyperparameter.
             scale: the guess.
         """
         values = []
         for node in (scale * _NODES).tolist():
             point = self.theta - node * slope
-            within = self.posterior.expansion(point)[1].held(held).expected_square(distribution)
+            within = self.posterior.expansion(point)[1].conditional(index).expected_square(distribution)
             values.append(self.posterior.objective(point) + 0.5 * within)
         above = np.array(values) - min(values)
         curve = CubicSpline(_NODES, np.log1p(above))  # w_b enters through its exponential, which has a smooth logarithm

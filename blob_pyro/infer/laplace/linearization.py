@@ -81,7 +81,7 @@ class GroupedEvents:
         return residual, moments.index_add_(0, self.item, self.features.mT @ weighted)
 
 
-class _Use(NamedTuple):
+class _Statement(NamedTuple):
     """A statement of the model that uses a site: ``operation(X, *coefficients)``, a number per event."""
 
     site: str
@@ -108,19 +108,19 @@ class _Use(NamedTuple):
         return (result.unsqueeze(-1) if result.dim() == 1 else result).expand(size, len(rows)).mT
 
 
-class _RecordUses(Messenger):
+class _RecordStatements(Messenger):
     """Answers each linear operation by its result as a leaf, to be differentiated by."""
 
     def __init__(self, num_events: int) -> None:
         super().__init__()
         self.num_events = num_events
-        self.uses: list[_Use] = []
+        self.statements: list[_Statement] = []
 
     def _pyro_linear(self, msg: dict[str, Any]) -> None:
         value, operation, *coefficients = msg["args"]
         result = operation(value.detach(), *coefficients)
         result = result.expand(self.num_events).clone().requires_grad_()
-        self.uses.append(_Use(msg["name"], operation, tuple(coefficients), result))
+        self.statements.append(_Statement(msg["name"], operation, tuple(coefficients), result))
         msg["value"], msg["done"] = result, True
 
 
@@ -139,23 +139,25 @@ class Linearization:
     def __init__(self, model: BanditModel, values: dict[str, Tensor], second: bool = False) -> None:
         self.num_items, self.one = model.num_items, model.embedding_dim
         batch = model.unit_contexts()
-        record = _RecordUses(len(batch))
+        record = _RecordStatements(len(batch))
         with torch.enable_grad(), record:
             total = model.logit(values, batch).sum()
-            results = [use.result for use in record.uses]
+            results = [statement.result for statement in record.statements]
             self.slopes = list(torch.autograd.grad(total, results, create_graph=second))
-        unseen = sorted(set(values) - {use.site for use in record.uses})
+        unseen = sorted(set(values) - {statement.site for statement in record.statements})
         if unseen:
             raise LaplaceRefuses(
                 f"guide 'laplace': the logit uses {', '.join(unseen)} without blob_pyro.models.operations (LogitTerm)"
             )
-        self.uses = record.uses
-        self.bends: dict[tuple[int, int], Tensor] = {}
+        self.statements = record.statements
+        self.second_derivatives: dict[tuple[int, int], Tensor] = {}
         if second:
             for i, slope in enumerate(self.slopes):
                 if slope.requires_grad:
                     found = torch.autograd.grad(slope.sum(), results, allow_unused=True, retain_graph=True)
-                    self.bends.update({(i, j): bend for j, bend in enumerate(found) if bend is not None})
+                    self.second_derivatives.update(
+                        {(i, j): derivative for j, derivative in enumerate(found) if derivative is not None}
+                    )
         self.slopes = [slope.detach() for slope in self.slopes]
 
     def jacobian(self, layout: dict[str, slice], shapes: dict[str, Size]) -> Iterator[tuple[slice, Tensor]]:
@@ -175,9 +177,11 @@ class Linearization:
             items = torch.arange(start, min(start + step, self.num_items), device=self.slopes[0].device)
             rows = (torch.arange(num_points, device=items.device).unsqueeze(-1) * self.num_items + items).flatten()
             logits = self.slopes[0].new_zeros(len(rows), width)
-            for use, slope in zip(self.uses, self.slopes):
-                if use.site in layout:
-                    logits[:, layout[use.site]] += slope[rows].unsqueeze(-1) * use.design(rows, shapes[use.site])
+            for statement, slope in zip(self.statements, self.slopes):
+                if statement.site in layout:
+                    logits[:, layout[statement.site]] += slope[rows].unsqueeze(-1) * statement.design(
+                        rows, shapes[statement.site]
+                    )
             at_zero, at_units = logits.view(num_points, len(items), width).split([1, num_points - 1])
             slopes = at_units - at_zero
             jacobian = torch.cat([slopes[: self.one], at_zero, slopes[self.one :]])
@@ -196,12 +200,12 @@ class Linearization:
         at_zero = residual[:, self.one]
         slopes = torch.cat([residual[:, : self.one], residual[:, self.one + 1 :]], -1)
         weight = torch.cat([(at_zero - slopes.sum(-1)).unsqueeze(0), slopes.mT]).flatten()  # of each unit context
-        for (i, j), bend in self.bends.items():
-            first, second = self.uses[i], self.uses[j]
+        for (i, j), derivative in self.second_derivatives.items():
+            first, second = self.statements[i], self.statements[j]
             if first.site in layout and second.site in layout:
                 here, there = layout[first.site], layout[second.site]
-                rows = (bend != 0).nonzero().squeeze(-1)
+                rows = (derivative != 0).nonzero().squeeze(-1)
                 left = first.design(rows, shapes[first.site])
-                right = (weight * bend)[rows].unsqueeze(-1) * second.design(rows, shapes[second.site])
+                right = (weight * derivative)[rows].unsqueeze(-1) * second.design(rows, shapes[second.site])
                 curvature[here, there] += left.mT @ right
         return curvature

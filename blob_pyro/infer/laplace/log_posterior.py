@@ -90,8 +90,8 @@ class LogPosterior:
         total = curvature + self._prior_curvature(theta, exact)
         if exact:
             second = Linearization(self.model, self.sites(theta), second=True)
-            bend = second.curvature(residual, self._shared_layout, self.shapes)
-            total = replace(total, shared=total.shared - bend)
+            second_order = second.curvature(residual, self._shared_layout, self.shapes)
+            total = replace(total, shared=total.shared - second_order)
         return gradient + prior_gradient, total
 
     @property

@@ -42,7 +42,7 @@ class Convergence:
 def assess(values: Sequence[float]) -> Convergence:
     """Compare the last quarter of a training with the quarter before.
 
-    What the objective gained is held against 0.2 % of its size and against twice the standard error of the difference:
+    What the objective gained is compared with 0.2 % of its size and with twice the standard error of the difference:
     that of batch means of what is left of each quarter without its own trend. A schedule that anneals the step size
     gains a little as the noise of the parameters dies down; it gains ten times that where it was too short.
 

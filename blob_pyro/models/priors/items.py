@@ -101,7 +101,7 @@ class ItemDeviations:
 
     def build(self, model: ModelView) -> None:
         """See `LogitTerm.build`."""
-        model.number("beta_deviation_scale", self.scale, BETA_DEVIATION)
+        model.register_scale("beta_deviation_scale", self.scale, BETA_DEVIATION)
 
     def site_priors(self, model: ModelView) -> dict[str, TorchDistribution]:
         """See `LogitTerm.site_priors`."""
@@ -140,8 +140,8 @@ class ItemCategories:
             )
         model.register_buffer("category", category)
         model.num_categories = 1 + int(category.max())  # here, where looking at the device costs no training step
-        model.number("category_kappa_scale", self.kappa_scale, CATEGORY_KAPPA)
-        model.number("category_beta_scale", self.beta_scale, CATEGORY_BETA)
+        model.register_scale("category_kappa_scale", self.kappa_scale, CATEGORY_KAPPA)
+        model.register_scale("category_beta_scale", self.beta_scale, CATEGORY_BETA)
 
     def site_priors(self, model: ModelView) -> dict[str, TorchDistribution]:
         """See `LogitTerm.site_priors`."""
@@ -185,8 +185,8 @@ class ItemFeatures:
                 f"{tuple(features.shape)}"
             )
         model.register_buffer("features", features)
-        model.number("feature_kappa_scale", self.kappa_scale, FEATURE_KAPPA)
-        model.number("feature_beta_scale", self.beta_scale, FEATURE_BETA)
+        model.register_scale("feature_kappa_scale", self.kappa_scale, FEATURE_KAPPA)
+        model.register_scale("feature_beta_scale", self.beta_scale, FEATURE_BETA)
 
     def site_priors(self, model: ModelView) -> dict[str, TorchDistribution]:
         """See `LogitTerm.site_priors`."""

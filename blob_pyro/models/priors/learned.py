@@ -1,4 +1,4 @@
-"""Numbers of a prior: held fixed, or chosen by training."""
+"""Hyperparameters of a prior: fixed, or chosen by training."""
 
 from __future__ import annotations
 
@@ -23,4 +23,4 @@ class Learned:
 
 
 Scale = float | Learned
-"""A standard deviation, held fixed or learned."""
+"""A standard deviation, fixed or learned."""

@@ -14,7 +14,8 @@ __all__ = ["ModelView"]
 class ModelView(Protocol):
     """What priors and terms are given as ``model``: what is known of the items, and a place for what they need.
 
-    What a term puts into it, by `register_buffer`, `number` or as an attribute, it reads as an attribute, and no other
+    What a term puts into it, by `register_buffer`, `register_scale` or as an attribute, it reads as an attribute, and
+    no other
     term sees: two terms of one class do not meet. See `blob_pyro.models.placed_terms`.
 
     Attributes:
@@ -34,7 +35,7 @@ class ModelView(Protocol):
     def register_buffer(self, name: str, tensor: Tensor) -> None:
         """Keep a tensor, which moves and is saved with the model."""
 
-    def number(self, name: str, value: Scale, site: str) -> None:
+    def register_scale(self, name: str, value: Scale, site: str) -> None:
         """Keep a prior standard deviation: a constant or, if it is `Learned`, a parameter that training chooses.
 
         Args:

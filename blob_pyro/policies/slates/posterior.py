@@ -53,7 +53,7 @@ class PosteriorActions(Slates):
 
 
 class ConditionalThompsonSlates(Slates):
-    """The best few of one draw from the whole posterior; what is logged is the probability given the shared numbers.
+    """The best few of one draw from the whole posterior; what is logged is the probability given the shared parameters.
 
     Given those numbers, drawn for each decision, the logits are independent normals. `rank_probs` are marginal.
 

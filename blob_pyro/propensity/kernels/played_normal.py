@@ -71,13 +71,13 @@ class _Rivals:
         cdf = torch.erfc(lifted * -_SQRT_HALF).mul_(0.5)
         hazard = (lifted * lifted).mul_(-0.5).sub_(_LOG_SQRT_2PI).exp_().div_(cdf)
         loss = cdf.log_().neg_()
-        bend = (hazard + x).mul_(hazard)
+        second = (hazard + x).mul_(hazard)
         if far:
             steeper = 1 + (lifted - x) * hazard / (2 * loss.clamp_min(1.0))
-            hazard, loss, bend = hazard * steeper, loss * steeper.square(), torch.where(lifted > x, 1.0, bend)
+            hazard, loss, second = hazard * steeper, loss * steeper.square(), torch.where(lifted > x, 1.0, second)
         value = -0.5 * z.square() - loss.sum(-1)
         slope = self.scale * hazard.mul_(self.rate).sum(-1) - z
-        curvature = 1 + self.scale.square() * bend.mul_(self.rate).mul_(self.rate).sum(-1)
+        curvature = 1 + self.scale.square() * second.mul_(self.rate).mul_(self.rate).sum(-1)
         return _Look(value, slope, curvature, x)
 
     def where(self, index: Tensor) -> "_Rivals":

@@ -128,11 +128,11 @@ def resolved_beta_distributions(arms: Arms, allow: Allow) -> Distributions:
         ends = torch.cat([left, mode, right], dim=-1)
         low, high = ends.amin(-1, keepdim=True), ends.amax(-1, keepdim=True)
         ends = ends.gather(-1, _keep(ends.argsort(dim=-1), torch.cat(needed, dim=-1)))
-        # Tails as long as those of tiny concentrations begin where the logistic function bends.
+        # Tails as long as those of tiny concentrations begin where the logistic function is curved.
         decades = max(0, math.ceil(math.log(max(ends.abs().amax().item() / math.pi, 1.0), 16)))
-        bends = math.pi * 16.0 ** torch.arange(decades, dtype=ends.dtype, device=ends.device)
-        bends = torch.cat([-bends.flip(0), bends]).expand(len(ends), -1)
-        edges = torch.cat([ends, torch.minimum(torch.maximum(bends, low), high)], dim=-1).sort(dim=-1).values
+        knots = math.pi * 16.0 ** torch.arange(decades, dtype=ends.dtype, device=ends.device)
+        knots = torch.cat([-knots.flip(0), knots]).expand(len(ends), -1)
+        edges = torch.cat([ends, torch.minimum(torch.maximum(knots, low), high)], dim=-1).sort(dim=-1).values
         panels = resolve(log_density, PanelRows.between(edges), allow=allow)
     nodes, anchor = panels.nodes()
     values = log_density(nodes.flatten(1), anchor).unflatten(1, nodes.shape[1:])

@@ -64,23 +64,23 @@ def log_joint(model, guide, batch, theta):
     return poutine.trace(poutine.condition(model, data=values)).get_trace(batch).log_prob_sum()
 
 
-@pytest.mark.parametrize("held", [False, True], ids=["w_b fixed", "w_b at its marginal's mode"])
+@pytest.mark.parametrize("conditional", [False, True], ids=["w_b fixed", "w_b at its marginal's mode"])
 @pytest.mark.parametrize("name", PRIORS)
-def test_mode_and_curvature_are_those_of_the_log_joint(name, held, batch):
+def test_mode_and_curvature_are_those_of_the_log_joint(name, conditional, batch):
     """Of all numbers; given ``w_b``, where that has a prior."""
     psi = torch.randn(P, K, dtype=torch.float64) * torch.tensor([0.4, 1.5])
-    priors = PRIORS[name] if held else replace(PRIORS[name], w_b=0.3)
+    priors = PRIORS[name] if conditional else replace(PRIORS[name], w_b=0.3)
     model = BanditModel(psi, priors, torch.randn(P, dtype=torch.float64))
     guide = make_guide("laplace", model)
     history = fit_laplace(guide, model, batch, progress=False)
     assert history.attrs["exact_curvature"]
-    assert held or history.log_joint.is_monotonic_increasing
+    assert conditional or history.log_joint.is_monotonic_increasing
     theta = guide.loc.clone().requires_grad_()
     log_density = log_joint(model, guide, batch, theta)
     (gradient,) = torch.autograd.grad(log_density, theta)
     curvature = -torch.autograd.functional.hessian(lambda t: log_joint(model, guide, batch, t), guide.loc)
     precision = torch.linalg.inv(guide.multivariate().covariance_matrix)
-    free = torch.arange(guide.size) != (list(guide.shapes).index(W_B) if held else -1)
+    free = torch.arange(guide.size) != (list(guide.shapes).index(W_B) if conditional else -1)
     scale = curvature.diagonal()[free].sqrt()
     assert (gradient[free].abs() < 3e-3 * scale).all()
     assert history.log_joint.iloc[-1] == pytest.approx(log_density.item() / N)
@@ -217,7 +217,7 @@ def test_spread_of_w_b_is_the_nearest(spread):
 
 
 class Valley:
-    """Along what is held the objective is ``x^2 / 2 spread^2 + exp(growth x)``; one other number, independent."""
+    """Along the hyperparameter the objective is ``x^2 / 2 spread^2 + exp(growth x)``; one other number, independent."""
 
     def __init__(self, growth, spread):
         self.growth, self.spread = growth, torch.tensor([spread, 1.0]).double()
@@ -239,7 +239,7 @@ def test_spread_where_one_side_is_a_cliff(growth, spread):
     search = _Search(Valley(growth, spread), 1, None)
     flat = ArrowheadPrecision(torch.eye(2).double(), torch.zeros(0, 2).double(), torch.zeros(0).double())
     flat.shared[0, 0] = 1e-9
-    found = search.with_held(flat, 0).shared[0, 0].item() ** -0.5
+    found = search.with_hyperparameter(flat, 0).shared[0, 0].item() ** -0.5
     s = torch.linspace(0.05, 4, 4000).double()
     expected = s[((s / spread).square() / 2 + (growth * s).square().div(2).exp() - s.log()).argmin()]
     assert found == pytest.approx(expected.item(), rel=0.1)

@@ -109,8 +109,8 @@ def test_arrow_precision_against_the_full_matrix():
     other = ArrowheadNormal(right, torch.eye(3).double(), torch.randn(4, 3).double(), own)
     assert arrowhead.expected_square(other) == pytest.approx((full * other.covariance_matrix).sum().item())
     free = [0, 2, 3, 4, 5, 6]
-    held = arrowhead.held(1).solve(right)
-    assert torch.allclose(held[free], torch.linalg.solve(full[free][:, free], right[free]))
+    conditional = arrowhead.conditional(1).solve(right)
+    assert torch.allclose(conditional[free], torch.linalg.solve(full[free][:, free], right[free]))
     assert torch.equal(arrowhead.column(1), full[:, 1])
     indefinite = ArrowheadPrecision(-arrowhead.shared, arrowhead.cross, own)
     assert indefinite.solve(right) is indefinite.normal(right) is indefinite.log_det() is None
