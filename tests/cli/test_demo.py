@@ -1,5 +1,7 @@
 """The command line on a small problem: what it prints, and what it writes."""
 
+import re
+
 import pandas as pd
 import xarray as xr
 from click.testing import CliRunner
@@ -16,12 +18,15 @@ def test_demo(tmp_path):
     assert run.exit_code == 0, run.output
     table = pd.read_csv(output / "ab_test.csv", index_col="policy")
     assert set(table.index) == {
-        "random", "logging policy", "popularity", "BLO", "BLOB", "BLOB, Thompson", "oracle",
+        "random", "logging policy", "popularity", "BLO", "BLOB", "BLOB, Thompson", "BLOB, two rounds", "oracle",
     }  # fmt: skip
     assert (table.lower < table.click_rate).all()
     assert table.click_rate.idxmax() == "oracle"
     for name in table.index:
         assert name in run.output
+    shares = {row[0]: row[-1] for row in re.findall(r"^(random|oracle) .*\] +(-?\d\.\d\d) ", run.output, re.MULTILINE)}
+    assert shares == {"random": "0.00", "oracle": "1.00"}
+    assert "30 users" in run.output.replace("90 users", "")  # 15 + 60 in the first round, 15 more in the second
     for name in ("ab_test.png", "elbo.png"):
         assert (output / name).read_bytes().startswith(b"\x89PNG")
         assert str(output / name) in run.output

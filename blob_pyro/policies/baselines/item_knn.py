@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.sparse import csr_array
 from torch import Tensor
 
-from blob_pyro.data import EventLog, Histories, Vocabulary, as_histories
+from blob_pyro.data import EventLog, Histories, as_histories
+from blob_pyro.policies.baselines.sessions import count_matrix, distinct, sessions_of
 
 __all__ = ["ItemKNN", "SessionItemKNN"]
 
@@ -33,7 +33,7 @@ class ItemKNN:
     """
 
     def __init__(self, sessions: EventLog | Histories) -> None:
-        self.items, histories = _sessions(sessions)
+        self.items, histories = sessions_of(sessions)
         self.correlation = _correlation(_moments(histories, presence=False))
 
     def scores(self, histories: Histories | Any) -> Tensor:
@@ -55,40 +55,20 @@ class SessionItemKNN:
     """
 
     def __init__(self, sessions: EventLog | Histories) -> None:
-        self.items, histories = _sessions(sessions)
+        self.items, histories = sessions_of(sessions)
         self.correlation = _correlation(_moments(histories, presence=True))
 
     def scores(self, histories: Histories | Any) -> Tensor:
         """``N x P`` mean correlations with each history's distinct items; zero after an empty one."""
         history = as_histories(histories, self.items).to(self.correlation.device)
-        present = _distinct(history)
+        present = distinct(history)
         return present.sum_rows(self.correlation) / present.lengths.clamp(min=1).unsqueeze(-1)
-
-
-def _sessions(sessions: EventLog | Histories) -> tuple[Vocabulary, Histories]:
-    if isinstance(sessions, EventLog):
-        sessions.require_views()
-        return sessions.items, sessions.sessions
-    if not isinstance(sessions, Histories):
-        raise TypeError(f"sessions: expected an EventLog or its sessions as Histories, got {type(sessions).__name__}")
-    if not len(sessions):
-        raise ValueError("sessions: there are none, and correlations over none are not defined; pass at least one")
-    return Vocabulary.numbered(sessions.num_items), sessions
-
-
-def _distinct(histories: Histories) -> Histories:
-    """Each history's items once, in the order of their numbers."""
-    items, row = histories.flatten()
-    cell = torch.unique(row * histories.num_items + items)
-    lengths = torch.bincount(cell // histories.num_items, minlength=len(histories))
-    return Histories.from_ragged(cell % histories.num_items, lengths, histories.num_items)
 
 
 def _moments(histories: Histories, presence: bool) -> Tensor:
     """Covariance over sessions of the items' view counts (or presence), ``P x P``, from a sparse count matrix."""
-    items, row = (t.cpu().numpy() for t in (_distinct(histories) if presence else histories).flatten())
-    size = len(histories), histories.num_items
-    counts = csr_array((np.ones(len(items)), (row, items)), shape=size)  # repeated cells add up
+    counts = count_matrix(distinct(histories) if presence else histories)
+    size = counts.shape
     mean = counts.sum(0) / size[0]
     covariance = (counts.T @ counts).toarray() / size[0] - np.outer(mean, mean)
     return torch.from_numpy(covariance).to(histories.device, torch.get_default_dtype())
