@@ -27,7 +27,8 @@ class ContextualBandit:
 
     Args:
         num_items: size ``P`` of the catalogue; ``P x P`` weights are held in memory.
-        l2: ridge penalty on W, ``l2 / 2`` times its square, in clicks: weights are divided by their mean.
+        l2: ridge penalty, ``l2 / 2`` times the squares of all b and W, in clicks: weights are divided by their mean.
+            Without one there is no optimum where an item was never clicked.
 
     Example:
         >>> log = EventLog.from_tables(
@@ -75,9 +76,10 @@ class ContextualBandit:
             residual[rows, action] -= 1
             residual *= weight[:, None]
             gradient = counts.T @ residual + self.l2 * matrix
-            return float(value + self.l2 / 2 * (matrix**2).sum()), np.concatenate([residual.sum(0), gradient.ravel()])
+            slope = np.concatenate([residual.sum(0) + self.l2 * intercept, gradient.ravel()])
+            return float(value + self.l2 / 2 * parameters @ parameters), slope
 
-        options = {"maxiter": max_iterations, "maxfun": 2 * max_iterations, "ftol": 1e-9, "gtol": 1e-4}
+        options = {"maxiter": max_iterations, "maxfun": 2 * max_iterations, "ftol": 1e-9, "gtol": 1e-4, "maxcor": 30}
         found = minimize(loss, np.zeros(size + size * size), jac=True, method="L-BFGS-B", options=options)
         if found.nit >= max_iterations:
             raise RuntimeError(f"fit: no optimum after {found.nit} iterations; pass a larger max_iterations or l2")

@@ -11,7 +11,7 @@ import torch
 from pyro.infer import Trace_ELBO
 from pyro.nn import PyroModule
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 from blob_pyro.data import EventLog, Histories, Vocabulary, as_histories
 from blob_pyro.infer import Training, train
@@ -151,15 +151,17 @@ class _NextItem(PyroModule):
     def final_states(self, histories: Histories) -> Tensor:
         """The state after each history, ``N x hidden_dim``."""
         sequences = [items.new_tensor([self.start, *items.tolist()]) for items in self._split(histories)]
-        packed = pack_sequence([self.embedding(s) for s in sequences], enforce_sorted=False)
-        return self.recurrent(packed)[1][0]
+        return self.recurrent(self._embedded(sequences))[1][0]
+
+    def _embedded(self, sequences: list[Tensor]) -> PackedSequence:
+        packed = pack_sequence(sequences, enforce_sorted=False)
+        return packed._replace(data=self.embedding(packed.data))  # once for all sequences
 
     def forward(self, batch: OrganicBatch) -> None:
         """Score every view of every session."""
         sessions = [items for items in self._split(batch.sessions) if len(items)]
         inputs = [torch.cat([items.new_tensor([self.start]), items[:-1]]) for items in sessions]
-        packed = pack_sequence([self.embedding(i) for i in inputs], enforce_sorted=False)
-        state = self.recurrent(packed)[0].data
+        state = self.recurrent(self._embedded(inputs))[0].data
         target = pack_sequence(sessions, enforce_sorted=False).data
         weight, intercept = self.weight, self.intercept
 

@@ -48,7 +48,7 @@ class LogisticRegression:
         self.weight: Tensor | None = None
         self.intercept: Tensor | None = None
 
-    def fit(self, log: EventLog, *, max_iterations: int = 500) -> None:
+    def fit(self, log: EventLog, *, max_iterations: int = 2000) -> None:
         """Learn from all impressions.
 
         Raises:
@@ -67,7 +67,7 @@ class LogisticRegression:
             gradient = np.concatenate([[residual.sum()], design.T @ residual + self.l2 * weights[1:]])
             return float(value.sum() + self.l2 / 2 * weights[1:] @ weights[1:]), gradient
 
-        options = {"maxiter": max_iterations, "maxfun": 2 * max_iterations, "ftol": 1e-10, "gtol": 1e-5}
+        options = {"maxiter": max_iterations, "maxfun": 2 * max_iterations, "ftol": 1e-8, "gtol": 1e-5, "maxcor": 30}
         found = minimize(loss, np.zeros(1 + design.shape[1]), jac=True, method="L-BFGS-B", options=options)
         if found.nit >= max_iterations:
             raise RuntimeError(f"fit: no optimum after {found.nit} iterations; pass a larger max_iterations or l2")

@@ -33,6 +33,9 @@ def _fitted(model: Any, log: EventLog, **options: Any) -> Policy:
     return Greedy(model)
 
 
+_GRU = {"num_epochs": 5, "batch_size": 512, "progress": False}
+
+
 def _linear(make: Callable[..., Any], log: EventLog) -> Any:
     features = ViewFactors(log, min(10, log.num_items - 1, len(log.sessions) - 1))
     model = make(log.items, features, features.num_features)
@@ -48,14 +51,14 @@ BASELINES: dict[str, Baseline] = {
     "EASE": lambda log, seed: Greedy(EASE(log)),
     "ALS": lambda log, seed: Greedy(ALS(log, seed=seed)),
     "MultiVAE": lambda log, seed: _fitted(MultiVAE(log.num_items), log, seed=seed),
-    "GRU": lambda log, seed: _fitted(GRU(log.num_items), log, seed=seed, num_epochs=4, batch_size=256, progress=False),
+    "GRU": lambda log, seed: _fitted(GRU(log.num_items), log, seed=seed, **_GRU),
     "logistic regression": lambda log, seed: _fitted(LogisticRegression(log.num_items), log),
     "contextual bandit": lambda log, seed: _fitted(ContextualBandit(log.num_items), log),
     "factorisation machine": lambda log, seed: _fitted(FactorizationMachine(log.num_items), log, seed=seed),
     "LinUCB": lambda log, seed: Greedy(_linear(LinUCB, log)),
     "LinTS": lambda log, seed: _linear(LinTS, log),
 }
-"""``BASELINES[name](log, seed)`` is a policy. "ALS" needs the extra ``als``, "contextual bandit" logged propensities."""
+"""``BASELINES[name](log, seed)`` is a policy. "ALS" needs the extra ``als``, "contextual bandit" propensities."""
 
 
 def register_baseline(name: str, baseline: Baseline) -> None:
