@@ -120,6 +120,12 @@ TESTED_WITH = {
     "policies/baselines/test_baselines":
         "policies/baselines/gru policies/baselines/item_knn policies/baselines/popularity "
         "policies/baselines/session_frequency",
+    "policies/baselines/test_learned_baselines": (
+        "policies/baselines/als policies/baselines/contextual_bandit policies/baselines/ease "
+        "policies/baselines/factorization_machine policies/baselines/lin_ts policies/baselines/lin_ucb "
+        "policies/baselines/linear_bandits policies/baselines/logistic_regression policies/baselines/multi_vae "
+        "policies/baselines/registry policies/baselines/sessions policies/baselines/view_factors"
+    ),
     "policies/test_logistic_regression": "policies/logistic_thompson",
     "policies/test_fuzz_policies": "ops/arguments",
     "policies/test_policies":

@@ -15,7 +15,7 @@ __all__ = ["MatrixNormal", "whiten"]
 
 
 class MatrixNormal(TorchDistribution):
-    r"""A Gaussian matrix whose rows and columns are correlated separately.
+    r"""A Gaussian matrix whose rows and columns are correlated separately: the prior of Sakhi et al. 2020, section 3.2.
 
     ``X ~ MN(M, U, V)`` has ``vec(X) ~ N(vec(M), V (x) U)`` with row covariance ``U = A A'`` (``n x n``) and column
     covariance ``V = B B'`` (``m x m``): ``X = M + A Z B'`` for a standard normal ``Z``.

@@ -70,6 +70,8 @@ def start_scale(prior_scale: Tensor) -> Tensor:
 class NormalGuide(PyroModule):
     """NQ: an independent normal on every number; ``2 (P + K^2 + 3)`` parameters for the paper's sites.
 
+    Source: Sakhi et al. 2020, section 3.2.
+
     Args:
         model: whose sites it covers.
     """
@@ -103,6 +105,8 @@ class NormalGuide(PyroModule):
 @register_guide("matrix_normal")
 class MatrixNormalGuide(NormalGuide):
     """MNQ: zeta ~ MN(M, diag(s1^2), diag(s2^2)), the rest as in NQ; ``2 (P + 3) + K^2 + 2 K`` parameters.
+
+    Source: Sakhi et al. 2020, section 3.2.
 
     Args:
         model: whose sites it covers.

@@ -163,6 +163,8 @@ def expectation_maximization(
 ) -> dist.MultivariateNormal:
     """Posterior of omega for each session, by EM from the prior; after every other cycle it looks ahead.
 
+    Source: Sakhi et al. 2020, section 6.3.1.
+
     Args:
         histories: ``N`` sessions; one of no views gets the prior.
         item_embedding: Psi, ``P x K``.

@@ -36,6 +36,8 @@ def online_expectation_maximization(
 ) -> dist.MultivariateNormal:
     r"""Posterior of omega for each session, at a cost per step that does not depend on ``P``.
 
+    Source: Sakhi et al. 2020, section 6.3.2.
+
     Items are drawn without replacement until all have been seen, then in a new order; step ``s`` has the weight
     :math:`s^{-\text{decay}}`, the first of them 1, so that there is nothing to start from. A step moves by that
     fraction of one of EM's cycles as the paper has them, without extrapolation, and inherits their slowness: with 30

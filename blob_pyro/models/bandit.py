@@ -76,7 +76,7 @@ class Items(NamedTuple):
 
 
 class BanditModel(PyroModule):
-    r"""Clicks given item embeddings and interests.
+    r"""Clicks given item embeddings and interests (Sakhi et al. 2020, section 3.2).
 
     .. math::
         w_a, w_b, w_c &\sim \text{priors}, \quad
@@ -348,7 +348,7 @@ class BanditModel(PyroModule):
 
 
 def whitening(psi: Tensor, jitter: float = 0.0, *, check: bool = True) -> Tensor:
-    """``L``, lower triangular with ``L L' = Psi' Psi / P``; differentiable.
+    """``L``, lower triangular with ``L L' = Psi' Psi / P``; differentiable (Sakhi et al. 2020, section 3.2).
 
     Args:
         psi: ``P x K``.

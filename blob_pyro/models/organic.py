@@ -44,7 +44,7 @@ class OrganicBatch:
 
 
 class OrganicModel(PyroModule):
-    r"""Views given a latent interest per session.
+    r"""Views given a latent interest per session (Sakhi et al. 2020, section 2).
 
     ``omega_u ~ N(0, I_K)``; every view of session ``u`` is ``~ Categorical(softmax(Psi omega_u + rho))``. Psi
     (``item_embedding``, ``P x K``) and rho (``item_intercept``, ``P``) are parameters, as in the paper, unless they

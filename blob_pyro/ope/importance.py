@@ -47,6 +47,8 @@ def ips(
 ) -> Estimate:
     """Inverse propensity scoring: the unbiased average of weighted rewards.
 
+    Source: Horvitz and Thompson (1952); Jeunen (2025), eq. 2.
+
     Args:
         reward: ``N`` rewards, finite.
         target_propensity: ``N`` probabilities that the policy to be valued plays the logged action; the value is

@@ -78,7 +78,7 @@ class BanditPosterior(Protocol):
 
 
 class ThompsonSampling(Policy):
-    """Plays each item with the posterior probability that it is the best one.
+    """Plays each item with the posterior probability that it is the best one (Jeunen 2025, eq. 3).
 
     Items share parameters, so that the probability is an integral over these. There are three ways to have it:
 

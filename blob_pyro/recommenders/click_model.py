@@ -380,7 +380,10 @@ class ClickModel:
 
     @property
     def beta_hat(self) -> Tensor:
-        """Point estimate of the bandit embedding, ``P x K``: ``sp(E w_a) Psi + sp(E w_b) Psi E[zeta] L'`` and terms."""
+        """Point estimate of the bandit embedding, ``P x K``: ``sp(E w_a) Psi + sp(E w_b) Psi E[zeta] L'`` and terms.
+
+        Source: Sakhi et al. 2020, section 3.2.
+        """
         self._require_fitted("beta_hat")
         known = self._parts.known
         return known.mean_coefficients()[:, : known.model.embedding_dim]

@@ -195,7 +195,7 @@ class InterestModel:
         top_k: int | None = None,
         seed: int = 0,
     ) -> Tensor | TopItems:
-        """Probability of each item to be the next view (paper, section 6.4).
+        """Probability of each item to be the next view (Sakhi et al. 2020, section 6.4).
 
         Args:
             histories: as `user_posterior`.

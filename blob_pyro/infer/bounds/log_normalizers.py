@@ -25,13 +25,16 @@ __all__ = ["bouchard", "bouchard_offset", "bouchard_slope", "curvature", "log_co
 
 
 def curvature(xi: Tensor) -> Tensor:
-    r""":math:`\lambda(\xi) = \tanh(\xi / 2) / (4 \xi)`, which tends to 1/8 at zero (Jaakkola and Jordan 2000)."""
+    r""":math:`\lambda(\xi) = \tanh(\xi / 2) / (4 \xi)`, which tends to 1/8 at zero.
+
+    Source: Jaakkola and Jordan (2000); Sakhi et al. 2020, section 6.1.
+    """
     xi = xi.clamp(min=1e-4)  # the limit is reached to double precision
     return torch.tanh(0.5 * xi) / (4 * xi)
 
 
 def bouchard(mean: Tensor, variance: Tensor, offset: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Bouchard's bound at the optimal ``xi``, which is known in closed form for any offset.
+    """Bouchard's bound at the optimal ``xi``, known in closed form for any offset (Sakhi et al. 2020, section 6.1).
 
     The optimum enters as a constant: by the envelope theorem the gradient is that of the optimised bound.
 
@@ -101,6 +104,8 @@ def bouchard_slope(
 
 def log_concave(mean: Tensor, variance: Tensor, offset: Tensor | None = None, weight: Tensor | None = None) -> Tensor:
     """The log-concavity bound, at an offset or, without one, at its optimum: ``log sum_p E e^{x_p}``.
+
+    Source: Sakhi et al. 2020, section 6.2.
 
     Args:
         mean: of the logits, ``N x S``.

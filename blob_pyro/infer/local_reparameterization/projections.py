@@ -43,6 +43,8 @@ def project(
 ) -> dist.Normal | SharedProjection | None:
     """Give the distribution of ``operation(X, *coefficients)`` for ``X ~ posterior``, per event; None if not Gaussian.
 
+    Source: Kingma et al. 2015; Sakhi et al. 2020, section 3.2.
+
     Args:
         posterior: of a site.
         operation: linear in its first argument: see `blob_pyro.models.operations`.
