@@ -1,4 +1,7 @@
-"""Checks for what you write yourself: does a guide keep the contract of `blob_pyro.guides.bandit`?"""
+"""Checks for what you write yourself: does a guide, or a linear operation, keep to its contract?
+
+That of guides is in `blob_pyro.guides.bandit`, that of operations in `blob_pyro.models.operations`.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,12 @@ from torch import Tensor, nn
 from blob_pyro.guides import make_guide
 from blob_pyro.infer import GuidedELBO, LocalReparameterization
 from blob_pyro.models import BanditBatch, BanditModel, BanditPriors
+from blob_pyro.models.operations import LinearOperation
 from blob_pyro.ops.exclusive import own_parameter_store
 from blob_pyro.ops.seeds import seeded
 from blob_pyro.serialization import folder
 
-__all__ = ["check_guide"]
+__all__ = ["check_guide", "check_operation"]
 
 _TRIES = 5  # draws among which every parameter must meet a gradient that is not zero
 
@@ -196,3 +200,51 @@ def _copy(module: nn.Module) -> dict[str, Tensor]:
 def _names(parameters: Iterable[str]) -> str:
     """Parameters as their author calls them."""
     return ", ".join(sorted(name.removesuffix("_unconstrained") for name in parameters))
+
+
+def check_operation(operation: LinearOperation, shape: Iterable[int], *coefficients: Tensor) -> None:
+    """Raise unless an operation is linear, and its value, its square and its Jacobian belong together.
+
+    Args:
+        operation: to be checked.
+        shape: of the value of a site, small.
+        coefficients: its arguments, for a few events; floating-point ones as float64. Let some events repeat an index,
+            if it takes several: that is where squares go wrong.
+
+    Raises:
+        ValueError: saying what is wrong, and by how much.
+
+    Example:
+        >>> from blob_pyro.models.operations import inner
+        >>> check_operation(inner, (3,), torch.tensor([[1.0, -2.0, 0.0], [0.5, 0.5, 3.0]]).double())
+    """
+    size = torch.Size(shape)
+    if len(size) != operation.event_dim:
+        raise ValueError(f"operation: its event_dim is {operation.event_dim}, and the shape {tuple(size)}")
+    with seeded(0, "cpu"), torch.no_grad():
+        x, y, variance = (torch.randn(size, dtype=torch.float64) for _ in range(3))
+        variance = variance.square() + 0.1
+
+        def value(x: Tensor, leading: int = 0) -> Tensor:
+            return operation.each(operation.value(x, *coefficients), leading, *coefficients)
+
+        jacobian = operation.jacobian(size, *coefficients).double()
+        found = {
+            "is not linear: value(2 x - 3 y)": (value(2 * x - 3 * y), 2 * value(x) - 3 * value(y)),
+            "value, with a leading dimension,": (value(torch.stack([x, y]), 1), torch.stack([value(x), value(y)])),
+            "jacobian": (jacobian @ x.flatten(), value(x)),
+            "square": (
+                operation.each(operation.square(variance, *coefficients), 0, *coefficients),
+                jacobian.square() @ variance.flatten(),
+            ),
+        }
+        factors = operation.outer_factors(*coefficients)
+        if factors is not None:
+            left, right = factors
+            found["outer_factors"] = ((left.unsqueeze(-1) * right.unsqueeze(-2)).flatten(1), jacobian)
+    for what, (mine, expected) in found.items():
+        if mine.shape != expected.shape:
+            raise ValueError(f"operation: {what} has shape {tuple(mine.shape)}, expected {tuple(expected.shape)}")
+        error = float((mine - expected).abs().max())
+        if not error <= 1e-9 * (1 + float(expected.abs().max())):
+            raise ValueError(f"operation: {what} is off by {error:.3g}; see LinearOperation")

@@ -158,7 +158,7 @@ def test_draws_have_none(blo, log):
         values = {name: value[number] for name, value in draws.items()}
         joint = poutine.trace(poutine.condition(blob.model, data=values)).get_trace(batch).log_prob_sum()
         assert trace.log_joint[number] == pytest.approx(joint.item() / len(batch), rel=1e-5)
-    with pytest.raises(HasNoELBO, match="DrawsGuide is a set of draws"):
+    with pytest.raises(HasNoELBO, match="guide 'nuts' is a set of draws"):
         blob.elbo(log)
 
 

@@ -78,7 +78,7 @@ def test_updates_that_cannot_be(blo, blob, log):
         blob.update(log, forgetting=0.0)
     certain = BLOB(blo, "delta", BanditPriors(kappa_scale=0.3))
     certain.fit(log, device="cpu", **QUICK)
-    with pytest.raises(ValueError, match=r"posterior of 'w_a' is Delta.*use guide 'normal'"):
+    with pytest.raises(ValueError, match=r"posterior of 'w_a' is Delta.*such as 'normal'"):
         certain.update(log)
 
 

@@ -16,7 +16,7 @@ from torch import Size, Tensor
 from torch.nn.functional import softplus
 
 from blob_pyro.models import BanditBatch, BanditModel
-from blob_pyro.models.operations import Linear, linear_bilinear, linear_gather, linear_row_product
+from blob_pyro.models.operations import LinearOperation
 
 __all__ = ["GroupedEvents", "LaplaceRefuses", "Linearization"]
 
@@ -85,27 +85,13 @@ class _Statement(NamedTuple):
     """A statement of the model that uses a site: ``operation(X, *coefficients)``, a number per event."""
 
     site: str
-    operation: Linear
+    operation: LinearOperation
     coefficients: tuple[Tensor, ...]
     result: Tensor
 
     def design(self, rows: Tensor, shape: Size) -> Tensor:
         """Derivatives of its result by each number of the site, at some events: ``rows x numel``."""
-        parts = [c[rows] for c in self.coefficients]
-        size = shape.numel()
-        if self.operation is linear_bilinear:
-            left, right = parts
-            return (left.unsqueeze(-1) * right.unsqueeze(-2)).flatten(1)
-        if self.operation is linear_gather:
-            return torch.nn.functional.one_hot(parts[0], size).to(self.result)
-        if self.operation is linear_row_product:
-            index, right = parts
-            design = right.new_zeros(len(right), *shape)
-            design[torch.arange(len(right), device=right.device), index] = right
-            return design.flatten(1)
-        unit = torch.eye(size, dtype=self.result.dtype, device=rows.device).view(size, *shape)
-        result = self.operation(unit, *parts)
-        return (result.unsqueeze(-1) if result.dim() == 1 else result).expand(size, len(rows)).mT
+        return self.operation.jacobian(shape, *(c[rows] for c in self.coefficients)).to(self.result)
 
 
 class _RecordStatements(Messenger):
@@ -118,7 +104,7 @@ class _RecordStatements(Messenger):
 
     def _pyro_linear(self, msg: dict[str, Any]) -> None:
         value, operation, *coefficients = msg["args"]
-        result = operation(value.detach(), *coefficients)
+        result = operation.value(value.detach(), *coefficients)
         result = result.expand(self.num_events).clone().requires_grad_()
         self.statements.append(_Statement(msg["name"], operation, tuple(coefficients), result))
         msg["value"], msg["done"] = result, True

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from blob_pyro.distributions import MatrixNormal
 from blob_pyro.distributions.multivariate import MultivariatePart
-from blob_pyro.models.operations import Linear, linear_bilinear
+from blob_pyro.models.operations import LinearOperation
 
 __all__ = ["SharedProjection", "project", "project_right"]
 
@@ -39,7 +39,7 @@ class SharedProjection(NamedTuple):
 
 @singledispatch
 def project(
-    posterior: TorchDistribution, operation: Linear, *coefficients: Tensor
+    posterior: TorchDistribution, operation: LinearOperation, *coefficients: Tensor
 ) -> dist.Normal | SharedProjection | None:
     """Give the distribution of ``operation(X, *coefficients)`` for ``X ~ posterior``, per event; None if not Gaussian.
 
@@ -47,20 +47,19 @@ def project(
 
     Args:
         posterior: of a site.
-        operation: linear in its first argument: see `blob_pyro.models.operations`.
-        coefficients: its other arguments: floating-point tensors, which ``X`` is multiplied by, and integer ones,
-            which pick among its entries.
+        operation: see `blob_pyro.models.operations`.
+        coefficients: of the operation.
     """
     return None
 
 
 @project.register
-def _(posterior: dist.Normal, operation: Linear, *coefficients: Tensor) -> dist.Normal | None:
+def _(posterior: dist.Normal, operation: LinearOperation, *coefficients: Tensor) -> dist.Normal | None:
     return _independent(posterior, operation, *coefficients) if posterior.batch_shape == () else None
 
 
 @project.register
-def _(posterior: dist.Independent, operation: Linear, *coefficients: Tensor) -> dist.Normal | None:
+def _(posterior: dist.Independent, operation: LinearOperation, *coefficients: Tensor) -> dist.Normal | None:
     base = posterior.base_dist
     if not isinstance(base, dist.Normal) or len(base.batch_shape) != posterior.reinterpreted_batch_ndims:
         return None
@@ -68,46 +67,37 @@ def _(posterior: dist.Independent, operation: Linear, *coefficients: Tensor) -> 
 
 
 @project.register
-def _(posterior: MatrixNormal, operation: Linear, *coefficients: Tensor) -> dist.Normal | None:
-    if operation is not linear_bilinear:
+def _(posterior: MatrixNormal, operation: LinearOperation, *coefficients: Tensor) -> dist.Normal | None:
+    factors = operation.outer_factors(*coefficients)
+    if factors is None:
         return None
-    left, right = coefficients
+    left, right = factors
     rows = (left @ posterior.row_scale_tril).square().sum(-1)
     columns = (right @ posterior.column_scale_tril).square().sum(-1)
-    return dist.Normal(operation(posterior.loc, left, right), _deviation(rows * columns))
+    return dist.Normal(operation.value(posterior.loc, *coefficients), _deviation(rows * columns))
 
 
 @project.register
-def _(posterior: MultivariatePart, operation: Linear, *coefficients: Tensor) -> SharedProjection:
+def _(posterior: MultivariatePart, operation: LinearOperation, *coefficients: Tensor) -> SharedProjection:
     loc, factor, scale = posterior.factors
-    mean = operation(loc, *coefficients)
-    loadings = operation(factor, *coefficients)  # R x N, or R for a scalar
-    loadings = loadings.unsqueeze(-1) if loadings.dim() == 1 else loadings
-    own = None if scale is None else _deviation(operation(scale.square(), *_squared(coefficients)))
-    if mean.dim() == 0:  # a broadcast scalar
-        (index,) = coefficients
-        mean, loadings = mean.expand(index.shape), loadings.expand(-1, *index.shape)
-        own = None if own is None else own.expand(index.shape)
+    mean = operation.each(operation.value(loc, *coefficients), 0, *coefficients)
+    loadings = operation.each(operation.value(factor, *coefficients), 1, *coefficients)  # R x N
+    own = None
+    if scale is not None:
+        own = _deviation(operation.each(operation.square(scale.square(), *coefficients), 0, *coefficients))
     return SharedProjection(posterior.multivariate, mean, loadings.mT, own)
 
 
-def _independent(normal: dist.Normal, operation: Linear, *coefficients: Tensor) -> dist.Normal:
+def _independent(normal: dist.Normal, operation: LinearOperation, *coefficients: Tensor) -> dist.Normal:
     """A linear function of independent normals: the same function of the means, its square of the variances."""
-    loc = operation(normal.loc, *coefficients)
-    variance = operation(normal.variance, *_squared(coefficients))
-    if loc.dim() == 0:  # a broadcast scalar
-        (index,) = coefficients
-        loc, variance = loc.expand(index.shape), variance.expand(index.shape)
+    loc = operation.each(operation.value(normal.loc, *coefficients), 0, *coefficients)
+    variance = operation.each(operation.square(normal.variance, *coefficients), 0, *coefficients)
     return dist.Normal(loc, _deviation(variance))
 
 
 def _deviation(variance: Tensor) -> Tensor:
     """Its root; where coefficients are all zero, small and without a gradient instead of zero with an infinite one."""
     return variance.clamp(min=1e-20).sqrt()
-
-
-def _squared(coefficients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(c.square() if c.is_floating_point() else c for c in coefficients)
 
 
 @singledispatch

@@ -19,15 +19,7 @@ from blob_pyro.guides import make_guide
 from blob_pyro.infer import GuidedELBO, LocalReparameterization
 from blob_pyro.infer.local_reparameterization.projections import project, project_right
 from blob_pyro.models import BanditBatch, BanditModel, BanditPriors
-from blob_pyro.models.operations import (
-    broadcast,
-    inner,
-    linear_bilinear,
-    linear_broadcast,
-    linear_gather,
-    linear_inner,
-    linear_row_product,
-)
+from blob_pyro.models.operations import bilinear, broadcast, gather, inner, row_product
 from blob_pyro.models.sites import CLICK
 
 P, K, C, N = 9, 4, 6, 1500
@@ -269,7 +261,7 @@ def test_projections_have_the_distribution_of_what_they_replace(name):
     posterior = matrix_posteriors()[name]
     draws = posterior.sample((200_000,))
     n = 200_000**0.5
-    distribution = project(posterior, linear_bilinear, LEFT, RIGHT)
+    distribution = project(posterior, bilinear, LEFT, RIGHT)
     values = torch.einsum("ni,sij,nj->sn", LEFT, draws, RIGHT)
     assert ((values.mean(0) - distribution.mean).abs() < 4 * distribution.stddev / n).all()
     assert ((values.std(0) / distribution.stddev - 1).abs() < 4 / (2**0.5 * n)).all()
@@ -284,11 +276,11 @@ def test_projections_have_the_distribution_of_what_they_replace(name):
 
 INDEX = torch.tensor([2, 0])
 OPERATIONS = {
-    "bilinear": (linear_bilinear, (LEFT, RIGHT), 2),
-    "row product": (linear_row_product, (INDEX, RIGHT), 2),
-    "inner": (linear_inner, (LEFT,), 1),
-    "gather": (linear_gather, (INDEX,), 1),
-    "broadcast": (linear_broadcast, (INDEX,), 0),
+    "bilinear": (bilinear, (LEFT, RIGHT), 2),
+    "row product": (row_product, (INDEX, RIGHT), 2),
+    "inner": (inner, (LEFT,), 1),
+    "gather": (gather, (INDEX,), 1),
+    "broadcast": (broadcast, (INDEX,), 0),
 }
 
 
@@ -299,8 +291,7 @@ def test_a_linear_function_of_normals_is_normal(name):
     shape = (3, 2)[:event_dim]
     size = math.prod(shape)
     units = torch.eye(size).double().view(size, *shape)
-    weights = operation(units, *coefficients).expand(size) if event_dim == 0 else operation(units, *coefficients)
-    weights = weights.unsqueeze(-1).expand(size, 2) if event_dim == 0 else weights
+    weights = operation.each(operation.value(units, *coefficients), 1, *coefficients)
     loc, scale = torch.randn(shape).double(), torch.rand(shape).double() + 0.1
     normal = dist.Normal(loc, scale)
     distribution = project(normal.to_event(event_dim) if event_dim else normal, operation, *coefficients)
@@ -338,18 +329,16 @@ def test_parts_of_one_vector_are_drawn_together():
 
 
 def test_unknown_families_have_no_projection():
-    assert project(dist.Delta(torch.zeros(3, 2)), linear_bilinear, LEFT, RIGHT) is None
-    assert project(dist.Laplace(torch.zeros(3, 2), 1.0).to_event(2), linear_bilinear, LEFT, RIGHT) is None
+    assert project(dist.Delta(torch.zeros(3, 2)), bilinear, LEFT, RIGHT) is None
+    assert project(dist.Laplace(torch.zeros(3, 2), 1.0).to_event(2), bilinear, LEFT, RIGHT) is None
     matrix = matrix_posteriors()["matrix normal"]
-    assert project(matrix, linear_row_product, INDEX, RIGHT) is None
+    assert project(matrix, row_product, INDEX, RIGHT) is None
 
 
 def test_a_coefficient_of_zero_is_no_noise_and_no_nan():
     """A context without interest, a user whose covariates are zero: the root of a variance of zero has no slope."""
     loc, scale = torch.randn(3).requires_grad_(), torch.rand(3).requires_grad_()
-    distribution = project(
-        dist.Normal(loc, scale).to_event(1), linear_inner, torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 2.0]])
-    )
+    distribution = project(dist.Normal(loc, scale).to_event(1), inner, torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 2.0]]))
     distribution.rsample().sum().backward()
     assert distribution.scale[0] < 1e-8
     assert torch.isfinite(scale.grad).all()
