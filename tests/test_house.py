@@ -88,7 +88,7 @@ TESTED_WITH = {
     "guides/test_encoders": "guides/offsets guides/organic",
     "infer/bounds/test_bounds": "infer/bounds/gaussian_logits infer/bounds/log_normalizers",
     "infer/local_reparameterization/test_handler":
-        "infer/elbo infer/local_reparameterization/projections models/operations",
+        "infer/elbo infer/local_reparameterization/projections",
     "infer/laplace/test_fit": "infer/fit infer/fit_request infer/laplace/log_posterior infer/from_laplace",
     "infer/test_em": "infer/online_em",
     "infer/training/test_convergence": "infer/references infer/start",
