@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pyro
 import pyro.distributions as dist
 import torch
@@ -18,6 +20,7 @@ from blob_pyro.models import BanditBatch, BanditModel
 from blob_pyro.models.sites import KAPPA, MULTIVARIATE
 from blob_pyro.ops.names import unique_name
 from blob_pyro.ops.renamed import renamed_attribute
+from blob_pyro.ops.tensors import map_tensors
 
 __all__ = ["MULTIVARIATE", "FullGuide", "LaplaceGuide", "LowRankGuide", "MultivariateGuide"]
 
@@ -38,6 +41,8 @@ class MultivariateGuide(PyroModule):
         super().__init__(unique_name("bandit_guide"))  # unique: Pyro's parameter store is global
         priors = model.site_priors()
         self.order, self._prior = list(priors), model.vector_prior
+        if self._prior is not None:  # where it is now: a scale that is learned moves it
+            self._prior = replace(self._prior, distribution=map_tensors(self._prior.distribution, Tensor.detach))
         self.is_auxiliary = self._prior is None
         """Whether the vector is the guide's own affair, and not a site of the model, which has a prior for it."""
         names = sorted(priors, key=lambda name: name == KAPPA) if self._prior is None else self._prior.shapes  # stable

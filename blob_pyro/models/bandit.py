@@ -21,9 +21,10 @@ from blob_pyro.models.placed_terms import PlacedTerm
 from blob_pyro.models.priors.bandit_priors import BanditPriors, Prior
 from blob_pyro.models.priors.heavy_tails import RandomScaleKappa
 from blob_pyro.models.priors.learned import Learned, Scale
+from blob_pyro.models.priors.now import note_scales, prior_distributions
 from blob_pyro.models.priors.terms import Events, LogitTerm
 from blob_pyro.models.priors.vector import VectorPrior
-from blob_pyro.models.sites import CLICK, EVENTS, KAPPA, MULTIVARIATE, W_A, W_B, W_C, ZETA
+from blob_pyro.models.sites import CLICK, EARLIER, EVENTS, KAPPA, MULTIVARIATE, W_A, W_B, W_C, ZETA
 from blob_pyro.ops.names import unique_name
 from blob_pyro.ops.renamed import renamed_attribute
 from blob_pyro.ops.tensors import like
@@ -145,6 +146,7 @@ class BanditModel(PyroModule):
             placed = PlacedTerm(term, name)
             placed.build(self)
             self.terms = (*self.terms, placed)
+        note_scales(self)
         self._check_priors()
 
     def register_scale(self, name: str, value: Scale, site: str) -> None:
@@ -155,8 +157,10 @@ class BanditModel(PyroModule):
             value: where it stands or starts.
             site: whose prior standard deviation it is.
         """
-        if isinstance(value, Learned) and site not in self.priors.replaced:
-            setattr(self, name, PyroParam(self.item_embedding.new_tensor(value.start), constraints.positive))
+        go_on = name in self.priors.scales
+        if isinstance(value, Learned) and (go_on or site not in self.priors.replaced):
+            start = self.priors.scales.get(name, value.start)
+            setattr(self, name, PyroParam(self.item_embedding.new_tensor(start), constraints.positive))
             self.learned[name] = site
         else:
             constant = value.start if isinstance(value, Learned) else float(value)  # of no effect where it is Learned
@@ -169,8 +173,8 @@ class BanditModel(PyroModule):
         """The items as this model was given them."""
         return Items(self.item_embedding, self.whitening)
 
-    def site_priors(self) -> dict[str, TorchDistribution]:
-        """The prior of each global site, in the order in which they are sampled."""
+    def initial_site_priors(self) -> dict[str, TorchDistribution]:
+        """The prior that each global site had before any event, at the present values of learned scales."""
         priors: dict[str, TorchDistribution] = {}
         for name, prior in self._fields().items():
             if not isinstance(prior, (int, float)):
@@ -184,26 +188,35 @@ class BanditModel(PyroModule):
                         "terms names, as in BanditPriors(terms={'brand': ..., 'category': ...})"
                     )
                 priors[name], owners[name] = prior, f"term {term!r}"
-        for name, prior in self.priors.sites.items():
-            if name not in owners:
-                raise ValueError(f"sites: the model has no site {name!r}; it has {list(priors)}")
-            priors[name] = like(prior, self.item_embedding)
-        vector = self.vector_prior
-        if vector is None:
-            return priors
-        if set(vector.shapes) != set(priors):
-            raise ValueError(
-                f"vector: it must hold all sites or none; the model has the sites {list(priors)}, got "
-                f"{list(vector.shapes)}. A number in place of a prior, as in BanditPriors(w_b=-6.0), takes a site out"
-            )
-        marginals = vector.marginals()
-        return {name: marginals[name] for name in priors}
+        for sites in {id(p): p.sites for p in (self.priors, self.priors.initial) if p is not None}.values():
+            odd = next((name for name in sites if name not in owners), None)
+            if odd is not None:
+                raise ValueError(f"sites: the model has no site {odd!r}; it has {list(priors)}")
+        first = self.priors if self.priors.initial is None else self.priors.initial
+        priors.update({name: like(prior, self.item_embedding) for name, prior in first.sites.items()})
+        return priors
+
+    def site_priors(self) -> dict[str, TorchDistribution]:
+        """The prior of each global site, in the order in which they are sampled."""
+        return prior_distributions(self).sites
 
     @property
     def vector_prior(self) -> VectorPrior | None:
         """The prior of all sites together, where they are correlated; `site_priors` are its marginals then."""
-        vector = self.priors.vector
-        return None if vector is None else replace(vector, distribution=like(vector.distribution, self.item_embedding))
+        return prior_distributions(self).vector
+
+    def earlier_evidence(self) -> Tensor:
+        r"""What the events of earlier fits say of the learned scales, as a log-likelihood ratio.
+
+        After an update the prior of the sites is the last posterior ``q``, at the scale ``s_0`` that was learned then.
+        As far as it is Gaussian, what the events said is ``q / p(. | s_0)``, so at another scale ``s`` the prior is
+        ``q p(. | s) / p(. | s_0)``, normalised; its normalising constant is the ratio of the evidence of these events
+        at ``s`` to that at ``s_0``, and is added to the log joint density: scales are learned from all events.
+
+        Returns:
+            The logarithm of that constant; zero if nothing has been learned before.
+        """
+        return prior_distributions(self).evidence
 
     def prior_draws(self, num_samples: int) -> dict[str, Tensor]:
         """Draws of every global site from the prior, each ``num_samples x shape``."""
@@ -231,7 +244,9 @@ class BanditModel(PyroModule):
         Returns:
             Clicks, ``B``.
         """
-        vector, distributions = self.vector_prior, self.site_priors()
+        distributions, vector, evidence = prior_distributions(self)
+        if self.priors.scales:
+            pyro.factor(EARLIER, evidence)
         if vector is not None:
             pieces = vector.parts(pyro.sample(MULTIVARIATE, vector.distribution))
             distributions = {

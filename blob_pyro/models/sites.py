@@ -4,6 +4,7 @@ from blob_pyro.ops.renamed import renamed_in_module
 
 __all__ = [
     "CLICK",
+    "EARLIER",
     "EVENTS",
     "INTEREST",
     "ITEM_EMBEDDING",
@@ -33,6 +34,7 @@ W_C = "w_c"
 KAPPA = "kappa"
 ZETA = "zeta"
 CLICK = "click"
+EARLIER = "earlier_events"  # what the events of earlier fits say of learned scales: a factor
 MULTIVARIATE = "multivariate"  # the vector that all global sites are dealt out from, where they are correlated
 
 __getattr__ = renamed_in_module(__name__, {"JOINT": "MULTIVARIATE"}, globals())

@@ -219,13 +219,16 @@ class BLOB(ClickModel):
         """Learn from *new* events: the posterior becomes the prior.
 
         What the guide correlates stays correlated: after "low_rank", "full" and "laplace" the prior is one Gaussian
-        over all sites, `BanditPriors.vector`. Learned scales stay where they are. A guide given as an instance goes on
-        from where it is; others start anew. What stops an update early leaves the model as `fit` says.
+        over all sites, `BanditPriors.vector`. Scales are learned again, from what all events say of them, as far as it
+        is Gaussian: see `BanditModel.earlier_evidence`. The cost does not grow with the number of updates. A guide
+        given as an instance goes on from where it is; others start anew. What stops an update early leaves the model
+        as `fit` says.
 
         Args:
             log: events that the model has not seen, over the same catalogue.
-            forgetting: in (0, 1]: what is known counts as this fraction of its observations, so that old events fade
-                (a power prior; Ibrahim & Chen 2000). 1 forgets nothing.
+            forgetting: in (0, 1]: what events have said counts as this fraction of itself, so that old ones fade: a
+                power prior (Ibrahim & Chen 2000), in which the initial prior stays. What is never observed again
+                returns to it, and goes no further. 1 forgets nothing.
             seed: see `fit`.
             num_epochs: see `fit`.
             batch_size: see `fit`.
@@ -237,7 +240,8 @@ class BLOB(ClickModel):
             As `fit`.
 
         Raises:
-            ValueError: as `batch`; if the model is not fitted; for a posterior that is not Gaussian.
+            ValueError: as `batch`; if the model is not fitted; for a posterior that is not Gaussian; if something is to
+                be forgotten, for an initial prior that has no variance, or that correlates its numbers.
         """
         self._require_fitted("update")
         seed, forgetting = check_seed(seed), number_between(forgetting, "forgetting", 0, 1)

@@ -14,6 +14,7 @@ from blob_pyro.guides.multivariate import LaplaceGuide
 from blob_pyro.infer.laplace.arrowhead_precision import ArrowheadPrecision
 from blob_pyro.infer.laplace.linearization import GroupedEvents, LaplaceRefuses, Linearization
 from blob_pyro.models import BanditBatch, BanditModel
+from blob_pyro.models.priors.now import PriorDistributions, prior_distributions
 from blob_pyro.models.sites import KAPPA
 
 __all__ = ["LogPosterior"]
@@ -45,6 +46,7 @@ class LogPosterior:
         with torch.no_grad():
             self.events = GroupedEvents(model, batch)
         self._expanded: tuple[Any, ...] | None = None
+        self._prior: PriorDistributions | None = None
         self._check()
 
     def _check(self) -> None:
@@ -70,12 +72,18 @@ class LogPosterior:
 
     def log_prior(self, theta: Tensor) -> Tensor:
         """Log density of the prior."""
-        vector = self.model.vector_prior
+        priors, vector, evidence = self._priors_now()
         if vector is not None:
-            return vector.distribution.log_prob(theta)
-        priors = self.model.site_priors()
+            return vector.distribution.log_prob(theta) + evidence
         values = [priors[name].log_prob(value) for name, value in self.sites(theta).items()]
-        return torch.stack(values).sum()
+        return torch.stack(values).sum() + evidence
+
+    def _priors_now(self) -> PriorDistributions:
+        """The priors at the present scales: computed again only when these have moved."""
+        if self._prior is None:
+            with torch.no_grad():
+                self._prior = prior_distributions(self.model)
+        return self._prior
 
     @torch.no_grad()
     def objective(self, theta: Tensor) -> float:
@@ -120,14 +128,14 @@ class LogPosterior:
         return self._expanded[1:]
 
     def _prior_curvature(self, theta: Tensor, exact: bool) -> ArrowheadPrecision:
-        vector = self.model.vector_prior
+        vector = self._priors_now().vector
         if vector is not None:
             if self.num_own:
                 assert isinstance(vector.distribution, ArrowheadNormal), "or all numbers would be shared"
                 return ArrowheadPrecision.of(vector.distribution)
             none = theta.new_zeros(0)
             return ArrowheadPrecision(_precision(vector.distribution), none.view(0, self.num_shared), none)
-        priors, values = self.model.site_priors(), self.sites(theta)
+        priors, values = self._priors_now().sites, self.sites(theta)
         shared = theta.new_zeros(self.num_shared, self.num_shared)
         for name, here in self._shared_layout.items():
             shared[here, here] = _prior_curvature(priors[name], values[name], exact)
@@ -153,6 +161,7 @@ class LogPosterior:
                 new = new.sqrt().clamp(min=_SMALLEST_SCALE)
                 largest = max(largest, abs(float(new / old.sqrt()) - 1))
                 setattr(self.model, by_site[site], new)
+                self._prior = None
         return largest
 
 

@@ -54,6 +54,10 @@ class BanditPriors:
         vector: one Gaussian over all sites together, in place of all that the other fields say of them: what
             `blob_pyro.BLOB.update` fills where the posterior correlates sites. Guides "low_rank", "full" and "laplace"
             take it.
+        scales: values of learned scales at which `sites` or `vector` hold, by the name of the model's attribute: what
+            `blob_pyro.BLOB.update` fills. Training goes on learning these scales, from old and new events together:
+            see `BanditModel.earlier_evidence`.
+        initial: the priors before any event, where the others are what an update has left.
 
     Raises:
         ValueError: naming the field, for a prior over something else than the field is.
@@ -76,6 +80,8 @@ class BanditPriors:
     terms: Sequence[LogitTerm] | Mapping[str, LogitTerm] = ()
     sites: Mapping[str, TorchDistribution] = field(default_factory=dict)
     vector: VectorPrior | None = None
+    scales: Mapping[str, float] = field(default_factory=dict)
+    initial: BanditPriors | None = None
 
     @property
     def replaced(self) -> set[str]:
@@ -105,6 +111,9 @@ class BanditPriors:
                 _check_prior(name, getattr(self, name), event_dim)
         if self.vector is not None and self.sites:
             raise ValueError("vector: holds all sites together, so `sites` must be empty; give one of the two")
+        for name, value in self.scales.items():
+            if not value > 0:
+                raise ValueError(f"scales: {name!r} must be positive, got {value}")
         scale: Any = self.kappa_scale
         if not isinstance(scale, (Learned, Distribution)) and not scale > 0:
             raise ValueError(
