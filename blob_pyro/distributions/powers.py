@@ -186,7 +186,7 @@ def _(distribution: dist.MultivariateNormal, precision: Tensor, loc: Tensor) -> 
 def log_normalizer(
     distribution: TorchDistribution, product: TorchDistribution, precision: Tensor, loc: Tensor
 ) -> Tensor:
-    r"""``log \int distribution(x) \exp(-\tfrac12 \sum_i precision_i (x_i - loc_i)^2) dx``, given the normalised product.
+    r"""``log \int distribution(x) \exp(-\tfrac12 \sum_i precision_i (x_i - loc_i)^2) dx``, from the normalised product.
 
     Args:
         distribution: as in `sharpened`, which gives ``product``.

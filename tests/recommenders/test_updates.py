@@ -1,0 +1,190 @@
+"""What one fit leaves to the next: a power prior, and scales that are learned from all events."""
+
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro import poutine
+
+from blob_pyro import BLOB, BanditPriors, EventLog
+from blob_pyro.models import ItemDeviations
+from blob_pyro.models.sites import EARLIER, KAPPA, MULTIVARIATE
+from blob_pyro.posteriors.next_priors import next_priors
+
+QUICK = {"num_epochs": 3, "batch_size": 1024, "progress": False}
+GUIDES = ["normal", "matrix_normal", "laplace", "low_rank", "full"]
+
+
+def some(log, keep, reward=None):
+    """Some of the impressions, after the same views."""
+    reward = log.reward if reward is None else reward
+    arrays = (log.user[keep], log.time[keep], log.action[keep], reward[keep])
+    return EventLog.from_arrays(12, log.view_user, log.view_time, log.view_item, *arrays)
+
+
+def dense(priors, model):
+    """Mean and precision of all numbers under the priors, in the order of the model's sites."""
+    names = list(model.site_priors())
+    if priors.vector is None:
+        means = [priors.sites[n].mean.flatten() for n in names]
+        variances = [priors.sites[n].variance.flatten() for n in names]
+        return torch.cat(means).double(), (1 / torch.cat(variances).double()).diag()
+    start, places = 0, {}
+    for name, shape in priors.vector.shapes.items():
+        places[name] = torch.arange(start, start := start + torch.Size(shape).numel())
+    order = torch.cat([places[name] for name in names])
+    law = priors.vector.distribution
+    covariance = law.covariance_matrix.double()[order][:, order]
+    return law.mean.double()[order], torch.linalg.inv(covariance)
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_forgetting_averages_natural_parameters(blo, log, guide):
+    blob = BLOB(blo, guide)
+    blob.fit(log, device="cpu", **QUICK)
+    posterior = blob.posterior()
+    kept, faded = (next_priors(blob.model, posterior, f) for f in (1.0, 0.3))
+    (mean, precision), (faded_mean, faded_precision) = (dense(priors, blob.model) for priors in (kept, faded))
+    initial = blob.model.initial_site_priors()
+    initial_mean = torch.cat([law.mean.detach().flatten() for law in initial.values()]).double()
+    initial_precision = torch.cat([1 / law.variance.detach().flatten() for law in initial.values()]).double().diag()
+    expected = 0.3 * precision + 0.7 * initial_precision
+    shift = 0.3 * precision @ mean + 0.7 * initial_precision @ initial_mean
+    scale = expected.diagonal().sqrt()
+    assert torch.allclose(faded_precision / scale / scale[:, None], expected / scale / scale[:, None], atol=1e-3)
+    assert torch.allclose(faded_mean, torch.linalg.solve(expected, shift), atol=1e-3)
+    assert kept.scales == faded.scales == {"kappa_scale": pytest.approx(float(blob.model.kappa_scale))}
+    assert kept.initial is blob.model.priors
+
+
+@pytest.mark.parametrize("guide", ["normal", "laplace"])
+def test_doubt_does_not_outgrow_the_initial_prior(blo, log, guide):
+    """An item that is never shown, through five updates that each forget a fifth."""
+    blob = BLOB(blo, guide, BanditPriors(kappa_scale=0.5))
+    log = some(log, log.action != 3)
+    fit = {"progress": False} if guide == "laplace" else {"num_epochs": 30, "progress": False}
+    with pytest.warns(UserWarning, match="never shown"):
+        blob.fit(log, device="cpu", **fit)
+    for _ in range(5):
+        blob.update(log, forgetting=0.8, **fit)
+    prior = blob.model.site_priors()[KAPPA].variance.sqrt()
+    assert abs(float(prior[3]) - 0.5) < 0.02
+    assert (prior < 0.51).all()
+    assert abs(float(blob.posterior()[KAPPA].variance[3].sqrt()) - 0.5) < 0.02
+
+
+@pytest.mark.parametrize("terms", [(), (ItemDeviations(),)], ids=["kappa", "kappa and deviations"])
+@pytest.mark.parametrize("guide", ["normal", "laplace", "low_rank", "full"])
+def test_at_another_scale_the_prior_is_exchanged(blo, log, guide, terms):
+    """The joint density is what the posterior says the events said, times the initial prior at the scale."""
+    blob = BLOB(blo, guide, BanditPriors(terms=terms))
+    blob.fit(log, device="cpu", **QUICK)
+    blob.update(some(log, log.action != 2), **QUICK)
+    model = blob.model.double()
+    assert set(model.learned) == {"kappa_scale", *(["beta_deviation_scale"] if terms else [])}
+    theta = {n: (0.2 * torch.randn(law.event_shape)).double() for n, law in model.site_priors().items()}
+    vector = model.priors.vector
+    point = None if vector is None else torch.cat([theta[n].flatten() for n in vector.shapes])
+
+    def joint():
+        evidence = model.earlier_evidence()
+        if vector is not None:
+            return evidence + model.vector_prior.distribution.log_prob(point)
+        return evidence + sum(law.log_prob(theta[n]) for n, law in model.site_priors().items())
+
+    def initial():
+        return sum(law.log_prob(theta[n]) for n, law in model.initial_site_priors().items())
+
+    values = []
+    for factor in (1.0, 0.4, 1.1):
+        for name, start in model.priors.scales.items():
+            setattr(model, name, torch.tensor(factor * start, dtype=torch.float64))
+        values.append((float(joint() - initial()), float(model.earlier_evidence())))
+    assert values[0][0] == pytest.approx(values[1][0], abs=2e-3)
+    assert values[0][0] == pytest.approx(values[2][0], abs=2e-3)
+    assert values[0][1] == pytest.approx(0.0, abs=1e-3)
+    trace = poutine.trace(model).get_trace(model.example_batch())
+    trace.compute_log_prob()
+    assert float(trace.nodes[EARLIER]["log_prob"].detach()) == pytest.approx(values[2][1], abs=1e-6)
+    assert (MULTIVARIATE in trace.nodes) == (vector is not None)
+
+
+def uneven(log, seed):
+    """Rewards of items whose click logits differ by much more than the first third of events can tell."""
+    noise = torch.Generator().manual_seed(seed)
+    logit = -2 + 1.2 * torch.randn(12, generator=noise)
+    return torch.bernoulli(logit.sigmoid()[log.action], generator=noise)
+
+
+@pytest.mark.parametrize("guide", ["normal", "laplace"])
+def test_scales_are_learned_from_all_events(blo, log, guide):
+    reward = uneven(log, seed=3)
+    turns = torch.arange(log.num_impressions) % 4
+    priors = BanditPriors(w_a=-20.0, w_b=-20.0, zeta=0.0, w_c=-2.0)
+    fit = {"progress": False} if guide == "laplace" else {"num_epochs": 400, "batch_size": 8192, "progress": False}
+    whole, parts = BLOB(blo, guide, priors), BLOB(blo, guide, priors)
+    whole.fit(some(log, turns >= 0, reward), device="cpu", **fit)
+    few = (turns == 0) & (torch.arange(log.num_impressions) % 10 == 0)
+    parts.fit(some(log, few, reward), device="cpu", **fit)
+    first = float(parts.model.kappa_scale)
+    for turn in range(4):
+        parts.update(some(log, (turns == turn) & ~few, reward), **fit)
+    expected, found = float(whole.model.kappa_scale), float(parts.model.kappa_scale)
+    assert abs(first / expected - 1) > 0.15  # the first events mislead
+    assert abs(found / expected - 1) < 0.05
+    exact, reached = whole.posterior()[KAPPA], parts.posterior()[KAPPA]
+    assert ((reached.mean - exact.mean).abs() < 0.5 * exact.variance.sqrt()).all()
+    assert torch.allclose(reached.variance.sqrt(), exact.variance.sqrt(), rtol=0.1)
+
+
+def test_updates_of_updates_keep_their_beginning(blo, log, tmp_path):
+    blob = BLOB(blo, "laplace", BanditPriors(kappa_scale=BanditPriors().kappa_scale, w_c=dist.Normal(-3.0, 2.0)))
+    blob.fit(log, device="cpu", progress=False)
+    before = blob.model.priors
+    blob.update(log, forgetting=0.5, progress=False)
+    blob.save(tmp_path / "model")
+    back = BLOB.load(tmp_path / "model", device="cpu")
+    for one in (blob, back):
+        one.update(log, forgetting=0.5, progress=False)
+    assert blob.model.priors.initial is before
+    first = back.model.priors.initial
+    assert (float(first.w_c.loc), float(first.w_c.scale), first.initial) == (-3.0, 2.0, None)
+    assert float(back.model.kappa_scale) == pytest.approx(float(blob.model.kappa_scale), rel=1e-4)
+    assert torch.allclose(back.posterior()[KAPPA].mean, blob.posterior()[KAPPA].mean, atol=1e-4)
+
+
+def test_a_scale_of_heavy_tails_stays(blo, log):
+    """What the events said is a Gaussian divided by the initial prior: of heavy tails it is none."""
+    blob = BLOB(
+        blo, "normal", BanditPriors(kappa=lambda m: dist.StudentT(4.0, torch.zeros(12), m.kappa_scale).to_event(1))
+    )
+    blob.fit(log, device="cpu", **QUICK)
+    blob.update(log, **QUICK)
+    assert blob.model.learned == {}
+    assert blob.model.priors.scales == {}
+    blob.update(log, forgetting=0.5, **QUICK)  # its variance is finite: doubt returns to that
+
+
+UNFORGETTABLE = {
+    "no variance": (BanditPriors(w_a=dist.Cauchy(-1.0, 1.0)), r"forgetting: the initial prior of 'w_a'.*has no mean"),
+    "correlated": (
+        BanditPriors(kappa=dist.MultivariateNormal(torch.zeros(12), torch.eye(12) + 0.5)),
+        "forgetting: the initial prior of 'kappa' correlates its numbers",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNFORGETTABLE)
+def test_priors_that_nothing_can_fade_towards(blo, log, case):
+    priors, match = UNFORGETTABLE[case]
+    blob = BLOB(blo, "normal", priors)
+    blob.fit(log, device="cpu", **QUICK)
+    with pytest.raises(ValueError, match=match):
+        blob.update(log, forgetting=0.5, **QUICK)
+    blob.update(log, **QUICK)
+
+
+def test_what_scales_must_be(blo):
+    with pytest.raises(ValueError, match="scales: 'kappa_scale' must be positive, got -1"):
+        BanditPriors(scales={"kappa_scale": -1.0})
+    with pytest.raises(ValueError, match=r"scales: \['other'\] are not learned here; learned are \['kappa_scale'\]"):
+        BLOB(blo, priors=BanditPriors(scales={"other": 1.0}))
