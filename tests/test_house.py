@@ -78,6 +78,7 @@ TESTED_WITH = {
     "data/test_event_log": "data/columns data/frames data/log_warnings data/schema",
     "data/test_concatenation": "data/repeated_rows",
     "data/test_histories": "data/vocabulary",
+    "recommenders/test_updates": "models/priors/now",
     "models/priors/test_covariates": "data/covariates",
     "diagnostics/test_plots": "diagnostics/inference_data",
     "distributions/test_arrowhead_normal": "distributions/multivariate infer/laplace/arrowhead_precision",

@@ -20,9 +20,7 @@ LAWS = {
     "low rank": lambda: dist.LowRankMultivariateNormal(
         torch.randn(D).double(), torch.randn(D, 2).double(), 0.1 + torch.rand(D).double()
     ),
-    "full": lambda: dist.MultivariateNormal(
-        torch.randn(D).double(), scale_tril=LAWS["arrow"]().covariance_matrix.cholesky()
-    ),
+    "full": lambda: dist.MultivariateNormal(torch.randn(D).double(), LAWS["arrow"]().covariance_matrix),
 }
 
 
