@@ -99,7 +99,7 @@ def test_at_another_scale_the_prior_is_exchanged(blo, log, guide, terms):
     for factor in (1.0, 0.4, 1.1):
         for name, start in model.priors.scales.items():
             setattr(model, name, torch.tensor(factor * start, dtype=torch.float64))
-        values.append((float(joint() - initial()), float(model.earlier_evidence())))
+        values.append(((joint() - initial()).item(), model.earlier_evidence().item()))
     assert values[0][0] == pytest.approx(values[1][0], abs=2e-3)
     assert values[0][0] == pytest.approx(values[2][0], abs=2e-3)
     assert values[0][1] == pytest.approx(0.0, abs=1e-3)
@@ -126,10 +126,10 @@ def test_scales_are_learned_from_all_events(blo, log, guide):
     whole.fit(some(log, turns >= 0, reward), device="cpu", **fit)
     few = (turns == 0) & (torch.arange(log.num_impressions) % 10 == 0)
     parts.fit(some(log, few, reward), device="cpu", **fit)
-    first = float(parts.model.kappa_scale)
+    first = parts.model.kappa_scale.item()
     for turn in range(4):
         parts.update(some(log, (turns == turn) & ~few, reward), **fit)
-    expected, found = float(whole.model.kappa_scale), float(parts.model.kappa_scale)
+    expected, found = whole.model.kappa_scale.item(), parts.model.kappa_scale.item()
     assert abs(first / expected - 1) > 0.15  # the first events mislead
     assert abs(found / expected - 1) < 0.05
     exact, reached = whole.posterior()[KAPPA], parts.posterior()[KAPPA]
@@ -149,7 +149,7 @@ def test_updates_of_updates_keep_their_beginning(blo, log, tmp_path):
     assert blob.model.priors.initial is before
     first = back.model.priors.initial
     assert (float(first.w_c.loc), float(first.w_c.scale), first.initial) == (-3.0, 2.0, None)
-    assert float(back.model.kappa_scale) == pytest.approx(float(blob.model.kappa_scale), rel=1e-4)
+    assert back.model.kappa_scale.item() == pytest.approx(blob.model.kappa_scale.item(), rel=1e-4)
     assert torch.allclose(back.posterior()[KAPPA].mean, blob.posterior()[KAPPA].mean, atol=1e-4)
 
 
