@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -16,7 +17,8 @@ def reproduce() -> None:
 
 
 @reproduce.command()
-@click.option("--seeds", type=click.IntRange(min=2), default=10, help="Environments; their seeds are 0, 1, ...")
+@click.option("--seeds", type=click.IntRange(min=2), default=10, help="Environments.")
+@click.option("--first-seed", type=click.IntRange(min=0), default=0, help="Seed of the first; the next is one more.")
 @click.option(
     "--environment",
     type=click.Choice(["recogym", "no intercepts", "both"]),
@@ -31,7 +33,14 @@ def reproduce() -> None:
     "--output", type=click.Path(dir_okay=False, path_type=Path), help="Also write every run to this CSV file."
 )
 def table2(
-    seeds: int, environment: str, test_sessions: int, epochs: int, gru_epochs: int, items: int, output: Path | None
+    seeds: int,
+    first_seed: int,
+    environment: str,
+    test_sessions: int,
+    epochs: int,
+    gru_epochs: int,
+    items: int,
+    output: Path | None,
 ) -> None:
     """Next-item prediction on organic sessions (Sakhi et al. 2020, Table 2).
 
@@ -42,9 +51,9 @@ def table2(
     experiment = Table2(num_items=items, num_test=test_sessions, num_epochs=epochs, num_gru_epochs=gru_epochs)
     runs = []
     for name in ENVIRONMENTS if environment == "both" else [environment]:
-        for seed in range(seeds):
+        for seed in range(first_seed, first_seed + seeds):
             runs.append(experiment.run(name, seed))
-            click.echo(f"{name}: environment {seed + 1} of {seeds} done", err=True)
+            click.echo(f"{name}: environment {seed - first_seed + 1} of {seeds} done", err=True)
             if output is not None:
                 output.parent.mkdir(parents=True, exist_ok=True)
                 pd.concat(runs).to_csv(output, index=False)
@@ -153,3 +162,55 @@ def open_bandit(folder: Path, output: Path | None) -> None:
         output.mkdir(parents=True, exist_ok=True)
         (output / "open_bandit.txt").write_text(text + "\n")
         table.to_csv(output / "open_bandit.csv", index=False, float_format="%.6g")
+
+
+def _click_rates(number: int, seeds: int, first_seed: int, test_users: int, output: Path) -> None:
+    from dataclasses import replace
+
+    from blob_pyro.experiments.click_rates import TABLE_3, TABLE_4, run_all, summarize
+
+    experiment = replace(TABLE_3 if number == 3 else TABLE_4, test_users=test_users)
+    rows = pd.DataFrame()
+    for flips, seed, so_far in run_all(experiment, range(first_seed, first_seed + seeds), output):
+        click.echo(f"environment {seed}, {flips} flips: done", err=True)
+        rows = so_far
+    table = summarize(rows[rows["seed"].between(first_seed, first_seed + seeds - 1)], experiment.num_items)
+    table.round(4).to_csv(output / "summary.csv")
+    text = f"Table {number}: click rates in %, {seeds} environments from seed {first_seed}\n\n"
+    text += table.to_string(float_format=lambda value: f"{value:.3f}", na_rep="")
+    (output / f"table{number}.txt").write_text(text + "\n")
+    click.echo(text)
+
+
+_SEEDS = click.option("--seeds", type=click.IntRange(min=1), default=10, help="Environments, one log each.")
+_FIRST_SEED = click.option("--first-seed", type=click.IntRange(min=0), default=200, help="Of the first environment.")
+_TEST_USERS = click.option("--test-users", type=click.IntRange(min=2), default=2000, help="Of an A/B test, per agent.")
+
+
+def _output(number: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    return click.option(
+        "--output",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=Path(f"table{number}"),
+        help="Folder for every run (a later call goes on from them), settings and tables.",
+    )
+
+
+@reproduce.command()
+@_SEEDS
+@_FIRST_SEED
+@_TEST_USERS
+@_output(3)
+def table3(seeds: int, first_seed: int, test_users: int, output: Path) -> None:
+    """Click rates of agents with 100 items, as published and proper (Sakhi et al. 2020, Table 3)."""
+    _click_rates(3, seeds, first_seed, test_users, output)
+
+
+@reproduce.command()
+@_SEEDS
+@_FIRST_SEED
+@_TEST_USERS
+@_output(4)
+def table4(seeds: int, first_seed: int, test_users: int, output: Path) -> None:
+    """Click rates of agents with 1,000 items, as published and proper (Sakhi et al. 2020, Table 4)."""
+    _click_rates(4, seeds, first_seed, test_users, output)

@@ -66,10 +66,10 @@ def test_summary_by_hand():
 
 def test_command(tmp_path):
     arguments = ["table2", "--seeds", "2", "--environment", "no intercepts", "--items", "20", "--test-sessions", "10"]
-    arguments += ["--epochs", "3", "--gru-epochs", "1", "--output", str(tmp_path / "runs.csv")]
+    arguments += ["--first-seed", "5", "--epochs", "3", "--gru-epochs", "1", "--output", str(tmp_path / "runs.csv")]
     result = CliRunner().invoke(reproduce, arguments, catch_exceptions=False)
     assert result.exit_code == 0
     assert "RT / EM / mean" in result.output
     assert "0.117" in result.output
     assert "DCG@5 is the standard one" in result.output
-    assert set(pd.read_csv(tmp_path / "runs.csv").seed) == {0, 1}
+    assert set(pd.read_csv(tmp_path / "runs.csv").seed) == {5, 6}
