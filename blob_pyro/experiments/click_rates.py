@@ -26,8 +26,8 @@ from blob_pyro import BLO, BLOB, BanditPriors, EventLog
 from blob_pyro._version import __version__
 from blob_pyro.data import Histories
 from blob_pyro.policies import Greedy, Policy, SessionPopularity
-from blob_pyro.policies.baselines import BASELINES
 from blob_pyro.policies.base import categorical
+from blob_pyro.policies.baselines import BASELINES
 from blob_pyro.simulation import RecoGym, ab_test
 from blob_pyro.simulation.decisions import AnyPolicy
 
@@ -103,13 +103,13 @@ class ClickRates:
         published = setting == "as published"
         blo = BLO(self.num_items, self.embedding_dim, encoder="linear" if published else "precision")
         options: dict[str, Any] = {"seed": seed, "progress": False, "device": "cpu"}
-        epochs = {} if self.num_epochs is None else {"num_epochs": self.num_epochs}
-        blo.fit(log, **options, **epochs)
+        options |= {} if self.num_epochs is None else {"num_epochs": self.num_epochs}
+        blo.fit(log, **options)
         priors = replace(BanditPriors.paper(), normalize_embeddings=True) if published else BanditPriors()
         ours: dict[str, Policy] = {"BLO": Greedy(blo)}
         for name, guide in (("BLOB-NQ", "normal"), ("BLOB-MNQ", "matrix_normal")):
             blob = BLOB(blo, guide=guide, priors=priors)
-            blob.fit(log, **options, **epochs)
+            blob.fit(log, **options)
             ours[name] = Greedy(blob)
         return ours
 
@@ -223,7 +223,7 @@ def summarize(rows: pd.DataFrame, num_items: int) -> pd.DataFrame:
             reach = quantile * gain.sem() if size > 1 else float("nan")
             table.append(
                 {"flips": flips, "setting": setting, "agent": agent, "click rate": wide[agent].mean(),
-                 "se": wide[agent].sem(), "paper": PAPER.get((num_items, int(flips)), {}).get(str(agent), float("nan")),
+                 "se": wide[agent].sem(), "paper": PAPER.get((num_items, int(str(flips))), {}).get(str(agent), float("nan")),
                  "of the way": ((wide[agent] - wide["random"]) / way).mean(), "top item": top[agent],
                  "against BLO": gain.mean(), "low": gain.mean() - reach, "high": gain.mean() + reach}
             )  # fmt: skip

@@ -35,7 +35,7 @@ def test_runs_resume_and_say_what_they_are(tmp_path, monkeypatch):
     monkeypatch.setattr(ClickRates, "run", lambda *_: pytest.fail("it was run already"))
     again = list(run_all(SMALL, range(200, 202), tmp_path))[-1][2]
     pd.testing.assert_frame_equal(again, rows, rtol=1e-4)
-    with pytest.raises(ValueError, match="settings.json is of other settings"):
+    with pytest.raises(ValueError, match=r"settings\.json is of other settings"):
         next(run_all(TABLE_3, range(1), tmp_path))
 
 
