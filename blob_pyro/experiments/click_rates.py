@@ -217,13 +217,14 @@ def summarize(rows: pd.DataFrame, num_items: int) -> pd.DataFrame:
         wide = part.pivot(index="seed", columns="agent", values="click_rate")
         top = part.groupby("agent")["top_item_share"].mean()
         size, way = len(wide), wide["oracle"] - wide["random"]
+        paper = PAPER.get((num_items, int(str(flips))), {})
         quantile = stats.t.ppf(0.975, size - 1) if size > 1 else float("nan")
         for agent in wide.mean().sort_values(ascending=False).index:
             gain = wide[agent] - wide["BLO"]
             reach = quantile * gain.sem() if size > 1 else float("nan")
             table.append(
                 {"flips": flips, "setting": setting, "agent": agent, "click rate": wide[agent].mean(),
-                 "se": wide[agent].sem(), "paper": PAPER.get((num_items, int(str(flips))), {}).get(str(agent), float("nan")),
+                 "se": wide[agent].sem(), "paper": paper.get(str(agent), float("nan")),
                  "of the way": ((wide[agent] - wide["random"]) / way).mean(), "top item": top[agent],
                  "against BLO": gain.mean(), "low": gain.mean() - reach, "high": gain.mean() + reach}
             )  # fmt: skip
