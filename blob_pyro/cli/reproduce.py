@@ -167,7 +167,7 @@ def open_bandit(folder: Path, output: Path | None) -> None:
 def _click_rates(number: int, seeds: int, first_seed: int, test_users: int, output: Path) -> None:
     from dataclasses import replace
 
-    from blob_pyro.experiments.click_rates import TABLE_3, TABLE_4, run_all, summarize
+    from blob_pyro.experiments.click_rates import TABLE_3, TABLE_4, plot, run_all, summarize
 
     experiment = replace(TABLE_3 if number == 3 else TABLE_4, test_users=test_users)
     rows = pd.DataFrame()
@@ -176,6 +176,7 @@ def _click_rates(number: int, seeds: int, first_seed: int, test_users: int, outp
         rows = so_far
     table = summarize(rows[rows["seed"].between(first_seed, first_seed + seeds - 1)], experiment.num_items)
     table.round(4).to_csv(output / "summary.csv")
+    plot(table).savefig(output / f"table{number}.png", dpi=120)
     text = f"Table {number}: click rates in %, {seeds} environments from seed {first_seed}\n\n"
     text += table.to_string(float_format=lambda value: f"{value:.3f}", na_rep="")
     (output / f"table{number}.txt").write_text(text + "\n")

@@ -13,7 +13,7 @@ import platform
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 import pyro
@@ -31,7 +31,10 @@ from blob_pyro.policies.baselines import BASELINES
 from blob_pyro.simulation import RecoGym, ab_test
 from blob_pyro.simulation.decisions import AnyPolicy
 
-__all__ = ["PAPER", "TABLE_3", "TABLE_4", "ClickRates", "EstimatedInterests", "run_all", "summarize"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["PAPER", "TABLE_3", "TABLE_4", "ClickRates", "EstimatedInterests", "plot", "run_all", "summarize"]
 
 SETTINGS: dict[str, Literal["all", "since_last_action"]] = {"as published": "since_last_action", "proper": "all"}
 
@@ -229,3 +232,27 @@ def summarize(rows: pd.DataFrame, num_items: int) -> pd.DataFrame:
                  "against BLO": gain.mean(), "low": gain.mean() - reach, "high": gain.mean() + reach}
             )  # fmt: skip
     return pd.DataFrame(table).set_index(["flips", "setting", "agent"])
+
+
+def plot(table: pd.DataFrame) -> Figure:
+    """Click rates of `summarize` with a standard error to either side, a panel per flips; crosses are the paper's."""
+    from matplotlib.figure import Figure
+
+    flips = list(dict.fromkeys(table.index.get_level_values("flips")))
+    figure = Figure(figsize=(5.2 * len(flips), 5), layout="constrained")
+    for ax, number in zip(figure.subplots(1, len(flips), squeeze=False)[0], flips):
+        part = table.loc[number]
+        agents = list(part.loc["proper"].index)[::-1]
+        place = {agent: at for at, agent in enumerate(agents)}
+        for setting, shift in (("as published", -0.15), ("proper", 0.15)):
+            rows = part.loc[setting]
+            at = [place[agent] + shift for agent in rows.index]
+            ax.errorbar(rows["click rate"], at, xerr=rows["se"].fillna(0), fmt="o", markersize=4, label=setting)
+        paper = part.loc["as published"]["paper"].dropna()
+        ax.plot(paper, [place[agent] - 0.15 for agent in paper.index], "kx", label="printed")
+        ax.set_yticks(range(len(agents)), agents)
+        ax.set_title(f"{number} flips")
+        ax.set_xlabel("click rate, %")
+        ax.grid(axis="x", alpha=0.3)
+    ax.legend(loc="lower right")
+    return figure

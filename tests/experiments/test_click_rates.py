@@ -9,7 +9,7 @@ import torch
 from scipy import optimize, stats
 
 from blob_pyro.experiments import click_rates
-from blob_pyro.experiments.click_rates import PAPER, TABLE_3, ClickRates, EstimatedInterests, run_all, summarize
+from blob_pyro.experiments.click_rates import PAPER, TABLE_3, ClickRates, EstimatedInterests, plot, run_all, summarize
 from blob_pyro.simulation import RecoGym
 
 SMALL = ClickRates(
@@ -35,6 +35,10 @@ def test_runs_resume_and_say_what_they_are(tmp_path, monkeypatch):
     monkeypatch.setattr(ClickRates, "run", lambda *_: pytest.fail("it was run already"))
     again = list(run_all(SMALL, range(200, 202), tmp_path))[-1][2]
     pd.testing.assert_frame_equal(again, rows, rtol=1e-4)
+    figure = plot(summarize(rows, 10))
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels[-1] == "oracle"
+    assert set(labels) == set(rows["agent"])
     with pytest.raises(ValueError, match=r"settings\.json is of other settings"):
         next(run_all(TABLE_3, range(1), tmp_path))
 
