@@ -11,7 +11,9 @@ from torch.distributions import constraints
 
 import blob_pyro
 from blob_pyro.guides import TrainingDefaults
-from blob_pyro.models.operations import inner
+from blob_pyro.infer import Bound, register_bound
+from blob_pyro.models.operations import LinearOperation, inner
+from blob_pyro.ope import ips, register_estimator
 from blob_pyro.ops.names import unique_name
 
 
@@ -80,3 +82,61 @@ class Waves:
 
     def logit(self, model, values, events):
         return inner("wave_weight", values["wave_weight"], model.wave[events.action])
+
+
+class Contrast(LinearOperation):
+    """``x[first_n] - x[second_n]``."""
+
+    event_dim = 1
+
+    def value(self, x, *coefficients):
+        first, second = coefficients
+        return x[..., first] - x[..., second]
+
+
+contrast = Contrast()
+
+
+@blob_pyro.register_term
+@dataclass(frozen=True)
+class Neighbours:
+    """Items differ by a contrast with the next one in the catalogue."""
+
+    scale: float = 0.5
+
+    def build(self, model):
+        pass
+
+    def site_priors(self, model):
+        return {"level": dist.Normal(model.item_embedding.new_zeros(model.num_items), self.scale).to_event(1)}
+
+    def logit(self, model, values, events):
+        return contrast("level", values["level"], events.action, (events.action + 1) % model.num_items)
+
+
+@register_bound("mine")
+@dataclass(frozen=True)
+class AtTheMean(Bound):
+    """The log-likelihood at the posterior's mean, less a penalty for its width."""
+
+    penalty: float = 0.1
+
+    def expected_log_prob(self, views, q, value):
+        logits = q.mean @ views.item_embedding.mT + views.item_intercept
+        normalizer = (value >= 0).sum(-1) * logits.logsumexp(-1)
+        return views.linear(value, q.mean) - normalizer - self.penalty * q.variance.sum(-1)
+
+
+def add_estimator():
+    """Make an estimator known by name."""
+    register_estimator("mine", lambda rows: ips(rows.reward, rows.target, rows.logging, groups=rows.groups, clip=2.0))
+
+
+class FewestViews:
+    """A baseline: what has been viewed least comes first."""
+
+    def __init__(self, items):
+        self.items = items
+
+    def scores(self, histories):
+        return -blob_pyro.data.as_histories(histories, self.items).counts().float()

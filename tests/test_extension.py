@@ -6,16 +6,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyro.distributions as dist
 import pytest
 import torch
 
 import blob_pyro
-from blob_pyro import BLOB, BanditPriors
+from blob_pyro import BLO, BLOB, BanditPriors
 from blob_pyro.guides import GUIDES, NormalGuide, make_guide
-from blob_pyro.infer import training_defaults
+from blob_pyro.infer import BOUNDS, LocalReparameterization, training_defaults
+from blob_pyro.ope import evaluate
+from blob_pyro.ope.registry import ESTIMATORS
 from blob_pyro.ops.saved_classes import SAVED_CLASSES
+from blob_pyro.policies import EpsilonGreedy
 from blob_pyro.serialization import SavedModelError
-from blob_pyro.testing import check_guide
+from blob_pyro.testing import check_guide, check_operation
 
 HISTORIES = [[0, 0, 1], [], [5, 3]]
 QUICK = {"num_epochs": 2, "progress": False, "device": "cpu"}
@@ -27,7 +31,7 @@ NAMES = {"mine": FIXED, "mine_made": FIXED, "mine_auto": FIXED, "mine_of_the_bat
 @pytest.fixture(scope="module", autouse=True)
 def mine():
     """The parts from outside, which are known while these tests run."""
-    before = [(registry, dict(registry)) for registry in (GUIDES, SAVED_CLASSES)]
+    before = [(registry, dict(registry)) for registry in (GUIDES, SAVED_CLASSES, BOUNDS, ESTIMATORS)]
     yield importlib.reload(importlib.import_module("tests.mine"))
     for registry, known in before:
         registry.clear()
@@ -182,3 +186,45 @@ def test_messages_name_it(blo, log):
     blob = BLOB(blo, "mine", FIXED)
     with pytest.warns(UserWarning, match="guide 'mine' has not found the posterior"):
         blob.fit(log, num_epochs=1, learning_rate=1e-6, progress=False, device="cpu")
+
+
+@pytest.mark.parametrize("by_name", [True, False], ids=["name", "instance"])
+def test_a_bound(by_name, mine, log, tmp_path):
+    bound = mine.AtTheMean() if by_name else mine.AtTheMean(0.4)
+    blo = BLO(log.num_items, embedding_dim=2, bound="mine" if by_name else bound)
+    blo.fit(log, **QUICK)
+    blo.save(tmp_path / "model")
+    back = BLO.load(tmp_path / "model", device="cpu")
+    assert back.bound == bound
+    back.fit(log, **QUICK)
+    assert torch.equal(back.scores(HISTORIES), blo.scores(HISTORIES))
+
+
+@pytest.mark.parametrize("guide", ["normal", "laplace", "low_rank"])
+def test_an_operation(guide, mine, blo, log, tmp_path):
+    """In a term of one's own: projected under SVI, differentiated for Laplace's approximation."""
+    check_operation(mine.contrast, (3,), torch.tensor([2, 0, 1]), torch.tensor([1, 1, 1]))
+    blob = BLOB(blo, guide, BanditPriors(kappa=0.0, terms=(mine.Neighbours(),)))
+    blob.fit(log, **QUICK)
+    blob.save(tmp_path / "model")
+    back = BLOB.load(tmp_path / "model", device="cpu")
+    assert torch.equal(back.scores(HISTORIES), blob.scores(HISTORIES))
+    back.update(log, num_epochs=2, progress=False)
+    assert "level" in back.model.site_priors()
+
+
+def test_an_operation_is_projected(mine):
+    loc, scale = torch.tensor([1.0, 3.0, 7.0]), torch.tensor([0.1, 0.5, 2.0])
+    first, second = (torch.tensor([i]).expand(50_000) for i in (2, 0))
+    with LocalReparameterization({"level": dist.Normal(loc, scale).to_event(1)}):
+        found = mine.contrast("level", loc, first, second)
+    assert found.mean() == pytest.approx(6.0, abs=0.05)
+    assert found.std() == pytest.approx(4.01**0.5, abs=0.05)
+
+
+def test_a_baseline_and_an_estimator(mine, blo, log):
+    mine.add_estimator()
+    policy = EpsilonGreedy(mine.FewestViews(log.items), 0.5)
+    assert policy.action_distribution(HISTORIES).probs[0].argmax() not in (0, 1)
+    estimates = evaluate(log, policy, estimators=("mine", "ips")).estimates
+    assert estimates["mine"].value != estimates["ips"].value

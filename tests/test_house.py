@@ -87,7 +87,11 @@ TESTED_WITH = {
     "experiments/test_figure1": "experiments/figure1_report experiments/sparse_logistic",
     "guides/test_recipes": "guides/bandit guides/certainty guides/draws guides/multivariate testing",
     "guides/test_encoders": "guides/offsets guides/organic",
-    "infer/bounds/test_bounds": "infer/bounds/gaussian_logits infer/bounds/log_normalizers",
+    "infer/bounds/test_bounds": (
+        "infer/bounds/bound infer/bounds/bouchard infer/bounds/log_concave infer/bounds/one_vs_each "
+        "infer/bounds/reparameterized infer/bounds/sum_over_items infer/bounds/gaussian_logits "
+        "infer/bounds/log_normalizers"
+    ),
     "infer/local_reparameterization/test_handler":
         "infer/elbo infer/local_reparameterization/projections",
     "infer/laplace/test_fit": "infer/fit infer/fit_request infer/laplace/log_posterior infer/from_laplace",

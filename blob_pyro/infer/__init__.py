@@ -1,6 +1,10 @@
 """Inference: the ELBO, the handlers that make it quiet or bound it, the training loop, EM."""
 
-from blob_pyro.infer.bounds.bounds import BOUNDS, Bouchard, Bound, LogConcave, OneVsEach, Reparameterized
+from blob_pyro.infer.bounds.bouchard import Bouchard
+from blob_pyro.infer.bounds.bound import BOUNDS, Bound, register_bound
+from blob_pyro.infer.bounds.log_concave import LogConcave
+from blob_pyro.infer.bounds.one_vs_each import OneVsEach
+from blob_pyro.infer.bounds.reparameterized import Reparameterized
 from blob_pyro.infer.elbo import GuidedELBO
 from blob_pyro.infer.elbo_estimate import ELBOEstimate, HasNoELBO, estimate_elbo
 from blob_pyro.infer.em import EMState, ExpectationMaximization, expectation_maximization
@@ -52,6 +56,7 @@ __all__ = [
     "fit_laplace",
     "fit_nuts",
     "online_expectation_maximization",
+    "register_bound",
     "seeded",
     "train",
     "training_defaults",

@@ -7,7 +7,6 @@ from typing import Any
 import pyro.distributions as dist
 
 from blob_pyro.distributions import ArrowheadNormal, MatrixNormal
-from blob_pyro.infer import BOUNDS
 from blob_pyro.models import OrganicPriors
 from blob_pyro.models.priors.bandit_priors import BanditPriors
 from blob_pyro.models.priors.learned import Learned
@@ -21,8 +20,6 @@ for _part in (BanditPriors, Learned, OrganicPriors):
 register(VectorPrior, keys={"distribution": "law"})
 register(ArrowheadNormal)
 register(MatrixNormal)
-for _bound in BOUNDS.values():
-    register(_bound)  # type: ignore[type-var] # they are classes
 
 
 def _independent(base_dist: Any, reinterpreted_batch_ndims: int) -> Any:
