@@ -3,6 +3,7 @@
 import datetime as dt
 import re
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ import torch
 from blob_pyro import EventLog
 from blob_pyro.data import Vocabulary
 from blob_pyro.ope import audit, evaluate
+from blob_pyro.ops.exclusive import exclusive
 from blob_pyro.policies import (
     POLICIES,
     EpsilonGreedy,
@@ -199,6 +201,14 @@ def test_nothing_but_the_seed_draws(name, blob):
     assert torch.equal(torch.get_rng_state(), state)
     assert frames[0].equals(frames[1])
     assert name == "greedy" or not frames[0].action.equals(frames[2].action)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_deciding_waits_for_no_fit(name, blob):
+    policy = POLICIES[name](blob)
+    policy.decide([[1]], seed=0)  # the guide has been asked what it knows
+    with ThreadPoolExecutor(1) as pool, exclusive():  # as a fit in this thread would hold it
+        assert len(pool.submit(policy.decide, [[1], []], seed=0).result(timeout=60)) == 2
 
 
 @pytest.mark.parametrize("make", MAKE.values(), ids=MAKE.keys())
