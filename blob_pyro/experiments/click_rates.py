@@ -22,9 +22,10 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from blob_pyro import BLO, BLOB, BanditPriors, EventLog
+from blob_pyro import BLO, BLOB, EventLog
 from blob_pyro._version import __version__
 from blob_pyro.data import Histories
+from blob_pyro.models import BanditPriors
 from blob_pyro.policies import Greedy, Policy, SessionPopularity
 from blob_pyro.policies.base import categorical
 from blob_pyro.policies.baselines import BASELINES
