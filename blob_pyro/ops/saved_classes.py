@@ -24,12 +24,14 @@ class SavedClass:
         fields: attributes that are written, and keyword arguments that are given back.
         make: makes an object from them.
         keys: under which fields are written, where that is not their name, so that a field can be renamed.
+        added: fields that models which were saved before lack: their default is what those meant.
     """
 
     cls: type
     fields: tuple[str, ...]
     make: Callable[..., Any]
     keys: Mapping[str, str] = field(default_factory=dict)
+    added: tuple[str, ...] = ()
 
 
 SAVED_CLASSES: dict[str, SavedClass] = {}
@@ -43,6 +45,7 @@ def register(
     make: Callable[..., Any] | None = None,
     name: str | None = None,
     keys: Mapping[str, str] | None = None,
+    added: Sequence[str] = (),
 ) -> T:
     """Let models with an object of a class be saved and loaded: a term of yours, a distribution, a bound.
 
@@ -55,6 +58,7 @@ def register(
         name: under which it is saved; default the class's. It must stay what it is for saved models to load.
         keys: under which fields are written, by field, where that is another name: the one that a field had before it
             was renamed.
+        added: fields with defaults that the class has gained: models which were saved before lack them.
 
     Returns:
         The class, so that this can be a decorator.
@@ -80,7 +84,7 @@ def register(
         raise ValueError(f"register: the name {name!r} is that of {known.cls.__module__}.{known.cls.__qualname__}")
     if fields is None:
         fields = _fields(cls)
-    SAVED_CLASSES[name] = SavedClass(cls, tuple(fields), cls if make is None else make, dict(keys or {}))
+    SAVED_CLASSES[name] = SavedClass(cls, tuple(fields), cls if make is None else make, dict(keys or {}), tuple(added))
     return cls
 
 

@@ -15,8 +15,9 @@ from blob_pyro.serialization.codec import register
 
 __all__: list[str] = []
 
-for _part in (BanditPriors, Learned, OrganicPriors):
-    register(_part)
+register(BanditPriors, added=["scales", "initial"])
+register(Learned)
+register(OrganicPriors)
 register(VectorPrior, keys={"distribution": "law"})
 register(ArrowheadNormal)
 register(MatrixNormal)
