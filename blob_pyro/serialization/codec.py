@@ -121,7 +121,7 @@ def _decode_object(name: Any, written: dict[str, Any], tensors: Mapping[str, Ten
             field=where,
         )
     fields = {entry.keys.get(field, field): field for field in entry.fields}
-    if set(written) != set(fields):
+    if not set(fields) - set(entry.added) <= set(written) <= set(fields):
         odd = ", ".join(sorted(set(written) ^ set(fields)))
         raise SavedModelError(f"a {name} has the fields {list(fields)}; missing or unknown: {odd}", field=where)
     values = {fields[key]: decode(item, tensors, f"{where}.{key}") for key, item in written.items()}
