@@ -8,6 +8,9 @@ from blob_pyro import BLO, BLOB, EventLog
 from blob_pyro.policies import SessionPopularity
 from blob_pyro.simulation import RecoGym
 
+# It registers parts when it is imported, which is for `test_extension` to do and undo.
+collect_ignore = ["mine.py"]
+
 
 def pytest_configure(config):
     torch.set_num_threads(1)
