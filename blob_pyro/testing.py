@@ -1,4 +1,4 @@
-"""Checks for what you write yourself: does a guide, or a linear operation, keep to its contract?
+"""Checks that what you write yourself, a guide or a linear operation, keeps to its contract.
 
 That of guides is in `blob_pyro.guides.bandit`, that of operations in `blob_pyro.models.operations`.
 """

@@ -12,7 +12,7 @@ __all__ = ["main"]
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(__version__, prog_name="blob-pyro")
 def main() -> None:
-    """Bayesian organic-and-bandit recommenders, and policies with exact propensities."""
+    """Run Bayesian organic-and-bandit recommenders, and policies with exact propensities."""
 
 
 main.add_command(demo)

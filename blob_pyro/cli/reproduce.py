@@ -42,7 +42,7 @@ def table2(
     items: int,
     output: Path | None,
 ) -> None:
-    """Next-item prediction on organic sessions (Sakhi et al. 2020, Table 2).
+    """Reproduce next-item prediction on organic sessions (Sakhi et al. 2020, Table 2).
 
     About one minute an environment and core.
     """
@@ -84,7 +84,7 @@ def table2(
 def figure1(
     logs: int, first_seed: int, contexts: int, sizes: int, most_rows: float, scipy_contexts: int, output: Path | None
 ) -> None:
-    """Off-policy estimates of Thompson sampling against the size of the log (Jeunen 2025, Figure 1).
+    """Reproduce off-policy estimates of Thompson sampling against the size of the log (Jeunen 2025, Figure 1).
 
     A few minutes on two cores.
     """
@@ -131,7 +131,7 @@ def figure1(
     "--output", type=click.Path(file_okay=False, path_type=Path), help="Folder for the table and what is printed."
 )
 def open_bandit(folder: Path, output: Path | None) -> None:
-    """The uniform policy's value from the Thompson log against its own log, with what the audit says of both.
+    """Estimate the uniform policy's value from the Thompson log, beside its own log, with what the audit says of both.
 
     FOLDER is the Open Bandit Dataset's (Saito et al. 2021), the full one or its sample of 10,000 rows: it holds bts and
     random.
@@ -203,7 +203,7 @@ def _output(number: int) -> Callable[[Callable[..., None]], Callable[..., None]]
 @_TEST_USERS
 @_output(3)
 def table3(seeds: int, first_seed: int, test_users: int, output: Path) -> None:
-    """Click rates of agents with 100 items, as published and proper (Sakhi et al. 2020, Table 3)."""
+    """Reproduce click rates of agents with 100 items, as published and proper (Sakhi et al. 2020, Table 3)."""
     _click_rates(3, seeds, first_seed, test_users, output)
 
 
@@ -213,5 +213,5 @@ def table3(seeds: int, first_seed: int, test_users: int, output: Path) -> None:
 @_TEST_USERS
 @_output(4)
 def table4(seeds: int, first_seed: int, test_users: int, output: Path) -> None:
-    """Click rates of agents with 1,000 items, as published and proper (Sakhi et al. 2020, Table 4)."""
+    """Reproduce click rates of agents with 1,000 items, as published and proper (Sakhi et al. 2020, Table 4)."""
     _click_rates(4, seeds, first_seed, test_users, output)

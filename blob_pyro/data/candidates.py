@@ -1,4 +1,4 @@
-"""Which items a decision may choose among: what is in stock, whom it may be shown to."""
+"""Candidates: the items that a decision may choose among, as they are in stock or may be shown to a user."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ class Candidates:
 
     @property
     def shared(self) -> bool:
-        """Whether all contexts have the same set."""
+        """True where all contexts have the same set."""
         return len(self.sizes) != self.num_contexts or self.num_contexts == 1
 
     def mask(self, rows: slice, device: torch.device | None = None) -> Tensor:
-        """Which items some of the contexts may choose, ``n x P`` booleans; one row that is repeated, where shared."""
+        """Return the items that some of the contexts may choose, ``n x P`` booleans; one repeated row, where shared."""
         size = len(range(*rows.indices(self.num_contexts)))
         if self.shared:
             one = torch.zeros(self.num_items, dtype=torch.bool, device=device)
@@ -62,7 +62,7 @@ class Candidates:
         return mask
 
     def outside(self, items: Tensor, rows: slice = slice(None)) -> Tensor:
-        """Which items are no candidates of the context that they stand in, booleans of the shape of ``items``.
+        """Mark the items that are no candidates of the context that they stand in, booleans of the shape of ``items``.
 
         Args:
             items: item numbers, ``... x n``, one for each of some contexts.
@@ -93,7 +93,7 @@ class Candidates:
 
 
 def as_candidates(candidates: Any, items: Vocabulary, num_contexts: int) -> Candidates | None:
-    """Whatever a user holds as candidates; None for None, which is all items.
+    """Make `Candidates` of whatever a user holds; None, which is all items, stays None.
 
     Args:
         candidates: `Candidates`; ids that all contexts share (a list, set, array, tensor, Series or Arrow array); a

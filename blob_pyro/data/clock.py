@@ -51,7 +51,7 @@ class Times:
 
 
 def read_times(column: Column) -> Times:
-    """Times of a column, exactly.
+    """Read the times of a column, exactly.
 
     Raises:
         ValueError: naming the row, for a time that is missing, not finite, or outside the range; or naming the type,
@@ -82,7 +82,7 @@ def read_times(column: Column) -> Times:
 
 
 def one_clock(first: Column, second: Column) -> tuple[Times, Times]:
-    """The times of two columns on one clock: integers beside fractions become float64, if exactly.
+    """Put the times of two columns on one clock: integers beside fractions become float64, if exactly.
 
     Raises:
         ValueError: if the two have different clocks.

@@ -61,13 +61,13 @@ class Column:
         return set(map(type, self.values))
 
     def describe_type(self) -> str:
-        """The type of the values, for an error message."""
+        """Name the type of the values, for an error message."""
         if isinstance(self.values, list):
             return " and ".join(sorted(t.__name__ for t in self.python_types)) or "nothing"
         return str(self.values.type)
 
     def value(self, row: int) -> str:
-        """The value of a row, for an error message."""
+        """Return the value of a row, for an error message."""
         value = self.values[row]
         if isinstance(value, pa.Scalar):
             try:
@@ -79,7 +79,7 @@ class Column:
         return str(value) if isinstance(value, date) else reprlib.repr(value)
 
     def missing(self) -> np.ndarray:
-        """Whether each value is None, NaN, NaT or null."""
+        """Mark the values that are None, NaN, NaT or null."""
         if self.arrow is None:
             if not any(map(_may_be_missing, self.python_types)):
                 return np.zeros(len(self), dtype=bool)
@@ -103,7 +103,7 @@ class Column:
             raise ValueError(f"{self.place(row)}: {problem}, got {self.value(row)}{more}. {remedy}")
 
     def floats(self, what: str, remedy: str, *, booleans: bool = False) -> np.ndarray:
-        """Numbers as float64, NaN where one is missing.
+        """Read numbers as float64, NaN where one is missing.
 
         Args:
             what: what the values are, for an error message: ``"a reward is 0 or 1"``.
@@ -143,7 +143,7 @@ class Column:
 
 
 def as_values(raw: Any, where: str) -> Values:
-    """An Arrow column, or a list of Python objects, from whatever holds a column.
+    """Make an Arrow column, or a list of Python objects, of whatever holds a column.
 
     Args:
         raw: a NumPy array or tensor of one dimension; a Series of pandas or polars; an Arrow array; a list, tuple or
@@ -200,7 +200,7 @@ def _as_values(raw: Any, where: str) -> Values:
 
 
 def is_beyond_arrow(raw: Any) -> bool:
-    """Whether this is a Series of polars whose values Arrow has no type for: Python objects, integers of 128 bits."""
+    """Say whether a polars Series holds values that Arrow has no type for: Python objects, integers of 128 bits."""
     kind = str(getattr(raw, "dtype", ""))
     return hasattr(raw, "to_list") and hasattr(raw, "to_arrow") and ("Object" in kind or "Int128" in kind)
 
@@ -248,7 +248,7 @@ def _overflows(time: np.datetime64, finer_type: str) -> bool:
 
 
 def is_missing_value(value: Any) -> bool:
-    """Whether a Python object says that there is no value: None, pandas' NA and NaT, NaN of any kind."""
+    """Say whether a Python object means that there is no value: None, pandas' NA and NaT, NaN of any kind."""
     return value is None or value is pd.NA or (_may_be_missing(type(value)) and bool(value != value))
 
 

@@ -29,7 +29,7 @@ _NAMED = (("policy", "policies"), ("policy_version", "policy_versions"))
 
 
 def concatenate(logs: Sequence[EventLog], duplicates: Duplicates, items: Vocabulary | None) -> Rows:
-    """The rows of all logs: see `EventLog.concat`, which checks its arguments.
+    """Join the rows of all logs; `EventLog.concat` has checked the arguments.
 
     At equal times of one user each log's own order is kept, and otherwise an impression precedes a view.
     """

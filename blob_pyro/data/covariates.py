@@ -39,7 +39,7 @@ class Covariate:
         return Covariate(self.values[index], self.levels)
 
     def categories(self) -> list[Hashable]:
-        """Each event's category.
+        """Return the categories that events have.
 
         Raises:
             TypeError: if it is a number.
@@ -50,7 +50,7 @@ class Covariate:
 
 
 def read_covariate(column: Column) -> Covariate:
-    """Numbers and booleans as they are; text and other ids as categories.
+    """Read numbers and booleans as they are; text and other ids as categories.
 
     Raises:
         ValueError: naming column and row, for a value that is missing or not finite, or of two kinds.
@@ -73,7 +73,7 @@ def read_covariate(column: Column) -> Covariate:
 
 
 def read_covariates(covariates: Any, argument: str = "covariates") -> dict[str, Covariate]:
-    """Covariates of any mapping or frame of columns, by name.
+    """Read the covariates of any mapping or frame of columns, by name.
 
     Raises:
         TypeError: if it is neither.
@@ -108,7 +108,7 @@ def _holds_numbers(column: Column) -> bool:
 
 
 def slice_covariates(covariates: Any, num_histories: int) -> Callable[[slice], Any]:
-    """Covariates of some of the histories: of a matrix, or of columns by name.
+    """Return the covariates of some of the histories: of a matrix, or of columns by name.
 
     Raises:
         ValueError: if they are not as many as the histories.

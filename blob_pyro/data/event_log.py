@@ -89,7 +89,7 @@ class EventLog:
         items: Iterable[Hashable] | None = None,
         covariates: Iterable[str] = (),
     ) -> EventLog:
-        """From two tables that speak Arrow: pandas, polars (lazy or not), pyarrow, or a dict of arrays.
+        """Make a log of two tables that speak Arrow: pandas, polars (lazy or not), pyarrow, or a dict of arrays.
 
         An id is an integer, text, bytes or any hashable object (`uuid.UUID`, a tuple), of one type in both tables; a
         float column of whole numbers holds integers, categories are what they stand for, and booleans are no ids.
@@ -145,7 +145,7 @@ class EventLog:
         items: Iterable[Hashable] | None = None,
         covariates: Iterable[str] = (),
     ) -> EventLog:
-        """From Parquet files (or folders of them); only the columns needed are read. See `from_tables`."""
+        """Read Parquet files (or folders of them), of which only the columns needed are read. See `from_tables`."""
         names = {} if columns is None else columns
         covariates = readers.covariate_names(covariates)
         tables = readers.read_parquet(views, impressions, names, covariates)
@@ -153,7 +153,7 @@ class EventLog:
 
     @classmethod
     def from_recogym(cls, frame: Any, num_items: int, *, drop_final_rows: bool = True) -> EventLog:
-        """From the frame that RecoGym's ``generate_logs`` returns.
+        """Make a log of the frame that RecoGym's ``generate_logs`` returns.
 
         Args:
             frame: columns ``t`` (time), ``u`` (user), ``z`` ("organic" or "bandit"), ``v`` (item viewed),
@@ -172,7 +172,7 @@ class EventLog:
 
     @classmethod
     def read_open_bandit(cls, folder: str | Path) -> EventLog:
-        """From a folder of the Open Bandit Dataset (Saito et al. 2021), such as ``obd/bts/women``.
+        """Read a folder of the Open Bandit Dataset (Saito et al. 2021), such as ``obd/bts/women``.
 
         The data set has impressions only, and no user ids: every impression is a user of its own who has viewed
         nothing. ``position`` is 1, 2 or 3; ``propensity`` is the probability of the item at that position.
@@ -198,7 +198,7 @@ class EventLog:
         reward: Tensor,
         propensity: Tensor | None = None,
     ) -> EventLog:
-        """From tensors on one clock: item numbers, integer user ids and times; checked and ordered like any other log.
+        """Make a log of tensors on one clock, item numbers, integer user ids and times, checked like any other log.
 
         Args:
             num_items: size of the catalogue.
@@ -241,7 +241,7 @@ class EventLog:
         duplicates: Duplicates = "refuse",
         items: Iterable[Hashable] | None = None,
     ) -> EventLog:
-        """Several logs as one: user ids that recur are one user, whose histories go on from log to log.
+        """Join several logs: user ids that recur are one user, whose histories go on from log to log.
 
         All that logs say of impressions is kept. At equal times of one user each log's own order is kept, and an
         impression of one log precedes a view of another, as in `from_tables`.
@@ -341,22 +341,22 @@ class EventLog:
 
     @property
     def num_items(self) -> int:
-        """Size of the catalogue."""
+        """The number of items in the catalogue."""
         return len(self.items)
 
     @property
     def num_users(self) -> int:
-        """Users with a view or an impression."""
+        """The number of users with a view or an impression."""
         return len(self.users)
 
     @property
     def num_views(self) -> int:
-        """Organic views."""
+        """The number of organic views."""
         return self.view_item.shape[0]
 
     @property
     def num_impressions(self) -> int:
-        """Bandit events."""
+        """The number of bandit events."""
         return self.action.shape[0]
 
     def __repr__(self) -> str:
@@ -367,7 +367,7 @@ class EventLog:
         )
 
     def to_obp(self, *, context: Any = None, action_context: Any = None, logging_probs: Any = None) -> dict[str, Any]:
-        """The Open Bandit Pipeline's ``bandit_feedback`` dictionary.
+        """Write the log as the Open Bandit Pipeline's ``bandit_feedback`` dictionary.
 
         Args:
             context: see `blob_pyro.ope.to_obp`, as for all arguments.

@@ -20,7 +20,7 @@ def read_frame(
     optional: Mapping[str, Hashable] | None = None,
     remedy: str = "Map other names with columns={...}",
 ) -> dict[str, Column]:
-    """The columns that a reader asks for, by what it calls them.
+    """Read the columns that a reader asks for, by what it calls them.
 
     Args:
         frame: pandas, polars (a LazyFrame is collected, only these columns of it), pyarrow, a mapping of columns, or

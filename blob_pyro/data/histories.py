@@ -49,7 +49,7 @@ class Histories:
 
     @property
     def lengths_on_host(self) -> Tensor:
-        """See the attributes of the class."""
+        """The lengths as a NumPy array, read off the device once."""
         if self._lengths_on_host is None:
             object.__setattr__(self, "_lengths_on_host", self.lengths.cpu())
         assert self._lengths_on_host is not None
@@ -57,22 +57,22 @@ class Histories:
 
     @property
     def num_views(self) -> int:
-        """Views in all histories."""
+        """The number of views in all histories."""
         return int(self.lengths_on_host.sum())
 
     @property
     def longest(self) -> int:
-        """Views in the longest history; 0 if there are none."""
+        """The number of views in the longest history; 0 if there are none."""
         return int(self.lengths_on_host.max()) if len(self) else 0
 
     @classmethod
     def from_ragged(cls, items: Tensor, lengths: Tensor, num_items: int) -> Histories:
-        """Histories laid one after another: ``items`` holds ``lengths.sum()`` views."""
+        """Make histories of views laid one after another: ``items`` holds ``lengths.sum()`` of them."""
         return cls(items, lengths.cumsum(0) - lengths, lengths, num_items)
 
     @classmethod
     def from_sequences(cls, sequences: Sequence[Sequence[int]], num_items: int) -> Histories:
-        """Histories of item *numbers*, one sequence each.
+        """Make histories of sequences of item *numbers*.
 
         Raises:
             ValueError: for a number outside ``0 .. num_items - 1``, naming history and position.
@@ -81,7 +81,7 @@ class Histories:
 
     @classmethod
     def from_counts(cls, counts: Tensor) -> Histories:
-        """Histories from an ``N x P`` matrix of view counts; the order of views is not known and is by item.
+        """Make histories of an ``N x P`` matrix of view counts; the order of views is not known and is by item.
 
         Args:
             counts: whole numbers of any type, dense or sparse; booleans say viewed once, or not.
@@ -104,16 +104,16 @@ class Histories:
 
     @property
     def device(self) -> torch.device:
-        """Where the tensors live."""
+        """The device that the tensors are on."""
         return self.items.device
 
     def to(self, device: torch.device | str | None) -> Histories:
-        """The same histories on another device."""
+        """Move to another device; returns the same histories there."""
         items, starts, lengths = (t.to(device) for t in (self.items, self.starts, self.lengths))
         return Histories(items, starts, lengths, self.num_items, self.lengths_on_host)
 
     def flatten(self) -> tuple[Tensor, Tensor]:
-        """Views of all histories one after another.
+        """Return the views of all histories, one after another.
 
         Returns:
             ``items`` (``lengths.sum()``) and ``row`` of the same shape: the history that each view belongs to.
@@ -125,7 +125,7 @@ class Histories:
         return self.items[self.starts[row] + within], row
 
     def padded(self) -> Tensor:
-        """Histories as a rectangle: ``N x max(lengths)`` item numbers, -1 after the last view of each."""
+        """Return the histories as a rectangle: ``N x max(lengths)`` item numbers, -1 after the last view of each."""
         items, row = self.flatten()
         first = self.lengths.cumsum(0) - self.lengths
         within = torch.arange(row.shape[0], device=self.device) - first[row]
@@ -134,14 +134,14 @@ class Histories:
         return padded
 
     def counts(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """View counts, ``N x num_items``."""
+        """Count each history's views of each item, ``N x num_items``."""
         items, row = self.flatten()
         cell = row * self.num_items + items
         counts = torch.zeros(len(self) * self.num_items, dtype=torch.int64, device=self.device)
         return counts.scatter_add_(0, cell, torch.ones_like(cell)).view(len(self), self.num_items).to(dtype)
 
     def sum_rows(self, weight: Tensor) -> Tensor:
-        """Sum over each history's views of one row of ``weight``.
+        """Sum the rows of ``weight`` over each history's views.
 
         Args:
             weight: ``num_items x D``.
@@ -156,13 +156,13 @@ class Histories:
         return torch.nn.functional.embedding_bag(items, weight, offsets, mode="sum")
 
     def to_sequences(self) -> list[list[int]]:
-        """Plain lists of item numbers."""
+        """Return plain lists of item numbers."""
         items, _ = self.flatten()
         return [part.tolist() for part in items.cpu().split(self.lengths_on_host.tolist())]
 
 
 def as_histories(histories: Any, items: Vocabulary) -> Histories:
-    """Whatever a user holds, as `Histories`.
+    """Make `Histories` of whatever a user holds.
 
     Args:
         histories: `Histories` (for example ``log.contexts`` or ``log.sessions``); sequences of item *ids*, as a list

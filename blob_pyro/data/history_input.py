@@ -1,4 +1,4 @@
-"""Whatever a user holds as histories: sequences of item ids in any library, or a matrix of view counts."""
+"""Histories read from what a user holds: sequences of item ids in any library, or a matrix of view counts."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _SHAPE = "expected Histories, a list of id sequences or a count matrix"
 
 
 def is_count_matrix(histories: Any) -> bool:
-    """Whether these are view counts: a tensor, array or sparse matrix; but not an array of Python sequences."""
+    """Say whether these are view counts: a tensor, array or sparse matrix; but not an array of Python sequences."""
     if isinstance(histories, np.ndarray):
         return histories.dtype.kind != "O" or histories.ndim != 1
     return isinstance(histories, Tensor) or scipy.sparse.issparse(histories)
 
 
 def from_count_matrix(counts: Any, num_items: int | None = None) -> tuple[Tensor, Tensor, int]:
-    """Item numbers, lengths and ``num_items`` of an ``N x num_items`` matrix of view counts, dense or sparse.
+    """Return item numbers, lengths and ``num_items`` of an ``N x num_items`` matrix of view counts, dense or sparse.
 
     Raises:
         ValueError: for another shape, or a count that is negative, not whole or above 2**31 - 1; with row and column.
@@ -100,7 +100,7 @@ def _wide(values: np.ndarray) -> np.ndarray:
 
 
 def from_sequences(histories: Any, items: Vocabulary, argument: str = "histories") -> Ragged:
-    """Item numbers and lengths of sequences of item ids.
+    """Return item numbers and lengths of sequences of item ids.
 
     Args:
         histories: a list, tuple or Series of sequences; an Arrow array or polars Series of lists.

@@ -54,17 +54,17 @@ class Ids:
         return None if isinstance(self.distinct, list) else self.distinct.type
 
     def describe(self) -> str:
-        """What kind of ids these are, for an error message."""
+        """Say what kind of ids these are, for an error message."""
         return describe_kinds(self.kinds)
 
 
 def describe_kinds(kinds: frozenset[type]) -> str:
-    """Names of types of ids, for an error message."""
+    """Name the types of ids, for an error message."""
     return " and ".join(sorted(_NAMES.get(kind, kind.__name__) for kind in kinds))
 
 
 def read_ids(column: Column, remedy: str, *, mixed: bool = False) -> Ids:
-    """The ids of a column.
+    """Read the ids of a column.
 
     Args:
         column: of ids.

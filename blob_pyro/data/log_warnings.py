@@ -1,4 +1,4 @@
-"""What is legal in a log and seldom meant: said with figures, as a `LogWarning`."""
+"""Warnings of what is legal in a log and seldom meant, said with figures as a `LogWarning`."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def from_tables(
     label: str | None = None,
     covariates: Iterable[str] = (),
 ) -> Rows:
-    """Rows of two tables, impressions first: see `EventLog.from_tables`; ``label`` names the impressions' file."""
+    """Read the rows of two tables, impressions first: see `EventLog.from_tables`; ``label`` names their file."""
     covariates = covariate_names(covariates)
     if covariates and impressions is None:
         raise ValueError("covariates: belong to impressions, and there are none; pass impressions=...")
@@ -109,7 +109,7 @@ def from_tables(
 
 
 def covariate_names(covariates: Iterable[str]) -> tuple[str, ...]:
-    """Names of columns, each once."""
+    """Check names of columns, and return each once."""
     if isinstance(covariates, (str, bytes)) or not isinstance(covariates, Iterable):
         raise TypeError(f"covariates: expected names of columns, such as ['hour', 'device'], got {covariates!r}")
     names = tuple(covariates)
@@ -122,7 +122,7 @@ def covariate_names(covariates: Iterable[str]) -> tuple[str, ...]:
 
 
 def from_arrays(num_items: int, **arrays: Any) -> Rows:
-    """Rows of integer arrays that need no mapping, impressions first: see `EventLog.from_arrays`."""
+    """Read the rows of integer arrays that need no mapping, impressions first: see `EventLog.from_arrays`."""
     items = Vocabulary.numbered(num_items)
     given = {name: _array(name, v) for name, v in arrays.items() if v is not None or name != "propensity"}
     lengths = {"view_user": ("view_time", "view_item"), "user": ("time", "action", "reward", "propensity")}
@@ -164,7 +164,7 @@ def read_parquet(
     columns: Mapping[str, Hashable | None],
     covariates: Iterable[str] = (),
 ) -> tuple[pa.Table | None, pa.Table | None]:
-    """The columns needed of one or two Parquet files or folders."""
+    """Read the columns needed of one or two Parquet files or folders."""
 
     def read(path: str | Path | None, table: str) -> pa.Table | None:
         if path is None:
@@ -183,7 +183,7 @@ def read_parquet(
 
 
 def read_open_bandit(folder: Path) -> Rows:
-    """Rows of a campaign's impressions: see `EventLog.read_open_bandit`."""
+    """Read the rows of a campaign's impressions: see `EventLog.read_open_bandit`."""
     log, catalogue = folder / f"{folder.name}.csv", folder / "item_context.csv"
     for path in (log, catalogue):
         if not path.is_file():
@@ -212,7 +212,7 @@ def _read_csv(path: Path) -> pa.Table:
 
 
 def from_recogym(frame: Any, num_items: int, drop_final_rows: bool) -> Rows:
-    """Rows of RecoGym's frame, which interleaves both kinds: see `EventLog.from_recogym`."""
+    """Read the rows of RecoGym's frame, which interleaves both kinds: see `EventLog.from_recogym`."""
     items = Vocabulary.numbered(num_items)
     remedy = "Pass the frame that RecoGym's generate_logs returns; other tables go to EventLog.from_tables"
     t = read_frame(frame, "frame", {name: name for name in ("t", "u", "z", "v", "a", "c", "ps")}, remedy=remedy)

@@ -19,12 +19,12 @@ __all__ = ["Kind", "source_of", "views_at_the_same_time", "warn_of_two_lives"]
 
 
 def source_of(sizes: Sequence[int]) -> np.ndarray:
-    """The number of the log that each row is from, given how many each has."""
+    """Number the log that each row is from, given how many each has."""
     return np.repeat(np.arange(len(sizes)), sizes)
 
 
 def views_at_the_same_time(log: EventLog) -> tuple[np.ndarray, np.ndarray]:
-    """For each impression and each view, how many of its user's views at its very time come before it."""
+    """Count, for each impression and each view, its user's views at its very time that come before it."""
     user, view_user = log.user.numpy(), log.view_user.numpy()
     views = np.bincount(view_user, minlength=log.num_users)
     before_user = np.cumsum(views) - views
@@ -64,7 +64,7 @@ class Kind(NamedTuple):
         return np.flatnonzero(first[self.user] < last[self.user])
 
     def groups(self, rows: np.ndarray, keys: Sequence[np.ndarray]) -> np.ndarray:
-        """For each of some rows, the number of its group: rows with equal keys."""
+        """Number the groups of some rows: rows with equal keys are one group."""
         order = np.lexsort([key[rows] for key in keys])
         new = np.ones(len(rows), dtype=bool)
         new[1:] = np.any([np.diff(key[rows][order]) != 0 for key in keys], axis=0)
@@ -73,7 +73,7 @@ class Kind(NamedTuple):
         return group
 
     def not_repeated(self, drop: bool, more: Sequence[np.ndarray], facts: Sequence[np.ndarray]) -> np.ndarray:
-        """Which rows no earlier log has; a ValueError for one that some has, unless they are to be dropped.
+        """Mark rows that no earlier log has; a ValueError for one that some has, unless they are to be dropped.
 
         Args:
             drop: whether they are to be dropped.

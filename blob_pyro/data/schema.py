@@ -32,7 +32,7 @@ _ROLES = {
 def column_names(
     table: str, columns: Mapping[str, Hashable | None]
 ) -> tuple[dict[str, Hashable], dict[str, Hashable], list[str]]:
-    """The user's names of a table's required and optional columns, and the optional ones that the user asked for.
+    """Return the user's names of a table's required columns, of its optional ones, and of those asked for.
 
     Args:
         table: ``"views"`` or ``"impressions"``.
@@ -68,7 +68,7 @@ def read_table(
     label: str | None = None,
     covariates: Iterable[str] = (),
 ) -> dict[str, Column]:
-    """The columns of a table by the schema's names; those of an absent table are empty.
+    """Read the columns of a table by the schema's names; those of an absent table are empty.
 
     Args:
         frame: the table, or None.
@@ -86,7 +86,7 @@ def read_table(
 
 
 def rewards(column: Column, rows: np.ndarray | None = None) -> np.ndarray:
-    """Rewards as float32 zeros and ones; ``rows`` says which must be, where it is given."""
+    """Read rewards as float32 zeros and ones; ``rows`` says which must be, where it is given."""
     remedy = "Binarise it (clicked or not) before building the log"
     values = column.floats("a reward is 0 or 1", remedy, booleans=True)
     where = np.ones(len(column), dtype=bool) if rows is None else rows
@@ -97,7 +97,7 @@ def rewards(column: Column, rows: np.ndarray | None = None) -> np.ndarray:
 
 
 def propensities(column: Column, rows: np.ndarray | None = None, remedy: str = "") -> np.ndarray:
-    """Propensities as float64 in (0, 1]; ``rows`` says which must be, where it is given."""
+    """Read propensities as float64 in (0, 1]; ``rows`` says which must be, where it is given."""
     what = "a propensity is a probability in (0, 1]"
     values = column.floats(what, "Log the policy's own probability of the action")
     where = np.ones(len(column), dtype=bool) if rows is None else rows
@@ -109,7 +109,7 @@ def propensities(column: Column, rows: np.ndarray | None = None, remedy: str = "
 
 
 def errors(column: Column) -> np.ndarray:
-    """Standard errors of propensities as float64, NaN where one is not known."""
+    """Read standard errors of propensities as float64, NaN where one is not known."""
     what, remedy = "a standard error is a number, 0 or more", "Leave it empty where it is not known, 0 says exact"
     values = column.floats(what, remedy)
     column.fail((values < 0) | np.isinf(values), what, remedy)
@@ -117,7 +117,7 @@ def errors(column: Column) -> np.ndarray:
 
 
 def scores(column: Column) -> np.ndarray:
-    """Scores as float64, NaN where the policy has none."""
+    """Read scores as float64, NaN where the policy has none."""
     what, remedy = "a score is a number", "Leave the column out with columns={'score': None}"
     values = column.floats(what, remedy)
     column.fail(np.isinf(values), "a score is finite", "Leave it empty where the policy has none")
@@ -125,7 +125,7 @@ def scores(column: Column) -> np.ndarray:
 
 
 def integers(column: Column, what: str, rows: np.ndarray | None = None) -> np.ndarray:
-    """Whole numbers as int64; ``rows`` says which must be, where it is given, and the others are -1."""
+    """Read whole numbers as int64; ``rows`` says which must be, where it is given, and the others are -1."""
     remedy = "Cast the column to integers, or leave it out"
     where = np.ones(len(column), dtype=bool) if rows is None else rows
     arrow = column.arrow

@@ -11,7 +11,7 @@ __all__ = ["leave_last_out", "split_sessions"]
 
 
 def split_sessions(sessions: Histories, test_fraction: float = 0.2, seed: int = 0) -> tuple[Histories, Histories]:
-    """Whole sessions at random into train and test, as in Sakhi et al. (2020, section 4.1).
+    """Split whole sessions at random into train and test, as in Sakhi et al. (2020, section 4.1).
 
     Args:
         sessions: ``N`` sessions, for example ``log.sessions``.
@@ -41,7 +41,7 @@ def split_sessions(sessions: Histories, test_fraction: float = 0.2, seed: int = 
 
 
 def leave_last_out(sessions: Histories, max_views: int | None = None) -> tuple[Histories, Tensor]:
-    """The last view of each session, and the views before it.
+    """Return the last view of each session, and the views before it.
 
     Args:
         sessions: ``N`` sessions; those without a view are left out, there is nothing to predict in them.

@@ -54,7 +54,7 @@ class Vocabulary:
 
     @classmethod
     def numbered(cls, size: int, argument: str = "num_items") -> Vocabulary:
-        """The identity: ids that already are the integers ``0 .. size - 1``.
+        """Make the vocabulary of ids that already are the integers ``0 .. size - 1``.
 
         Raises:
             TypeError: if ``size`` is not an integer.
@@ -68,7 +68,7 @@ class Vocabulary:
 
     @classmethod
     def of(cls, *columns: Ids) -> Vocabulary:
-        """All the ids of some columns, sorted where they can be, so that the order of rows does not matter.
+        """Make a vocabulary of all ids of some columns, sorted where they can be: the order of rows does not matter.
 
         Raises:
             ValueError: naming the columns, if their ids are of different types.
@@ -91,7 +91,7 @@ class Vocabulary:
 
     @classmethod
     def union(cls, vocabularies: Sequence[Vocabulary], names: Sequence[str]) -> tuple[Vocabulary, list[np.ndarray]]:
-        """All ids of some vocabularies, sorted where they can be.
+        """Make a vocabulary of all ids of some vocabularies, sorted where they can be.
 
         Args:
             vocabularies: one or more.
@@ -131,7 +131,7 @@ class Vocabulary:
 
     @property
     def is_numbered(self) -> bool:
-        """Whether every id is its own number."""
+        """True where every id is its own number."""
         return isinstance(self.ids, range)
 
     @cached_property
@@ -143,7 +143,7 @@ class Vocabulary:
         return frozenset({int}) if self.is_numbered else frozenset(map(type, self.ids))
 
     def encode(self, ids: Any, argument: str = "ids") -> np.ndarray:
-        """Numbers of ids.
+        """Return the numbers of ids.
 
         Args:
             ids: known ids, any length: a list, an array, a Series, a tensor.
@@ -158,7 +158,7 @@ class Vocabulary:
         return self.look_up(_in_a_row(ids, argument))
 
     def look_up(self, column: Column, problem: str = "", remedy: str = "") -> np.ndarray:
-        """Numbers of a column's ids, ``N`` int64.
+        """Look up the numbers of a column's ids, ``N`` int64.
 
         Args:
             column: of ids.
@@ -184,7 +184,7 @@ class Vocabulary:
         return numbers[ids.row]
 
     def numbers_of(self, ids: Ids) -> np.ndarray:
-        """The number of each row's id, -1 where it is not in the vocabulary; ``N`` int64."""
+        """Return the number of each row's id, -1 where it is not in the vocabulary; ``N`` int64."""
         return self._numbers_of(ids)[ids.row]
 
     def _numbers_of(self, ids: Ids) -> np.ndarray:
@@ -212,7 +212,7 @@ class Vocabulary:
         return f"{describe_kinds(self._kinds)}, {len(self)} of them, from {self.ids[0]!r} to {self.ids[-1]!r}"
 
     def decode(self, numbers: Any) -> list[Hashable]:
-        """Ids of numbers, in the same order.
+        """Return the ids of numbers, in the same order.
 
         Raises:
             ValueError: naming the first number outside ``0 .. n - 1``, such as the -1 that pads a history.
@@ -221,7 +221,7 @@ class Vocabulary:
         return [self.ids[n] for n in Vocabulary.numbered(len(self)).look_up(column).tolist()]
 
     def column(self, numbers: Any) -> np.ndarray:
-        """Ids of numbers as a column of a frame: int64 where all ids are such integers, else Python objects.
+        """Return the ids of numbers as a column of a frame: int64 where all ids are such integers, else Python objects.
 
         Args:
             numbers: an array or a tensor on the CPU, all of them in ``0 .. n - 1``.

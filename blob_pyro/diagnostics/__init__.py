@@ -1,4 +1,4 @@
-"""What a fit says of itself: draws for ArviZ, and pictures."""
+"""Diagnostics of a fit: draws for ArviZ, and pictures."""
 
 from blob_pyro.diagnostics.inference_data import to_inference_data
 from blob_pyro.diagnostics.plots import plot_elbo, plot_prior_posterior

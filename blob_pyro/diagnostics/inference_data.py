@@ -44,7 +44,7 @@ def to_inference_data(
 
 
 def import_arviz() -> ModuleType:
-    """The installed ArviZ, imported when first needed: it takes longer to import than all the rest together."""
+    """Import the installed ArviZ when it is first needed: it takes longer to import than all the rest together."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # 0.x announces 1.x
         import arviz

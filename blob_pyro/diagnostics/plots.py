@@ -16,7 +16,7 @@ __all__ = ["plot_elbo", "plot_prior_posterior"]
 
 
 def plot_elbo(histories: Mapping[str, pd.DataFrame] | pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """ELBO per row against the epoch.
+    """Plot the ELBO per row against the epoch.
 
     The first epochs, far below the rest, are let run out of the picture: what matters is whether the end is flat.
 
@@ -47,7 +47,7 @@ def plot_elbo(histories: Mapping[str, pd.DataFrame] | pd.DataFrame, ax: Axes | N
 
 
 def plot_prior_posterior(data: Any, var_names: Sequence[str], axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
-    """Densities of parameters before and after the data: one picture each, ArviZ's kernel density estimates.
+    """Plot densities of parameters before and after the data: one picture each, ArviZ's kernel density estimates.
 
     What it calls of ArviZ is the same in 0.x and 1.x.
 

@@ -74,7 +74,7 @@ class ArrowheadNormal(TorchDistribution):
         super().__init__(batch, loc.shape[-1:], validate_args=validate_args)
 
     def expand(self, batch_shape: Size, _instance: TorchDistributionMixin | None = None) -> ArrowheadNormal:
-        """See `pyro.distributions.TorchDistribution.expand`."""
+        """Return the same distribution with another batch shape; see `pyro.distributions.TorchDistribution.expand`."""
         shape = torch.Size(batch_shape)
         return type(self)(
             self.loc.expand(*shape, -1),
@@ -85,14 +85,14 @@ class ArrowheadNormal(TorchDistribution):
         )
 
     def rsample(self, sample_shape: Size | tuple[int, ...] = Size()) -> Tensor:  # noqa: B008 - torch's own default
-        """Reparameterised draws, ``sample_shape x batch_shape x (S + M)``."""
+        """Draw reparameterised values, ``sample_shape x batch_shape x (S + M)``."""
         noise = torch.randn(self._extended_shape(Size(sample_shape)), dtype=self.loc.dtype, device=self.loc.device)
         z, own = noise[..., : self.num_shared].unsqueeze(-1), noise[..., self.num_shared :]
         shared = (self.shared_scale_tril @ z).squeeze(-1)
         return self.loc + torch.cat([shared, (self.loading @ z).squeeze(-1) + self.scale * own], -1)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log density, ``batch_shape``."""
+        """Return the log density, ``batch_shape``."""
         if self._validate_args:
             self._validate_sample(value)
         quadratic = self.whiten(value - self.loc).square().sum(-1)
@@ -105,25 +105,25 @@ class ArrowheadNormal(TorchDistribution):
 
     @property
     def mean(self) -> Tensor:
-        """``loc``."""
+        """The mean, which is ``loc``."""
         return self.loc
 
     @property
     def variance(self) -> Tensor:
-        """Of each number, ``batch_shape x (S + M)``."""
+        """The variance of each number, ``batch_shape x (S + M)``."""
         shared = self.shared_scale_tril.square().sum(-1)
         return torch.cat([shared, self.loading.square().sum(-1) + self.scale.square()], -1)
 
     @property
     def covariance_matrix(self) -> Tensor:
-        """In full, ``batch_shape x (S + M) x (S + M)``."""
+        """The covariance in full, ``batch_shape x (S + M) x (S + M)``."""
         factor = torch.cat([self.shared_scale_tril, self.loading], -2)
         own = torch.nn.functional.pad(self.scale.square(), (self.num_shared, 0))
         return factor @ factor.mT + own.diag_embed()
 
     @property
     def precision_diagonal(self) -> Tensor:
-        """Diagonal of the inverse of the covariance, ``batch_shape x (S + M)``."""
+        """The diagonal of the inverse of the covariance, ``batch_shape x (S + M)``."""
         identity = torch.eye(self.num_shared, dtype=self.loc.dtype, device=self.loc.device)
         own = self.scale.square().reciprocal()
         inner = identity + self.loading.mT @ (own.unsqueeze(-1) * self.loading)
@@ -131,11 +131,11 @@ class ArrowheadNormal(TorchDistribution):
         return torch.cat([(inverse * (inner @ inverse)).sum(-2), own], -1)
 
     def whiten(self, deviation: Tensor) -> Tensor:
-        """The standard normal numbers behind deviations from ``loc``, ``... x (S + M)``."""
+        """Return the standard normal numbers behind deviations from ``loc``, ``... x (S + M)``."""
         shared, own = deviation[..., : self.num_shared], deviation[..., self.num_shared :]
         z = torch.linalg.solve_triangular(self.shared_scale_tril, shared.unsqueeze(-1), upper=False).squeeze(-1)
         return torch.cat([z, (own - (self.loading @ z.unsqueeze(-1)).squeeze(-1)) / self.scale], -1)
 
     def entropy(self) -> Tensor:
-        """Differential entropy in nats, ``batch_shape``."""
+        """Return the differential entropy in nats, ``batch_shape``."""
         return 0.5 * self.event_shape[0] * (1 + math.log(2 * math.pi)) + self._half_log_det

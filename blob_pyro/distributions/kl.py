@@ -10,7 +10,7 @@ __all__ = ["kl_multivariate_normal_independent_normal"]
 
 @register_kl(MultivariateNormal, Independent)
 def kl_multivariate_normal_independent_normal(p: MultivariateNormal, q: Independent) -> Tensor:
-    r"""``KL(N(m, S) | N(loc, diag(scale^2)))``: a full-covariance posterior against independent normals.
+    r"""Compute ``KL(N(m, S) | N(loc, diag(scale^2)))``: a full-covariance posterior against independent normals.
 
     .. math:: \tfrac12 \sum_k \Big[ \frac{S_{kk} + (m_k - \text{loc}_k)^2}{\text{scale}_k^2} - 1
         + \log \text{scale}_k^2 \Big] - \sum_k \log L_{kk}, \quad S = L L'

@@ -61,18 +61,18 @@ class MatrixNormal(TorchDistribution):
 
     @classmethod
     def from_scales(cls, loc: Tensor, row_scale: Tensor, column_scale: Tensor) -> MatrixNormal:
-        """``MN(loc, diag(row_scale^2), diag(column_scale^2))``: entries independent, variances of rank one."""
+        """Make ``MN(loc, diag(row_scale^2), diag(column_scale^2))``: entries independent, variances of rank one."""
         return cls(loc, row_scale.diag_embed(), column_scale.diag_embed())
 
     @classmethod
     def standard(cls, loc: Tensor) -> MatrixNormal:
-        """``MN(loc, I, I)``."""
+        """Make ``MN(loc, I, I)``."""
         n, m = loc.shape[-2:]
         row, column = (torch.eye(size, dtype=loc.dtype, device=loc.device) for size in (n, m))
         return cls(loc, row, column, validate_args=False)
 
     def expand(self, batch_shape: Size, _instance: TorchDistributionMixin | None = None) -> MatrixNormal:
-        """See `pyro.distributions.TorchDistribution.expand`."""
+        """Return the same distribution with another batch shape; see `pyro.distributions.TorchDistribution.expand`."""
         shape = torch.Size(batch_shape)
         return MatrixNormal(
             self.loc.expand(shape + self.event_shape),
@@ -82,12 +82,12 @@ class MatrixNormal(TorchDistribution):
         )
 
     def rsample(self, sample_shape: Size | tuple[int, ...] = Size()) -> Tensor:  # noqa: B008 - torch's own default
-        """Reparameterised draws, ``sample_shape x batch_shape x n x m``."""
+        """Draw reparameterised values, ``sample_shape x batch_shape x n x m``."""
         z = _standard_normal(self._extended_shape(Size(sample_shape)), dtype=self.loc.dtype, device=self.loc.device)
         return self.loc + self.row_scale_tril @ z @ self.column_scale_tril.mT
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log density, ``batch_shape``."""
+        """Return the log density, ``batch_shape``."""
         if self._validate_args:
             self._validate_sample(value)
         n, m = self.event_shape
@@ -102,25 +102,25 @@ class MatrixNormal(TorchDistribution):
 
     @property
     def mean(self) -> Tensor:
-        """``loc``."""
+        """The mean, which is ``loc``."""
         return self.loc
 
     @property
     def variance(self) -> Tensor:
-        """Variance of each entry, ``batch_shape x n x m``."""
+        """The variance of each entry, ``batch_shape x n x m``."""
         rows = self.row_scale_tril.square().sum(-1)
         columns = self.column_scale_tril.square().sum(-1)
         return rows.unsqueeze(-1) * columns.unsqueeze(-2)
 
     @property
     def precision_diagonal(self) -> Tensor:
-        """Diagonal of the inverse of the Kronecker covariance, ``batch_shape x n x m``."""
+        """The diagonal of the inverse of the Kronecker covariance, ``batch_shape x n x m``."""
         rows = torch.cholesky_inverse(self.row_scale_tril).diagonal(dim1=-2, dim2=-1)
         columns = torch.cholesky_inverse(self.column_scale_tril).diagonal(dim1=-2, dim2=-1)
         return rows.unsqueeze(-1) * columns.unsqueeze(-2)
 
     def entropy(self) -> Tensor:
-        """Differential entropy in nats, ``batch_shape``."""
+        """Return the differential entropy in nats, ``batch_shape``."""
         n, m = self.event_shape
         return 0.5 * (n * m * (1 + math.log(2 * math.pi)) + self._log_det)
 
@@ -130,7 +130,7 @@ def _log_diagonal(tril: Tensor) -> Tensor:
 
 
 def whiten(x: Tensor, p: MatrixNormal) -> Tensor:
-    """``A^-1 X B^-T`` for deviations ``X`` (``... x n x m``) from the mean of ``p``: standard normal under it."""
+    """Compute ``A^-1 X B^-T`` for deviations ``X`` (``... x n x m``) from ``p``'s mean: standard normal under it."""
     left = torch.linalg.solve_triangular(p.row_scale_tril, x, upper=False)
     return torch.linalg.solve_triangular(p.column_scale_tril, left.mT, upper=False).mT
 

@@ -38,7 +38,7 @@ class Factors(NamedTuple):
 
 @singledispatch
 def factors(multivariate: TorchDistribution) -> Factors:
-    """How a Gaussian vector is made of standard normal numbers; dispatched on its type.
+    """Say how a Gaussian vector is made of standard normal numbers; dispatched on its type.
 
     Raises:
         TypeError: for a family that has not been registered.
@@ -133,7 +133,7 @@ _ANALYTIC = {
 
 
 def with_analytic_entropy(multivariate: TorchDistribution) -> TorchDistribution:
-    """The same distribution, whose `score_parts` hold the closed-form entropy: for a guide's auxiliary site."""
+    """Return the same distribution, whose `score_parts` hold the closed-form entropy: for a guide's auxiliary site."""
     analytic = _ANALYTIC.get(type(multivariate))
     if analytic is not None:
         multivariate.__class__ = analytic
@@ -160,13 +160,13 @@ class MultivariatePart(Delta):
         super().__init__(draw[..., start : start + size].view(draw.shape[:-1] + self.part_shape), event_dim=len(shape))
 
     def expand(self, batch_shape: Size, _instance: TorchDistributionMixin | None = None) -> MultivariatePart:
-        """See `pyro.distributions.TorchDistribution.expand`."""
+        """Return the same distribution with another batch shape; see `pyro.distributions.TorchDistribution.expand`."""
         draw = self._draw.expand(*torch.Size(batch_shape), -1)
         return MultivariatePart(draw, self.multivariate, self.start, self.part_shape)
 
     @property
     def factors(self) -> Factors:
-        """``loc`` (``shape``), ``factor`` (``R x shape``) and ``scale`` (``shape`` or None) of this piece."""
+        """The ``loc`` (``shape``), ``factor`` (``R x shape``) and ``scale`` (``shape`` or None) of this piece."""
         loc, factor, scale = factors(self.multivariate)
         here = slice(self.start, self.start + self.part_shape.numel())
         return Factors(
@@ -177,12 +177,12 @@ class MultivariatePart(Delta):
 
     @property
     def mean(self) -> Tensor:
-        """Of the piece under its distribution, ``shape``; the draw itself is ``v``."""
+        """The mean of the piece under its distribution, ``shape``; the draw itself is ``v``."""
         return self.factors.loc
 
     @property
     def variance(self) -> Tensor:
-        """Of each number of the piece under its distribution, ``shape``."""
+        """The variance of each number of the piece under its distribution, ``shape``."""
         _, factor, scale = self.factors
         variance = factor.square().sum(0)
         return variance if scale is None else variance + scale.square()

@@ -25,7 +25,7 @@ _LEAST = 1e-6  # of its own precision that is left to a number, whatever is take
 
 @singledispatch
 def widened(posterior: TorchDistribution, factor: float) -> TorchDistribution | None:
-    """A Gaussian with its standard deviations multiplied, and its mean and correlations kept.
+    """Multiply a Gaussian's standard deviations, and keep its mean and correlations.
 
     It is dispatched on the family: register yours with ``widened.register(YourDistribution)``.
 
@@ -73,7 +73,7 @@ def _(posterior: dist.MultivariateNormal, factor: float) -> TorchDistribution:
 
 @singledispatch
 def sharpened(distribution: TorchDistribution, precision: Tensor, loc: Tensor) -> TorchDistribution | None:
-    r"""A Gaussian times independent Gaussians, ``distribution(x) \prod_i N(x_i; loc_i, 1 / precision_i)``, normalised.
+    r"""Multiply a Gaussian by independent ones, ``distribution(x) \prod_i N(x_i; loc_i, 1 / precision_i)``, normalised.
 
     Negative precisions take away what such a product once added. Where more would be taken than there is, a millionth
     of the number's own precision is left.
@@ -186,7 +186,7 @@ def _(distribution: dist.MultivariateNormal, precision: Tensor, loc: Tensor) -> 
 def log_normalizer(
     distribution: TorchDistribution, product: TorchDistribution, precision: Tensor, loc: Tensor
 ) -> Tensor:
-    r"""``log \int distribution(x) \exp(-\tfrac12 \sum_i precision_i (x_i - loc_i)^2) dx``, from the normalised product.
+    r"""Compute ``log \int distribution(x) \exp(-\tfrac12 \sum_i precision_i (x_i - loc_i)^2) dx``, from `sharpened`.
 
     Args:
         distribution: as in `sharpened`, which gives ``product``.

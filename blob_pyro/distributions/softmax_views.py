@@ -68,16 +68,16 @@ class SoftmaxViews(TorchDistribution):
 
     @constraints.dependent_property(is_discrete=True, event_dim=1)
     def support(self) -> constraints.Constraint:
-        """Item numbers, and -1 for no view."""
+        """The item numbers, and -1 for no view."""
         return constraints.independent(constraints.integer_interval(-1, self.num_items - 1), 1)
 
     @property
     def num_items(self) -> int:
-        """``P``."""
+        """The number of items, ``P``."""
         return self.item_intercept.shape[-1]
 
     def expand(self, batch_shape: Size, _instance: TorchDistributionMixin | None = None) -> SoftmaxViews:
-        """See `pyro.distributions.TorchDistribution.expand`."""
+        """Return the same distribution with another batch shape; see `pyro.distributions.TorchDistribution.expand`."""
         shape = torch.Size(batch_shape)
         return SoftmaxViews(
             self.interest.expand(*shape, -1),
@@ -92,11 +92,11 @@ class SoftmaxViews(TorchDistribution):
 
     @property
     def logits(self) -> Tensor:
-        """Unnormalised log-probability of each item at ``interest``, ``batch_shape x P``."""
+        """The unnormalised log-probability of each item at ``interest``, ``batch_shape x P``."""
         return self.interest @ self.item_embedding.mT + self.item_intercept
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log-probability of the views in their order, ``batch_shape``."""
+        """Return the log-probability of the views in their order, ``batch_shape``."""
         if self._validate_args:
             self._validate_sample(value)
         flat = self.interest.reshape(-1, self.interest.shape[-1])
@@ -105,7 +105,7 @@ class SoftmaxViews(TorchDistribution):
         return self.linear(value, self.interest) - views * normalizer.reshape(self.interest.shape[:-1])
 
     def linear(self, value: Tensor, interest: Tensor) -> Tensor:
-        r""":math:`\sum_t (\Psi_{v_t} \omega + \rho_{v_t})` without forming a row per view.
+        r"""Compute :math:`\sum_t (\Psi_{v_t} \omega + \rho_{v_t})` without forming a row per view.
 
         Args:
             value: views, ``batch_shape x width``.
@@ -123,24 +123,24 @@ class SoftmaxViews(TorchDistribution):
         return (embedding_sum.view(*shape, -1) * interest).sum(-1) + intercept_sum.view(shape)
 
     def viewed(self, value: Tensor) -> Tensor:
-        """The item numbers in a value, one session after another."""
+        """Return the item numbers in a value, one session after another."""
         viewed = value >= 0
         return pick(value, viewed, int(viewed.sum()) if self.num_views is None else self.num_views)
 
     def session_of_view(self, value: Tensor) -> Tensor:
-        """Which session each of the `viewed` items belongs to."""
+        """Return the session that each of the `viewed` items belongs to."""
         count = (value >= 0).sum(-1).flatten()
         return torch.arange(len(count), device=count.device).repeat_interleave(count, output_size=self.num_views)
 
     def rows(self, items: Tensor) -> tuple[Tensor, Tensor]:
-        """Psi and rho of some items: ``S x K`` and ``S`` for ``S`` item numbers."""
+        """Return Psi and rho of some items: ``S x K`` and ``S`` for ``S`` item numbers."""
         return embedding(items, self.item_embedding, sparse=self.sparse), self._intercepts(items)
 
     def _intercepts(self, items: Tensor) -> Tensor:
         return torch.gather(self.item_intercept, 0, items, sparse_grad=self.sparse)
 
     def sample(self, sample_shape: Size | tuple[int, ...] = Size()) -> Tensor:  # noqa: B008 - torch's own default
-        """Sessions of ``lengths`` views: ``sample_shape x batch_shape x width``."""
+        """Draw sessions of ``lengths`` views: ``sample_shape x batch_shape x width``."""
         with torch.no_grad():
             shape = torch.Size(sample_shape) + self.batch_shape
             logits = self.logits.expand(*shape, -1)

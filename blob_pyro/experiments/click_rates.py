@@ -84,7 +84,7 @@ class ClickRates:
     agents: tuple[str, ...] = tuple(_BASELINES)
 
     def run(self, flips: int, seed: int) -> pd.DataFrame:
-        """One environment and log: a row per setting and agent, with its click rate in %."""
+        """Run one environment and log: a row per setting and agent, with its click rate in %."""
         environment = RecoGym(self.num_items, num_flips=flips, seed=seed, embedding_dim=self.interests)
         logging = SessionPopularity(self.num_items, epsilon=0.3)
         log = environment.simulate(logging, self.num_users, self.num_organic_users)
@@ -132,7 +132,7 @@ class Constant(Policy):
         self.item = item
 
     def action_distribution(self, histories: Histories | Any) -> dist.TorchDistribution:
-        """See `Policy.action_distribution`."""
+        """Return the distribution of the item played after each history; see `Policy.action_distribution`."""
         history = self.histories(histories)
         return categorical(torch.nn.functional.one_hot(torch.tensor(self.item), self.num_items).float()).expand(
             (len(history),)
@@ -140,7 +140,7 @@ class Constant(Policy):
 
 
 def best_item(environment: RecoGym, num_draws: int = 20_000) -> int:
-    """The item with the highest click rate over users as they arrive."""
+    """Find the item with the highest click rate over users as they arrive."""
     generator = torch.Generator().manual_seed(environment.seed)
     omega = torch.randn(num_draws, environment.embedding_dim, dtype=torch.float64, generator=generator)
     return int(environment.click_probability(environment.sigma_omega_initial * omega).mean(0).argmax())
@@ -159,7 +159,7 @@ class EstimatedInterests(Policy):
         self.environment, self.num_steps = environment, num_steps
 
     def interests(self, histories: Histories | Any) -> Tensor:
-        """Posterior modes of omega, as if it had stood still, ``N x embedding_dim``."""
+        """Return the posterior modes of omega, as if it had stood still, ``N x embedding_dim``."""
         counts = self.histories(histories).counts(torch.float64)
         gamma, total = self.environment.gamma, counts.sum(-1, keepdim=True)
         omega = gamma.new_zeros(len(counts), gamma.shape[1])
@@ -174,13 +174,13 @@ class EstimatedInterests(Policy):
         return omega
 
     def action_distribution(self, histories: Histories | Any) -> dist.TorchDistribution:
-        """See `Policy.action_distribution`."""
+        """Return the distribution of the item played after each history; see `Policy.action_distribution`."""
         best = self.environment.click_probability(self.interests(histories)).argmax(-1)
         return categorical(torch.nn.functional.one_hot(best, self.num_items).float())
 
 
 def run_all(experiment: ClickRates, seeds: range, output: Path) -> Iterator[tuple[int, int, pd.DataFrame]]:
-    """Every environment that ``output`` does not hold yet; the settings stand beside the results.
+    """Run every environment that ``output`` does not hold yet; the settings stand beside the results.
 
     Yields:
         Flips, seed and all rows so far, after each environment.
@@ -209,7 +209,7 @@ def run_all(experiment: ClickRates, seeds: range, output: Path) -> Iterator[tupl
 
 
 def summarize(rows: pd.DataFrame, num_items: int) -> pd.DataFrame:
-    """Per flips, setting and agent: mean over environments, against the paper, random items and BLO.
+    """Summarise per flips, setting and agent: mean over environments, against the paper, random items and BLO.
 
     Returns:
         Columns ``click rate`` (%) with its ``se`` over environments, ``paper``, ``of the way`` from random items to the
@@ -236,7 +236,7 @@ def summarize(rows: pd.DataFrame, num_items: int) -> pd.DataFrame:
 
 
 def plot(table: pd.DataFrame) -> Figure:
-    """Click rates of `summarize` with a standard error to either side, a panel per flips; crosses are the paper's."""
+    """Plot click rates of `summarize` with a standard error to either side, a panel per flips; crosses: the paper's."""
     from matplotlib.figure import Figure
 
     flips = list(dict.fromkeys(table.index.get_level_values("flips")))

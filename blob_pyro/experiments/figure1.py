@@ -104,7 +104,7 @@ class Speed(NamedTuple):
 
 @dataclass(frozen=True)
 class Figure1:
-    """The experiment.
+    """The experiment of Figure 1.
 
     Args:
         num_training: rounds that the policy is trained on.
@@ -127,13 +127,13 @@ class Figure1:
 
     @property
     def sizes(self) -> list[int]:
-        """Rows of the nested logs, fewest first."""
+        """The numbers of rows of the nested logs, fewest first."""
         exponents = np.linspace(np.log10(self.least_rows), np.log10(self.most_rows), self.num_sizes)
         return [int(size) for size in np.unique((10**exponents).astype(int))]
 
     @cached_property
     def problem(self) -> SparseLogistic:
-        """Where contexts, rewards and the logging policy come from."""
+        """The problem that contexts, rewards and the logging policy come from."""
         return SparseLogistic(seed=self.seed)
 
     @cached_property
@@ -172,7 +172,7 @@ class Figure1:
         return _Population(expected_reward, logging_probs, predicted, target, seconds / self.num_contexts)
 
     def run(self, log: int) -> pd.DataFrame:
-        """One fresh log: a row per size, propensities and estimator.
+        """Run the experiment on one fresh log: a row per size, propensities and estimator.
 
         Args:
             log: its number, which seeds it.
@@ -200,7 +200,7 @@ class Figure1:
         return pd.DataFrame(rows)
 
     def speed(self, num_contexts: int = 50) -> Speed:
-        """The published route, SciPy's multivariate normal CDF once per action, against ours on the same contexts.
+        """Time the published route, SciPy's multivariate normal CDF once per action, against ours on the same contexts.
 
         SciPy is given the right covariance here, so that the two can be compared; it takes as long with the wrong one.
 
@@ -226,7 +226,7 @@ class Figure1:
 
 
 def published_propensities(loc: Tensor, scale: Tensor) -> Tensor:
-    """What the published code computes: equation 6 with standard deviations where variances belong, ``N x A``.
+    """Compute what the published code does: equation 6 with standard deviations where variances belong, ``N x A``.
 
     Args:
         loc: ``N x A``.

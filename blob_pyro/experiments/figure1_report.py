@@ -1,4 +1,4 @@
-"""What many logs of Figure 1 say: bias, coverage and warnings against the number of rows, as a table and a figure."""
+"""A report on many logs of Figure 1: bias, coverage and warnings by number of rows, as a table and a figure."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Runs:
 
 
 def summarize(runs: pd.DataFrame, truth: float) -> pd.DataFrame:
-    """Over logs: a row per propensities, estimator and size.
+    """Summarise over logs: a row per propensities, estimator and size.
 
     Args:
         runs: rows of `Figure1.run`, of at least two logs.
@@ -113,7 +113,7 @@ def summarize(runs: pd.DataFrame, truth: float) -> pd.DataFrame:
 
 
 def verdict(summary: pd.DataFrame) -> list[str]:
-    """What was asked of the estimates, and what came out, a line each.
+    """Say what was asked of the estimates, and what came out, a line each.
 
     Args:
         summary: of `summarize`.
@@ -160,7 +160,7 @@ def _bias(cells: pd.DataFrame, what: str) -> str:
 
 
 def plot(summary: pd.DataFrame, truth: float) -> Figure:
-    """Estimates above, coverage below, an estimator a column; hollow where most intervals were warned of.
+    """Plot estimates above, coverage below, an estimator a column; hollow where most intervals were warned of.
 
     Args:
         summary: of `summarize`.

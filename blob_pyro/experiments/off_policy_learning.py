@@ -47,7 +47,7 @@ _FOLDS = 2
 
 
 def view_shares(histories: Histories) -> Tensor:
-    """A constant, and each item's share of the views with one more view of nothing; ``N x (1 + P)`` float64."""
+    """Return a constant, and each item's share of the views with one more view of nothing; ``N x (1 + P)`` float64."""
     counts = histories.counts(torch.float64)
     return torch.cat([torch.ones_like(counts[:, :1]), counts / (1 + counts.sum(-1, keepdim=True))], -1)
 
@@ -69,7 +69,7 @@ class LinearScores(nn.Module):
         self.log_variance = nn.Parameter(-regression.precision.log())
 
     def forward(self, histories: Histories) -> tuple[Tensor, Tensor]:
-        """Locations and scales, ``N x P`` each."""
+        """Return locations and scales, ``N x P`` each."""
         x = view_shares(histories)
         return x @ self.loc.mT, (x.square() @ self.log_variance.exp().mT).sqrt()
 
@@ -137,7 +137,7 @@ def _estimate(objective: str, log: EventLog, rows: Tensor, probs: Tensor, predic
 
 @dataclass(frozen=True)
 class OffPolicyLearning:
-    """The experiment.
+    """The experiment on off-policy learning.
 
     Args:
         num_items: catalogue; half of the items have swapped click behaviour with another one.
@@ -162,7 +162,7 @@ class OffPolicyLearning:
     learning_rate: float = 0.05
 
     def run(self, seed: int) -> pd.DataFrame:
-        """One environment: the true click rate of each policy, and what it gains on the start.
+        """Run one environment: the true click rate of each policy, and what it gains on the start.
 
         Returns:
             Columns ``seed``, ``policy``, ``step`` (of the policy being learned; the last step for the others),
@@ -218,7 +218,7 @@ class OffPolicyLearning:
         return pd.DataFrame(rows)
 
     def cross_fit(self, log: EventLog) -> Tensor:
-        """Click probabilities by regressions on the other half of the users, ``contexts x P``."""
+        """Predict click probabilities by regressions on the other half of the users, ``contexts x P``."""
         x = view_shares(log.contexts)
         user = torch.zeros(len(log.contexts), dtype=torch.int64)
         user[log.context] = log.user
@@ -238,7 +238,7 @@ class OffPolicyLearning:
 
 
 def summarize(runs: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
-    """Over environments: mean click rate and gain on the start of each policy and step, with Student's interval.
+    """Summarise over environments: click rate and gain on the start of each policy and step, with Student's interval.
 
     Args:
         runs: rows of `OffPolicyLearning.run`, of at least two seeds.
@@ -254,7 +254,7 @@ def summarize(runs: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
 
 
 def plot(runs: pd.DataFrame) -> Figure:
-    """True click rate against steps of gradient ascent: each environment, and their mean between two bounds.
+    """Plot true click rate against steps of gradient ascent: each environment, and their mean between two bounds.
 
     Args:
         runs: rows of `OffPolicyLearning.run`.

@@ -27,7 +27,7 @@ _ESTIMATORS = {"IPS": ips, "SNIPS": snips, "beta-IPS": beta_ips}
 
 
 def campaigns(folder: Path) -> list[str]:
-    """Names of the campaigns of which a folder of the data set has both logs, ``bts/<name>`` and ``random/<name>``.
+    """Name the campaigns of which a folder of the data set has both logs, ``bts/<name>`` and ``random/<name>``.
 
     Raises:
         ValueError: if there is none.
@@ -77,7 +77,7 @@ class Campaign:
         return finding.row if finding.flagged else None
 
     def table(self, level: float = 0.95) -> pd.DataFrame:
-        """Estimates of the uniform policy's click rate, a row each.
+        """Return estimates of the uniform policy's click rate, a row each.
 
         Args:
             level: of the intervals.

@@ -67,15 +67,15 @@ class SparseLogistic:
         object.__setattr__(self, "_offset", self._offset - logit.mean() / logit.std())
 
     def contexts(self, size: int, random: np.random.Generator) -> np.ndarray:
-        """Fresh contexts, ``size x num_features``."""
+        """Draw fresh contexts, ``size x num_features``."""
         return random.standard_normal((size, self.num_features))
 
     def expected_reward(self, contexts: np.ndarray) -> np.ndarray:
-        """Probability of a reward for each action, ``N x A``."""
+        """Return the probability of a reward for each action, ``N x A``."""
         return expit(_DEGREE * self._unshifted(contexts))
 
     def logging_probs(self, expected_reward: np.ndarray) -> np.ndarray:
-        """The logging policy's probabilities, ``N x A``, where rewards are expected to be these."""
+        """Return the logging policy's probabilities, ``N x A``, where rewards are expected to be these."""
         return softmax(self.inverse_temperature * expected_reward, axis=-1)
 
     def _unshifted(self, contexts: np.ndarray) -> np.ndarray:

@@ -71,7 +71,7 @@ _TABLE_2 = 2  # names the random numbers of these sessions
 
 @dataclass(frozen=True)
 class Table2:
-    """The experiment.
+    """The experiment of Table 2.
 
     Args:
         num_items: catalogue.
@@ -95,7 +95,7 @@ class Table2:
     k: int = 5
 
     def environment(self, name: str, seed: int) -> RecoGym:
-        """A catalogue and its users."""
+        """Draw a catalogue and its users."""
         return RecoGym(
             num_items=self.num_items,
             seed=seed,
@@ -106,7 +106,7 @@ class Table2:
         )
 
     def sessions(self, environment: RecoGym, split: int, num_sessions: int) -> tuple[Histories, Tensor]:
-        """Sessions and the interests behind them, ``N x 5``; ``split`` tells train from test."""
+        """Draw sessions and the interests behind them, ``N x 5``; ``split`` tells train from test."""
         random, users = CounterRandom(environment.seed, _TABLE_2, split), torch.arange(num_sessions)
         lives = environment.lives(None, range(num_sessions), random)
         views = [event for event in lives if isinstance(event, Views)]
@@ -115,7 +115,7 @@ class Table2:
         return Histories.from_ragged(items, lengths, self.num_items), arrive(environment, random, users)
 
     def run(self, name: str, seed: int) -> pd.DataFrame:
-        """One environment: a row per method with its mean recall and gain, whole and on short histories."""
+        """Run one environment: a row per method with its mean recall and gain, whole and on short histories."""
         environment = self.environment(name, seed)
         train, _ = self.sessions(environment, 0, self.num_train)
         test, interest = self.sessions(environment, 1, self.num_test)
@@ -172,7 +172,7 @@ def _predictor(blo: BLO, posterior: str, method: str) -> Callable[[Histories], T
 
 
 def summarize(results: pd.DataFrame) -> pd.DataFrame:
-    """Mean and standard error over seeds, beside the paper's figures.
+    """Summarise over seeds, mean and standard error, beside the paper's figures.
 
     Args:
         results: rows of `Table2.run`, of one environment and several seeds.

@@ -52,7 +52,7 @@ nothing yet, and stays there: a worse optimum, with an ELBO 0.15 % lower on a lo
 
 
 def prior_moments(prior: TorchDistribution) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of a site's prior; zero and one where it has none, as heavy tails do."""
+    """Return the mean and standard deviation of a site's prior; zero and one where it has none, as heavy tails do."""
     zeros = torch.zeros(prior.event_shape).to(any_tensor(prior))
     try:
         loc, scale = prior.mean.detach(), prior.stddev.detach()
@@ -62,7 +62,7 @@ def prior_moments(prior: TorchDistribution) -> tuple[Tensor, Tensor]:
 
 
 def start_scale(prior_scale: Tensor) -> Tensor:
-    """Standard deviations that the posterior starts with."""
+    """Return the standard deviations that the posterior starts with."""
     return prior_scale.clamp(max=WIDEST_START)
 
 
@@ -92,7 +92,7 @@ class NormalGuide(PyroModule):
         setattr(self, f"{name}_scale", PyroParam(scale, constraints.positive))
 
     def site_posterior(self, name: str) -> TorchDistribution:
-        """The distribution of a site."""
+        """Return the posterior of a site, as a distribution."""
         normal = dist.Normal(getattr(self, f"{name}_loc"), getattr(self, f"{name}_scale"))
         event_dim = self._event_dims[name]
         return normal.to_event(event_dim) if event_dim else normal
@@ -113,7 +113,7 @@ class MatrixNormalGuide(NormalGuide):
     """
 
     def start(self, name: str, loc: Tensor, scale: Tensor) -> None:
-        """See `NormalGuide.start`."""
+        """Make the parameters of a site; see `NormalGuide.start`."""
         if name != ZETA:
             return super().start(name, loc, scale)
         self.zeta_loc = PyroParam(loc)
@@ -122,7 +122,7 @@ class MatrixNormalGuide(NormalGuide):
         return None
 
     def site_posterior(self, name: str) -> TorchDistribution:
-        """See `NormalGuide.site_posterior`."""
+        """Return the posterior of a site, as a distribution; see `NormalGuide.site_posterior`."""
         if name != ZETA:
             return super().site_posterior(name)
         return MatrixNormal.from_scales(self.zeta_loc, self.zeta_row_scale, self.zeta_column_scale)
@@ -139,7 +139,7 @@ class MatrixNormalFullGuide(MatrixNormalGuide):
     """
 
     def start(self, name: str, loc: Tensor, scale: Tensor) -> None:
-        """See `NormalGuide.start`."""
+        """Make the parameters of a site; see `NormalGuide.start`."""
         super().start(name, loc, scale)
         if name == ZETA:
             size = len(loc) * (len(loc) - 1) // 2
@@ -147,7 +147,7 @@ class MatrixNormalFullGuide(MatrixNormalGuide):
             self.zeta_column_lower = PyroParam(loc.new_zeros(size))
 
     def site_posterior(self, name: str) -> TorchDistribution:
-        """See `NormalGuide.site_posterior`."""
+        """Return the posterior of a site, as a distribution; see `NormalGuide.site_posterior`."""
         if name != ZETA:
             return super().site_posterior(name)
         row = scale_tril(self.zeta_row_scale, self.zeta_row_lower)
@@ -175,7 +175,7 @@ class DeltaGuide(PyroModule):
             setattr(self, f"{name}_value", PyroParam(prior_moments(prior)[0]))
 
     def forward(self, batch: BanditBatch | None = None) -> dict[str, Tensor]:
-        """The value of every global site."""
+        """Sample every global site at its value."""
         return {
             name: pyro.sample(name, dist.Delta(getattr(self, f"{name}_value"), event_dim=event_dim))
             for name, event_dim in self._event_dims.items()
@@ -192,7 +192,7 @@ def refuse_learned_scales(model: BanditModel, guide: str) -> None:
 
 
 def scale_tril(scale: Tensor, lower: Tensor) -> Tensor:
-    """``diag(scale) (I + strictly lower triangle)``, from ``n`` and ``n (n - 1) / 2`` numbers."""
+    """Build ``diag(scale) (I + strictly lower triangle)``, from ``n`` and ``n (n - 1) / 2`` numbers."""
     size = len(scale)
     row, column = torch.tril_indices(size, size, offset=-1, device=scale.device)
     factor = torch.eye(size, dtype=scale.dtype, device=scale.device).index_put((row, column), lower)

@@ -18,7 +18,7 @@ _DRAWS = 4  # of a continuous site: two may round to the same number, four do no
 
 
 def certain_sites(guide: Callable[..., Any], model: BanditModel) -> list[str]:
-    """The model's sites of which the guide always draws the same value, in some number at least: it has no doubt there.
+    """Name the model's sites of which the guide always draws the same value, in some number at least.
 
     Args:
         guide: see `blob_pyro.guides.bandit`.
@@ -32,7 +32,7 @@ def certain_sites(guide: Callable[..., Any], model: BanditModel) -> list[str]:
 
 
 def is_a_set_of_draws(guide: Callable[..., Any], model: BanditModel) -> bool:
-    """Whether a guide draws from finitely many values, as what is left by MCMC does: it has no density then."""
+    """Say whether a guide draws from finitely many values, as what is left by MCMC does: it has no density then."""
     with seeded(0, model.item_embedding.device), torch.no_grad(), own_parameter_store():
         trace = poutine.trace(guide).get_trace(None)
     distributions = (site["fn"] for site in trace.nodes.values() if site["type"] == "sample")

@@ -34,7 +34,7 @@ class DrawsGuide(PyroModule):
 
     @property
     def draws(self) -> dict[str, Tensor]:
-        """All draws, each ``num_draws x shape``."""
+        """The draws, each ``num_draws x shape``."""
         return {name: getattr(self, f"{name}_draws") for name in self.shapes}
 
     def fill(self, draws: dict[str, Tensor]) -> None:
@@ -43,7 +43,7 @@ class DrawsGuide(PyroModule):
             getattr(self, f"{name}_draws").copy_(values.reshape(self.num_draws, *self.shapes[name]))
 
     def forward(self, batch: BanditBatch | None = None) -> dict[str, Tensor]:
-        """One of the draws."""
+        """Draw one of the draws, of all sites together."""
         values = self.draws
         weights = next(iter(values.values())).new_ones(self.num_draws)
         index = pyro.sample("draw", dist.Categorical(weights), infer={"is_auxiliary": True})

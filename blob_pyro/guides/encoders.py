@@ -41,7 +41,7 @@ Covariance = Literal["diagonal", "full"]
 
 
 class EncoderClass(Protocol):
-    """How `blob_pyro.BLO` makes an encoder that it is given by name."""
+    """A recipe by which `blob_pyro.BLO` makes an encoder that it is given by name."""
 
     def __call__(
         self, num_items: int, embedding_dim: int, *, covariance: Covariance = "diagonal", sparse: bool = False
@@ -116,7 +116,7 @@ class LinearEncoder(_Encoder):
             nn.init.zeros_(parameter)
 
     def forward(self, histories: Histories) -> tuple[Tensor, Tensor]:
-        """``loc`` (``N x K``) and ``scale`` (``N x K``, or ``N x K x K`` for a full covariance)."""
+        """Return ``loc`` (``N x K``) and ``scale`` (``N x K``, or ``N x K x K`` for a full covariance)."""
         views = _Views(histories, self.sparse)
         loc = views.sum(self.loc_weight) + self.loc_bias
         precision = 1 + softplus(views.sum(self.precision_weight) + self.precision_bias)
@@ -160,7 +160,7 @@ class DeepEncoder(_Encoder):
         nn.init.constant_(self.precision.bias, -2.0)
 
     def forward(self, histories: Histories) -> tuple[Tensor, Tensor]:
-        """``loc`` (``N x K``) and ``scale`` (``N x K``, or ``N x K x K`` for a full covariance)."""
+        """Return ``loc`` (``N x K``) and ``scale`` (``N x K``, or ``N x K x K`` for a full covariance)."""
         hidden = torch.relu(_Views(histories, self.sparse).sum(self.item_weight) + self.item_bias)
         for layer in self.layers:
             hidden = torch.relu(layer(hidden))
@@ -209,7 +209,7 @@ class PrecisionEncoder(_Encoder):
             nn.init.constant_(self.shrinkage, -2.0)
 
     def forward(self, histories: Histories) -> tuple[Tensor, Tensor]:
-        """``loc`` (``N x K``) and ``scale`` (``N x K``, or ``N x K x K`` for a full covariance)."""
+        """Return ``loc`` (``N x K``) and ``scale`` (``N x K``, or ``N x K x K`` for a full covariance)."""
         views = _Views(histories, self.sparse)
         sums = views.sum(self.weight, self.evidence, function=_mean_and_precision)
         total, precision = sums[:, : self.embedding_dim] + self.bias, 1 + sums[:, self.embedding_dim :]

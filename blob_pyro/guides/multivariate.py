@@ -53,11 +53,11 @@ class MultivariateGuide(PyroModule):
 
     @property
     def size(self) -> int:
-        """Numbers in the vector, ``D``."""
+        """The number of entries of the vector, ``D``."""
         return sum(shape.numel() for shape in self.shapes.values())
 
     def multivariate(self) -> TorchDistribution:
-        """The distribution of the vector, event ``D``."""
+        """Return the distribution of the vector, event ``D``."""
         raise TypeError(f"{type(self).__name__} does not say which Gaussian it is; give it a method 'multivariate'")
 
     joint = renamed_attribute("joint", "multivariate")
@@ -69,7 +69,7 @@ class MultivariateGuide(PyroModule):
         return {name: pyro.sample(name, part) for name, part in self.parts(draw, multivariate).items()}
 
     def parts(self, draw: Tensor, multivariate: TorchDistribution) -> dict[str, MultivariatePart]:
-        """Each site's piece of a draw, ``... x D``."""
+        """Return each site's piece of a draw, ``... x D``."""
         pieces, start = {}, 0
         for name, shape in self.shapes.items():
             pieces[name] = MultivariatePart(draw, multivariate, start, shape)
@@ -122,7 +122,7 @@ class LowRankGuide(MultivariateGuide):
             self.factor[:, : shared.shape[1]] = shared / own.unsqueeze(-1)
 
     def multivariate(self) -> TorchDistribution:
-        """See `MultivariateGuide.multivariate`."""
+        """Return the distribution of the vector, event ``D``; see `MultivariateGuide.multivariate`."""
         factor = self.scale.unsqueeze(-1) * self.factor
         return dist.LowRankMultivariateNormal(self.loc, factor, self.scale.square(), validate_args=False)
 
@@ -165,7 +165,7 @@ class FullGuide(MultivariateGuide):
         self.lower = (tril / tril.diagonal().unsqueeze(-1))[row, column]
 
     def multivariate(self) -> TorchDistribution:
-        """See `MultivariateGuide.multivariate`."""
+        """Return the distribution of the vector, event ``D``; see `MultivariateGuide.multivariate`."""
         return dist.MultivariateNormal(self.loc, scale_tril=scale_tril(self.scale, self.lower), validate_args=False)
 
 
@@ -212,6 +212,6 @@ class LaplaceGuide(MultivariateGuide):
             getattr(self, name).copy_(value)
 
     def multivariate(self) -> TorchDistribution:
-        """See `MultivariateGuide.multivariate`."""
+        """Return the distribution of the vector, event ``D``; see `MultivariateGuide.multivariate`."""
         arrowhead = (self.loc, self.shared_scale_tril, self.loading, self.own_scale)
         return ArrowheadNormal(*arrowhead, validate_args=False)

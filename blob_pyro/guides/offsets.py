@@ -43,5 +43,5 @@ class OffsetNetwork(nn.Module):
         nn.init.constant_(self.offset.bias, self.start)
 
     def forward(self, loc: Tensor, variance: Tensor) -> Tensor:
-        """Offsets, ``N``, for posterior means and variances, each ``N x K``."""
+        """Return offsets, ``N``, for posterior means and variances, each ``N x K``."""
         return self.offset(softplus(self.hidden(torch.cat([loc, variance.log()], -1)))).squeeze(-1)

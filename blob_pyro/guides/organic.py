@@ -31,7 +31,7 @@ class AmortizedGuide(PyroModule):
         self.items = items
 
     def posterior(self, histories: Histories) -> TorchDistribution:
-        """The distribution of omega for each history: batch ``N``, event ``K``."""
+        """Return the distribution of omega for each history: batch ``N``, event ``K``."""
         loc, scale = self.encoder(histories)
         if scale.dim() == 3:
             return dist.MultivariateNormal(loc, scale_tril=scale)
@@ -72,7 +72,7 @@ class ItemGuide(PyroModule):
         return PyroParam(torch.full_like(parameter, self.START, requires_grad=False), constraints.positive)
 
     def reset_parameters(self) -> None:
-        """Back to the start."""
+        """Put all offsets back to where they started."""
         for name in self._sites.values():
             setattr(self, f"{name}_scale", torch.full_like(getattr(self._model[0], name).detach(), self.START))
 

@@ -1,4 +1,4 @@
-"""From a name, a class, an instance or a plain function to a guide that keeps the contract."""
+"""Recipes that make a guide, which keeps the contract, of a name, a class, an instance or a plain function."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["FunctionGuide", "check_sites", "make_guide"]
 
 
 def make_guide(guide: str | Callable[..., Any], model: BanditModel, *, seed: int = 0) -> nn.Module:
-    """A guide of ``model`` with all its parameters there.
+    """Make a guide of ``model`` with all its parameters there.
 
     Args:
         guide: a registered name, see `blob_pyro.register_guide`; a class, which is constructed from the model (Pyro's

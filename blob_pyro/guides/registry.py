@@ -18,7 +18,7 @@ G = TypeVar("G", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class RegisteredGuide:
-    """What a name stands for.
+    """A guide that has a name, and how it is made.
 
     Attributes:
         recipe: what `blob_pyro.guides.make_guide` makes a guide from.
@@ -93,7 +93,7 @@ def register_guide(name: str, guide: Any = None, *, training_defaults: TrainingD
 
 
 def registered_guide(name: str) -> RegisteredGuide:
-    """What a name stands for.
+    """Look up the guide that a name stands for.
 
     Raises:
         ValueError: for an unknown name, listing those that are known.
@@ -107,13 +107,13 @@ def registered_guide(name: str) -> RegisteredGuide:
 
 
 def registered_name(guide: Any) -> str | None:
-    """The name of what `blob_pyro.BLOB` was given as a guide: a name itself, or what was registered; None otherwise."""
+    """Return the name of what `blob_pyro.BLOB` was given as a guide, a name or what was registered; or None."""
     if isinstance(guide, str):
         return guide
     return next((name for name, known in GUIDES.items() if known.recipe is guide), None)
 
 
 def guide_name(guide: Any) -> str:
-    """What messages call a guide: its registered name in quotation marks, or else its class."""
+    """Name a guide as messages do: by its registered name in quotation marks, or else its class."""
     name = getattr(guide, "registered_name", None) or registered_name(type(guide))
     return repr(name) if name else type(guide).__name__

@@ -1,4 +1,4 @@
-"""How a guide likes to be trained."""
+"""Training defaults: how a guide likes to be trained."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["TrainingDefaults"]
 
 @dataclass(frozen=True)
 class TrainingDefaults:
-    """What `blob_pyro.BLOB.fit` does where its caller says nothing: an attribute ``training_defaults`` of a guide.
+    """Settings of `blob_pyro.BLOB.fit` where its caller says nothing: the attribute ``training_defaults`` of a guide.
 
     Events differ in how much they say of an item, and most items get few: steps over all events at once leave nothing
     of that to chance, and are affordable up to some hundred thousand. A guide whose sites are sampled, not projected,
@@ -33,5 +33,5 @@ class TrainingDefaults:
     start: Literal["guide", "prior"] = "guide"
 
     def epochs(self, num_rows: int, batch_size: int) -> int:
-        """Passes over the rows that make up the steps: 3 at least."""
+        """Return the number of passes over the rows that make up the steps: 3 at least."""
         return max(3, -(-self.num_steps // -(-num_rows // max(batch_size, 1))))

@@ -54,7 +54,7 @@ class GuidedELBO(TraceMeanField_ELBO):
         return super()._get_trace(model, record(guide), args, kwargs)
 
     def differentiable_loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Tensor:
-        """See `pyro.infer.TraceMeanField_ELBO`; nothing is read off the device, so that a step can be captured."""
+        """Compute the loss as `pyro.infer.TraceMeanField_ELBO` does, reading nothing off the device: for capture."""
         traces = self._get_traces(model, guide, args, kwargs)
         losses = [self._differentiable_loss_particle(*pair)[1] for pair in traces]
         return sum(losses[1:], losses[0]) / self.num_particles
@@ -64,7 +64,7 @@ class GuidedELBO(TraceMeanField_ELBO):
         return loss.detach(), loss
 
     def find_bad_site(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> str | None:
-        """The first site whose value or log-probability is not finite, in the guide or else the model; None if all are.
+        """Find the first site whose value or log-probability is not finite, in the guide or else the model; or None.
 
         Draws anew: a site that is bad for some draws only may escape.
         """

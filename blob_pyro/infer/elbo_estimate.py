@@ -97,7 +97,7 @@ def rough_elbo(
     seed: int = 0,
     elbo: GuidedELBO | None = None,
 ) -> ELBOEstimate:
-    """`estimate_elbo` at a small cost: a draw looks at no more than some 100,000 events, picked at random.
+    """Estimate the ELBO at a small cost: a draw looks at no more than some 100,000 events, picked at random.
 
     Of a point mass it is the log joint density, less an entropy that is minus infinity.
 

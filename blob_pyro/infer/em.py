@@ -40,7 +40,7 @@ MAX_ELEMENTS = 1 << 18
 
 @dataclass(frozen=True)
 class EMState:
-    """Where EM stands: a Gaussian per session and the bound's variational parameters.
+    """The state of EM: a Gaussian per session and the bound's variational parameters.
 
     Attributes:
         posterior: of omega, batch ``N``, event ``K``, full covariance.
@@ -81,7 +81,7 @@ class ExpectationMaximization:
         return part
 
     def start(self) -> EMState:
-        """The prior, and the bound's parameters at their best for it."""
+        """Start at the prior, with the bound's parameters at their best for it."""
         loc = self.viewed.new_zeros(len(self.views), self.embedding_dim)
         identity = torch.eye(self.embedding_dim, dtype=loc.dtype, device=loc.device)
         posterior = dist.MultivariateNormal(loc, scale_tril=identity.expand(len(loc), -1, -1), validate_args=False)
@@ -105,7 +105,7 @@ class ExpectationMaximization:
         return EMState(posterior, offset, self._xi(mean, variance, offset))
 
     def extrapolate(self, first: EMState, second: EMState, third: EMState) -> EMState:
-        """Where three states in a row are heading, for every session for which that raises the bound.
+        """Look where three states in a row are heading, for every session for which that raises the bound.
 
         Bouchard's bound is more curved than the likelihood it stands for, the more so the more items there are, and
         EM's
@@ -133,7 +133,7 @@ class ExpectationMaximization:
         return EMState(posterior, offset, torch.where(better[:, None], xi, third.xi))
 
     def bound(self, state: EMState) -> Tensor:
-        """The ELBO with Bouchard's bound in the place of the normaliser, in nats, ``N``: what no cycle lowers."""
+        """Compute the ELBO with Bouchard's bound as the normaliser, in nats, ``N``: what no cycle lowers."""
         posterior = state.posterior
         prior = dist.Normal(torch.zeros_like(posterior.loc), 1.0).to_event(1)
         linear = (self.viewed * posterior.loc).sum(-1) + self.intercepts
@@ -161,7 +161,7 @@ def expectation_maximization(
     num_cycles: int = 100,
     tolerance: float = 0.01,
 ) -> dist.MultivariateNormal:
-    """Posterior of omega for each session, by EM from the prior; after every other cycle it looks ahead.
+    """Compute the posterior of omega for each session, by EM from the prior; after every other cycle it looks ahead.
 
     Source: Sakhi et al. 2020, section 6.3.1.
 

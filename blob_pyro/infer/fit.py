@@ -1,4 +1,4 @@
-"""How a guide of the bandit model is fitted: by SVI, unless its class knows better."""
+"""Fits of guides of the bandit model: by SVI, unless a guide's class knows better."""
 
 from __future__ import annotations
 

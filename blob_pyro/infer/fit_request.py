@@ -1,4 +1,4 @@
-"""What is asked of a fit of a guide: everything but the guide."""
+"""A request to fit a guide: everything but the guide."""
 
 from __future__ import annotations
 

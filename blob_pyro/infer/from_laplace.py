@@ -19,7 +19,7 @@ __all__ = ["fit_from_laplace"]
 @fit_guide.register(FullGuide)
 @fit_guide.register(LowRankGuide)
 def fit_from_laplace(guide: FullGuide | LowRankGuide, request: FitRequest) -> pd.DataFrame:
-    """From Laplace's approximation, in small steps: larger ones lose in noise what it has found.
+    """Fit from Laplace's approximation on, in small steps: larger ones lose in noise what it has found.
 
     Where it cannot be had, from the usual start: ``attrs["start"]`` says which of the two it was, and why.
 

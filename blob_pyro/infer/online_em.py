@@ -34,7 +34,7 @@ def online_expectation_maximization(
     decay: float = 0.55,
     seed: int = 0,
 ) -> dist.MultivariateNormal:
-    r"""Posterior of omega for each session, at a cost per step that does not depend on ``P``.
+    r"""Compute the posterior of omega for each session, at a cost per step that does not depend on ``P``.
 
     Source: Sakhi et al. 2020, section 6.3.2.
 

@@ -1,4 +1,4 @@
-"""What a fit must not be worse than: one click rate for all, and the prior."""
+"""References that no fit must be worse than: one click rate for all, and the prior."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class PoorFitWarning(UserWarning):
 
 
 def elbo_of_constant_rate(batch: BanditBatch) -> float:
-    r"""Log evidence of one click rate for all events, uniform a priori, in nats per event.
+    r"""Compute the log evidence of one click rate for all events, uniform a priori, in nats per event.
 
     .. math:: \frac{1}{N} \log \int_0^1 r^k (1 - r)^{N - k} \, dr = \frac{1}{N} \log B(k + 1, N - k + 1)
 
@@ -49,7 +49,7 @@ def elbo_of_constant_rate(batch: BanditBatch) -> float:
 
 @torch.no_grad()
 def elbo_of_prior(model: BanditModel, batch: BanditBatch, seed: int = 0) -> float:
-    """ELBO of a guide that is the prior, ``E_p log p(clicks | theta) / N``, by draws, in nats per event.
+    """Estimate the ELBO of a guide that is the prior, ``E_p log p(clicks | theta) / N``, by draws, in nats per event.
 
     Args:
         model: whose prior it is, with learned scales as they are.

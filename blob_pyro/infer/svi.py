@@ -34,7 +34,7 @@ _MOST_ROUNDS = 3  # each twice as long as the one before
 
 
 def training_defaults(guide: nn.Module, model: BanditModel) -> TrainingDefaults:
-    """How to train a guide: as its ``training_defaults`` say, or else as suits what it is.
+    """Choose how to train a guide: as its ``training_defaults`` say, or else as suits what it is.
 
     Where every site has a Gaussian projection a step over all events has little noise, and a few hundred large ones
     arrive, as for guide "normal". Where sites are sampled, many small ones do.

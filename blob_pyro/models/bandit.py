@@ -64,13 +64,13 @@ class BanditBatch:
         return replace(self, context=self.context[index], action=self.action[index], reward=reward)
 
     def plate(self) -> pyro.plate:
-        """The plate of events; weights a part of them as if it were all."""
+        """Make the plate of events, which weights a part of them as if it were all."""
         rows = torch.arange(len(self), device=self.action.device)
         return pyro.plate(EVENTS, self.num_events, subsample=rows)
 
 
 class Items(NamedTuple):
-    """What the organic model says of the items: Psi (``P x K``) and ``L`` (``K x K``) with ``L L' = Psi' Psi / P``."""
+    """The organic model's view of the items: Psi (``P x K``) and ``L`` (``K x K``) with ``L L' = Psi' Psi / P``."""
 
     embedding: Tensor
     whitening: Tensor
@@ -174,7 +174,7 @@ class BanditModel(PyroModule):
         return Items(self.item_embedding, self.whitening)
 
     def initial_site_priors(self) -> dict[str, TorchDistribution]:
-        """The prior that each global site had before any event, at the present values of learned scales."""
+        """Return the prior that each global site had before any event, at the present values of learned scales."""
         priors: dict[str, TorchDistribution] = {}
         for name, prior in self._fields().items():
             if not isinstance(prior, (int, float)):
@@ -197,7 +197,7 @@ class BanditModel(PyroModule):
         return priors
 
     def site_priors(self) -> dict[str, TorchDistribution]:
-        """The prior of each global site, in the order in which they are sampled."""
+        """Return the prior of each global site, in the order in which they are sampled."""
         return prior_distributions(self).sites
 
     @property
@@ -206,7 +206,7 @@ class BanditModel(PyroModule):
         return prior_distributions(self).vector
 
     def earlier_evidence(self) -> Tensor:
-        r"""What the events of earlier fits say of the learned scales, as a log-likelihood ratio.
+        r"""Compute what the events of earlier fits say of the learned scales, as a log-likelihood ratio.
 
         After an update the prior of the sites is the last posterior ``q``, at the scale ``s_0`` that was learned then.
         As far as it is Gaussian, what the events said is ``q / p(. | s_0)``, so at another scale ``s`` the prior is
@@ -219,14 +219,14 @@ class BanditModel(PyroModule):
         return prior_distributions(self).evidence
 
     def prior_draws(self, num_samples: int) -> dict[str, Tensor]:
-        """Draws of every global site from the prior, each ``num_samples x shape``."""
+        """Draw every global site from the prior, each ``num_samples x shape``."""
         vector = self.vector_prior
         if vector is None:
             return {name: prior.sample((num_samples,)) for name, prior in self.site_priors().items()}
         return {name: part.v for name, part in vector.parts(vector.distribution.sample((num_samples,))).items()}
 
     def fixed_values(self) -> dict[str, Tensor]:
-        """Parameters that a number holds fixed, by site name."""
+        """Return the parameters that a number holds fixed, by site name."""
         psi, shapes = self.item_embedding, {KAPPA: (self.num_items,), ZETA: (self.embedding_dim,) * 2}
         return {
             name: psi.new_full(shapes.get(name, ()), float(prior))
@@ -258,7 +258,7 @@ class BanditModel(PyroModule):
             return pyro.sample(CLICK, dist.Bernoulli(logits=self.logit(values, batch, items)), obs=batch.reward)
 
     def logit(self, values: dict[str, Tensor], batch: BanditBatch, items: Items | None = None) -> Tensor:
-        """Click logit of each event given values of the sites (``w_b`` has the shape of any of its plates), ``B``."""
+        """Compute each event's click logit given values of the sites (``w_b`` of any of its plates' shapes), ``B``."""
         psi, whitening = self.items if items is None else items
         values = {**self.fixed_values(), **values}
         w_a, w_b, w_c, kappa, zeta = (values[name] for name in (W_A, W_B, W_C, KAPPA, ZETA))
@@ -292,17 +292,17 @@ class BanditModel(PyroModule):
 
     @property
     def covariate_columns(self) -> list[slice]:
-        """Which columns of the covariates each term asks for."""
+        """The columns of the covariates that each term asks for."""
         ends = list(accumulate((term.num_covariates for term in self.terms), initial=0))
         return [slice(*pair) for pair in pairwise(ends)]
 
     @property
     def num_covariates(self) -> int:
-        """Covariates that the terms ask for together, ``F``."""
+        """The number of covariates that the terms ask for together, ``F``."""
         return sum(term.num_covariates for term in self.terms)
 
     def coefficients(self, values: dict[str, Tensor]) -> Tensor:
-        """Each item's logit as a linear form of the context, given one value of every site.
+        """Return each item's logit as a linear form of the context, given one value of every site.
 
         The logit is affine in interest and covariates, so it is read off at their unit vectors.
 
@@ -315,7 +315,7 @@ class BanditModel(PyroModule):
         return torch.stack([*slopes[:embedding_dim], at_zero, *slopes[embedding_dim:]], -1)
 
     def unit_contexts(self) -> BanditBatch:
-        """Each item once where interest and covariates are zero, and once at each of their units.
+        """Make a batch of each item once where interest and covariates are zero, and once at each of their units.
 
         Returns:
             ``(1 + K + F) P`` events, those of one context together.
@@ -329,7 +329,7 @@ class BanditModel(PyroModule):
         return BanditBatch(interest, context, action, None, len(action), covariates if extra else None)
 
     def example_batch(self) -> BanditBatch:
-        """One event, for what has to see the model run before there is data."""
+        """Make a batch of one event, for what has to see the model run before there is data."""
         psi = self.item_embedding
         row = torch.zeros(1, dtype=torch.int64, device=psi.device)
         covariates = psi.new_zeros(1, self.num_covariates) if self.num_covariates else None
@@ -363,7 +363,7 @@ class BanditModel(PyroModule):
 
 
 def whitening(psi: Tensor, jitter: float = 0.0, *, check: bool = True) -> Tensor:
-    """``L``, lower triangular with ``L L' = Psi' Psi / P``; differentiable (Sakhi et al. 2020, section 3.2).
+    """Compute ``L``, lower triangular with ``L L' = Psi' Psi / P``; differentiable (Sakhi et al. 2020, section 3.2).
 
     Args:
         psi: ``P x K``.

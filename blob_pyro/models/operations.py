@@ -1,4 +1,4 @@
-"""How the bandit model uses its random parameters: effectful linear operations that a handler may answer.
+"""Linear operations by which the bandit model uses its random parameters, and which a handler may answer.
 
 Each is linear in the parameter: ``result_n = <A_n, X>`` for the site's value ``X`` and a coefficient ``A_n`` per event.
 By default they compute on the sampled value. A handler that knows the guide's distribution of the site, such as
@@ -55,7 +55,7 @@ class LinearOperation(ABC):
 
     @abstractmethod
     def value(self, x: Tensor, *coefficients: Tensor) -> Tensor:
-        """Compute it.
+        """Compute the operation's value.
 
         Args:
             x: the site's value; it may have leading dimensions, which the result keeps before its ``N``.
@@ -67,7 +67,7 @@ class LinearOperation(ABC):
         """
 
     def square(self, variance: Tensor, *coefficients: Tensor) -> Tensor:
-        """Variance of the value where the entries of ``x`` are independent: ``sum_i A_ni^2 variance_i``.
+        """Compute the variance of the value where the entries of ``x`` are independent: ``sum_i A_ni^2 variance_i``.
 
         Args:
             variance: of each entry, of the shape of ``x``.
@@ -79,7 +79,7 @@ class LinearOperation(ABC):
         return self.jacobian(variance.shape, *coefficients).to(variance).square() @ variance.flatten()
 
     def jacobian(self, shape: Size, *coefficients: Tensor) -> Tensor:
-        """Derivatives ``A_n`` of the value by each entry of ``x``, ``N x numel``.
+        """Return the derivatives ``A_n`` of the value by each entry of ``x``, ``N x numel``.
 
         Args:
             shape: of ``x``.
@@ -90,7 +90,7 @@ class LinearOperation(ABC):
         return self.each(self.value(units.view(-1, *shape), *coefficients), 1, *coefficients).mT
 
     def outer_factors(self, *coefficients: Tensor) -> tuple[Tensor, Tensor] | None:
-        """``l_n`` (``N x n``) and ``r_n`` (``N x m``) with ``A_n = l_n r_n'``, where that is how a matrix is used.
+        """Return ``l_n`` (``N x n``) and ``r_n`` (``N x m``) with ``A_n = l_n r_n'``, where ``A_n`` is such.
 
         With them a matrix normal has a projection: see `blob_pyro.infer.local_reparameterization.projections`.
         """
@@ -98,7 +98,7 @@ class LinearOperation(ABC):
 
     @staticmethod
     def each(result: Tensor, leading: int, *coefficients: Tensor) -> Tensor:
-        """A result of `value`, with ``leading`` dimensions before its ``N``; it gets that where all are alike."""
+        """Give a result of `value` the ``leading`` dimensions before its ``N``, where all rows are alike."""
         if result.dim() > leading:
             return result
         return result.unsqueeze(-1).expand(*result.shape, coefficients[0].shape[-1])
@@ -136,7 +136,7 @@ class Bilinear(_Separable):
     event_dim = 2
 
     def value(self, x: Tensor, *coefficients: Tensor) -> Tensor:
-        """See `LinearOperation.value`."""
+        """Compute the value of the operation, ``N``; see `LinearOperation.value`."""
         left, right = coefficients
         if x.dim() == 2:
             return (left @ x * right).sum(-1)
@@ -144,12 +144,12 @@ class Bilinear(_Separable):
         return x.flatten(-2) @ outer.mT
 
     def jacobian(self, shape: Size, *coefficients: Tensor) -> Tensor:
-        """See `LinearOperation.jacobian`."""
+        """Return the derivatives of the value by each entry, ``N x numel``; see `LinearOperation.jacobian`."""
         left, right = coefficients
         return (left.unsqueeze(-1) * right.unsqueeze(-2)).flatten(1)
 
     def outer_factors(self, *coefficients: Tensor) -> tuple[Tensor, Tensor] | None:
-        """See `LinearOperation.outer_factors`."""
+        """Return the two factors of each row of the operation; see `LinearOperation.outer_factors`."""
         left, right = coefficients
         return left, right
 
@@ -160,12 +160,12 @@ class RowProduct(_Separable):
     event_dim = 2
 
     def value(self, x: Tensor, *coefficients: Tensor) -> Tensor:
-        """See `LinearOperation.value`."""
+        """Compute the value of the operation, ``N``; see `LinearOperation.value`."""
         index, right = coefficients
         return (x[..., index, :] * right).sum(-1)
 
     def jacobian(self, shape: Size, *coefficients: Tensor) -> Tensor:
-        """See `LinearOperation.jacobian`."""
+        """Return the derivatives of the value by each entry, ``N x numel``; see `LinearOperation.jacobian`."""
         index, right = coefficients
         design = right.new_zeros(len(right), *shape)
         design[torch.arange(len(right), device=right.device), index] = right
@@ -178,12 +178,12 @@ class Inner(_Separable):
     event_dim = 1
 
     def value(self, x: Tensor, *coefficients: Tensor) -> Tensor:
-        """See `LinearOperation.value`."""
+        """Compute the value of the operation, ``N``; see `LinearOperation.value`."""
         (right,) = coefficients
         return x @ right.mT
 
     def jacobian(self, shape: Size, *coefficients: Tensor) -> Tensor:
-        """See `LinearOperation.jacobian`."""
+        """Return the derivatives of the value by each entry, ``N x numel``; see `LinearOperation.jacobian`."""
         (right,) = coefficients
         return right
 
@@ -194,12 +194,12 @@ class Gather(_Separable):
     event_dim = 1
 
     def value(self, x: Tensor, *coefficients: Tensor) -> Tensor:
-        """See `LinearOperation.value`."""
+        """Compute the value of the operation, ``N``; see `LinearOperation.value`."""
         (index,) = coefficients
         return x[..., index]
 
     def jacobian(self, shape: Size, *coefficients: Tensor) -> Tensor:
-        """See `LinearOperation.jacobian`."""
+        """Return the derivatives of the value by each entry, ``N x numel``; see `LinearOperation.jacobian`."""
         (index,) = coefficients
         return torch.nn.functional.one_hot(index, shape.numel())
 
@@ -210,7 +210,7 @@ class Broadcast(_Separable):
     event_dim = 0
 
     def value(self, x: Tensor, *coefficients: Tensor) -> Tensor:
-        """See `LinearOperation.value`."""
+        """Compute the value of the operation, ``N``; see `LinearOperation.value`."""
         return x
 
     def __call__(self, site: str, value: Tensor, *coefficients: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ class OrganicBatch:
         return len(self.sessions)
 
     def plate(self) -> pyro.plate:
-        """The plate that model and guide share; weights a part of the sessions as if it were all."""
+        """Make the plate that model and guide share; it weights a part of the sessions as if it were all."""
         rows = torch.arange(len(self), device=self.sessions.device)
         return pyro.plate(SESSIONS, self.num_sessions, subsample=rows)
 

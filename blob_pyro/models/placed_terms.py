@@ -43,31 +43,31 @@ class PlacedTerm:
 
     @property
     def num_covariates(self) -> int:
-        """Covariates that it asks for, ``F``."""
+        """The number of covariates that it asks for, ``F``."""
         return getattr(self.term, "num_covariates", 0)
 
     @property
     def moves_all_items_alike(self) -> bool:
-        """Whether it leaves the order of items as it is."""
+        """True where it leaves the order of items as it is."""
         return getattr(self.term, "moves_all_items_alike", False)
 
     @property
     def attributes(self) -> set[str]:
-        """What it has put into the model, as that calls it."""
+        """The attributes that it has put into the model, as that calls them."""
         return set(self._attributes.values())
 
     def build(self, model: nn.Module) -> None:
-        """See `LogitTerm.build`; ``model`` is the bandit model itself."""
+        """Check against the model, which is the bandit model itself, and add the term's buffers."""
         self.term.build(self._view(model))
 
     def site_priors(self, model: nn.Module) -> dict[str, TorchDistribution]:
-        """The prior of each of its sites, by the model's names."""
+        """Return the priors of its sites, by the model's names."""
         priors = self.term.site_priors(self._view(model))
         self._sites = {site: self._full(site) for site in priors}
         return {self._sites[site]: prior for site, prior in priors.items()}
 
     def logit(self, model: nn.Module, values: dict[str, Tensor], events: Events) -> Tensor:
-        """See `LogitTerm.logit`; ``values`` by the model's names."""
+        """Compute what the term adds to each event's logit, ``B``; ``values`` are by the model's names."""
         view = self._view(model)
         if self.name is None:
             return self.term.logit(view, values, events)
@@ -76,7 +76,7 @@ class PlacedTerm:
             return self.term.logit(view, {**values, **own}, events)
 
     def fold(self, model: nn.Module, posterior: dict[str, TorchDistribution]) -> dict[str, TorchDistribution] | None:
-        """The posterior with the term's share in the paper's sites; None if the term or the posterior allows none."""
+        """Fold the term into the posterior of the paper's sites; None if the term or the posterior allows none."""
         fold = getattr(self.term, "fold", None)
         if fold is None:
             return None
@@ -88,7 +88,7 @@ class PlacedTerm:
         return None if folded is None else {back[site]: distribution for site, distribution in folded.items()}
 
     def coordinates(self) -> Coordinates:
-        """Names of dimensions of its sites, and labels, by the model's names."""
+        """Name the dimensions of its sites, and their labels, by the model's names."""
         found: Coordinates = getattr(self.term, "coordinates", dict)()
         return {
             self._full(site): {self._full(dimension): labels for dimension, labels in dimensions.items()}

@@ -24,15 +24,15 @@ class Side:
     intercept: float
 
     def bound(self, mean: float) -> float:
-        """The value's bound from the mean's lower bound; no mean is below zero."""
+        """Return the value's bound from the mean's lower bound; no mean is below zero."""
         return float(self.slope * max(mean, 0.0) + self.intercept)
 
 
 class BoundedTerms(Protocol):
-    """How an estimator's rows become non-negative terms."""
+    """The non-negative terms that an estimator's rows become."""
 
     def sides(self, reward_range: tuple[float, float], weight_bound: float | None) -> tuple[Side, Side]:
-        """Terms for the lower and for the upper end.
+        """Return the terms of the lower and of the upper end.
 
         Args:
             reward_range: the least and the largest reward that *can* occur.
@@ -48,7 +48,7 @@ class WeightedTerms:
     weight: Tensor
 
     def sides(self, reward_range: tuple[float, float], weight_bound: float | None) -> tuple[Side, Side]:
-        """See `BoundedTerms.sides`."""
+        """Return the terms of the lower and of the upper end; see `BoundedTerms.sides`."""
         low, width = _range(reward_range, self.reward)
         gain = (self.reward - low) / width
         lower = Side(self.weight * gain, width, low)
@@ -68,7 +68,7 @@ class DifferenceTerms:
     baseline: Tensor
 
     def sides(self, reward_range: tuple[float, float], weight_bound: float | None) -> tuple[Side, Side]:
-        """See `BoundedTerms.sides`."""
+        """Return the terms of the lower and of the upper end; see `BoundedTerms.sides`."""
         low, width = _range(reward_range, self.reward)
         gain = (self.reward - low) / width
         if weight_bound is None:
@@ -92,7 +92,7 @@ class RobustTerms:
     highest_prediction: float
 
     def sides(self, reward_range: tuple[float, float], weight_bound: float | None) -> tuple[Side, Side]:
-        """See `BoundedTerms.sides`."""
+        """Return the terms of the lower and of the upper end; see `BoundedTerms.sides`."""
         if weight_bound is None:
             raise ValueError(
                 "weight_bound: doubly robust terms are bounded only if the weights are; pass the largest weight that "

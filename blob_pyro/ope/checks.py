@@ -1,4 +1,4 @@
-"""What every estimator asks of its arguments, and how they become float64 tensors.
+"""Checks of estimators' arguments, which become float64 tensors.
 
 Arguments may be torch tensors, NumPy arrays, Arrow arrays or anything that NumPy reads. An error names the argument,
 the first offending row (counted from 0), what was expected and what to do.
@@ -51,23 +51,23 @@ def refuse(name: str, bad: Tensor, values: Tensor, problem: str, remedy: str, fi
 
 
 def has_torch(*values: Any) -> bool:
-    """Whether any argument is a torch tensor, so that results are tensors too."""
+    """Say whether any argument is a torch tensor, so that results are tensors too."""
     return any(isinstance(v, Tensor) for v in values)
 
 
 def device_of(*values: Any) -> torch.device | None:
-    """That of the first tensor among the arguments: the others follow it."""
+    """Return the device of the first tensor among the arguments: the others follow it."""
     return next((v.device for v in values if isinstance(v, Tensor)), None)
 
 
 def row_slices(rows: int, width: int) -> list[slice]:
-    """Slices of rows whose matrices are small enough to be copied."""
+    """Cut rows into slices whose matrices are small enough to be copied."""
     step = max(1, _CHUNK_ELEMENTS // max(width, 1))
     return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
 
 
 def as_vector(name: str, values: Any, device: torch.device | None = None) -> Tensor:
-    """One float64 number per row; gradients pass.
+    """Read one float64 number per row; gradients pass.
 
     Raises:
         ValueError: for an empty array, nulls, more than one dimension, or what is no number.
@@ -100,7 +100,7 @@ def as_vector(name: str, values: Any, device: torch.device | None = None) -> Ten
 
 
 def as_matrix(name: str, values: Any, device: torch.device | None = None) -> Tensor:
-    """Rows times actions in the dtype given: not copied, because it may be most of the memory."""
+    """Read rows times actions in the dtype given: not copied, because it may be most of the memory."""
     if isinstance(values, Tensor):
         matrix = values
     else:
@@ -133,7 +133,7 @@ def as_matrix(name: str, values: Any, device: torch.device | None = None) -> Ten
 
 
 def same_length(**named: Any) -> int:
-    """The common number of rows.
+    """Return the common number of rows, or refuse columns of different lengths.
 
     Raises:
         ValueError: naming the arguments whose lengths differ.
@@ -146,7 +146,7 @@ def same_length(**named: Any) -> int:
 
 
 def rewards(name: str, values: Any, device: torch.device | None = None) -> Tensor:
-    """Finite numbers."""
+    """Read rewards: finite numbers."""
     vector = as_vector(name, values, device)
     remedy = "A row without a known outcome cannot be evaluated: drop it, and say so"
     refuse(name, ~torch.isfinite(vector.detach()), vector, "a reward must be finite", remedy)
@@ -154,7 +154,7 @@ def rewards(name: str, values: Any, device: torch.device | None = None) -> Tenso
 
 
 def logging_propensities(name: str, values: Any, device: torch.device | None = None) -> Tensor:
-    """Probabilities of what was played: in (0, 1]."""
+    """Read the probabilities of what was played: in (0, 1]."""
     vector = as_vector(name, values, device)
     known = vector.detach()
     remedy = "The action was played, so its probability was not 0: pass the logging policy's own probability of it"
@@ -163,7 +163,7 @@ def logging_propensities(name: str, values: Any, device: torch.device | None = N
 
 
 def target_propensities(name: str, values: Any, device: torch.device | None = None) -> Tensor:
-    """Probabilities in [0, 1]."""
+    """Read the target's probabilities: in [0, 1]."""
     vector = as_vector(name, values, device)
     known = vector.detach()
     remedy = "Pass the target policy's probability of the logged action, not its logarithm or its score"
@@ -172,7 +172,7 @@ def target_propensities(name: str, values: Any, device: torch.device | None = No
 
 
 def probabilities(name: str, values: Any, device: torch.device | None = None) -> Tensor:
-    """A distribution over actions in each row, in the dtype given."""
+    """Read a distribution over actions in each row, in the dtype given."""
     matrix = as_matrix(name, values, device)
     known = matrix.detach()
     for rows in row_slices(*known.shape):
@@ -188,7 +188,7 @@ def probabilities(name: str, values: Any, device: torch.device | None = None) ->
 
 
 def predictions(name: str, values: Any, device: torch.device | None = None) -> Tensor:
-    """A finite number for each action in each row, in the dtype given."""
+    """Read a finite number for each action in each row, in the dtype given."""
     matrix = as_matrix(name, values, device)
     known = matrix.detach()
     for rows in row_slices(*known.shape):
@@ -199,7 +199,7 @@ def predictions(name: str, values: Any, device: torch.device | None = None) -> T
 
 
 def actions(name: str, values: Any, num_actions: int, device: torch.device | None = None) -> Tensor:
-    """Numbers of the actions played, int64 in ``0 .. num_actions - 1``."""
+    """Read the numbers of the actions played, int64 in ``0 .. num_actions - 1``."""
     vector = as_vector(name, values, device)
     bad = ~((vector >= 0) & (vector < num_actions) & (vector == vector.round()))
     remedy = "Number the actions as the columns of the matrices are numbered"
@@ -208,7 +208,7 @@ def actions(name: str, values: Any, num_actions: int, device: torch.device | Non
 
 
 def whole_numbers(name: str, values: Any, device: torch.device | None = None) -> Tensor:
-    """Int64 numbers that stand for actions."""
+    """Read int64 numbers that stand for actions."""
     vector = as_vector(name, values, device)
     bad = vector != vector.round()
     refuse(name, bad | ~torch.isfinite(vector), vector, "a whole number is expected", "Number the actions")
@@ -216,7 +216,7 @@ def whole_numbers(name: str, values: Any, device: torch.device | None = None) ->
 
 
 def group_codes(groups: Any, rows: int, device: torch.device | None = None, name: str = "groups") -> tuple[Tensor, int]:
-    """Groups numbered from 0 in the order of their first rows, and how many there are.
+    """Number the groups from 0 in the order of their first rows; returns how many there are, too.
 
     Raises:
         ValueError: for a missing group, or a length that differs from ``rows``.

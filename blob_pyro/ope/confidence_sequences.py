@@ -40,7 +40,7 @@ DEFAULT_VARIANCE = 500.0
 
 
 def lower_mixture_bound(terms: Tensor, alpha: float, variance: float = DEFAULT_VARIANCE) -> float:
-    """Lower bound on the average of the conditional means of all terms, valid at any time: see the module.
+    """Compute the lower bound on the average of the conditional means of all terms, valid at any time: see the module.
 
     Args:
         terms: ``N``, not negative, in the order in which they were seen.
@@ -53,7 +53,7 @@ def lower_mixture_bound(terms: Tensor, alpha: float, variance: float = DEFAULT_V
 def lower_confidence_sequence(
     terms: Tensor, alpha: float, times: np.ndarray, variance: float = DEFAULT_VARIANCE
 ) -> np.ndarray:
-    """The lower bound after each of ``times`` rows; all of them hold together with probability ``1 - alpha``.
+    """Compute the lower bound after each of ``times`` rows; all of them hold together with probability ``1 - alpha``.
 
     Args:
         terms: ``N``, not negative, in the order in which they were seen.
@@ -69,7 +69,7 @@ def lower_confidence_sequence(
 
 
 def lower_plug_in_bound(terms: Tensor, alpha: float) -> float:
-    """Lower bound on the one mean of all terms, at this number of rows only: see the module.
+    """Compute the lower bound on the one mean of all terms, at this number of rows only: see the module.
 
     Args:
         terms: ``N``, not negative; each has the same mean given those before it.

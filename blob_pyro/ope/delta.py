@@ -34,7 +34,7 @@ def delta_ips(
     clip: float | None = None,
     groups: Any = None,
 ) -> Estimate:
-    """Value of the target minus that of the baseline, by inverse propensity scores; unbiased.
+    """Estimate the value of the target minus that of the baseline, by inverse propensity scores; unbiased.
 
     Args:
         reward: ``N`` rewards.
@@ -68,7 +68,7 @@ def delta_snips(
     clip: float | None = None,
     groups: Any = None,
 ) -> Estimate:
-    """Difference of the two policies' self-normalised estimates, with the standard error of the difference.
+    """Estimate the difference of two policies by self-normalised estimates, with the difference's standard error.
 
     Args:
         reward: see `delta_ips`, as for all arguments.
@@ -96,7 +96,7 @@ def delta_beta_ips(
     groups: Any = None,
     cross_fit: int | None = None,
 ) -> Estimate:
-    """`delta_ips` with the additive baseline of least variance.
+    """Estimate a difference as `delta_ips` does, with the additive baseline of least variance.
 
     By default ``b*`` is estimated on the same rows, as published: a bias of order 1/N. The standard error is that of
     ``d (r - b*)``.

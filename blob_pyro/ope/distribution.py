@@ -63,27 +63,27 @@ class RewardDistribution:
     _weight: Tensor = field(compare=False)
 
     def cdf(self, at: Any) -> np.ndarray:
-        """Probability of a reward of at most ``at``: one number for each, in [0, 1]."""
+        """Return the probability of a reward of at most ``at``: one number for each, in [0, 1]."""
         at = np.asarray(at, dtype=np.float64)
         place = np.searchsorted(self.rewards, at, side="right")
         estimated = np.concatenate([[0.0], self.cumulative])[place]
         return np.where(at >= self.reward_range[1], 1.0, estimated)
 
     def quantile(self, probability: float) -> float:
-        """The least reward with at least so much probability up to it."""
+        """Return the least reward with at least so much probability up to it."""
         _check_probability(probability)
         place = int(np.searchsorted(self.cumulative, probability - 1e-12))
         return float(self.rewards[place]) if place < len(self.rewards) else self.reward_range[1]
 
     def cvar(self, probability: float) -> float:
-        """Conditional value at risk: the average of the lowest rewards that have this much probability together."""
+        """Return the conditional value at risk: the average of the lowest rewards of this total probability."""
         _check_probability(probability)
         low, high = self.reward_range
         knots = np.concatenate([[low], self.rewards, [high]])
         return _tail_average(knots, np.concatenate([[0.0], self.cumulative]), probability, high)
 
     def band(self, level: float = 0.95, method: str = "empirical_bernstein") -> Band:
-        """A band around the CDF that holds at all points together, at this number of rows.
+        """Return a band around the CDF that holds at all points together, at this number of rows.
 
         Args:
             level: probability that no part of it is wrong.
@@ -119,7 +119,7 @@ class RewardDistribution:
     def quantile_interval(
         self, probability: float, level: float = 0.95, method: str = "empirical_bernstein"
     ) -> Interval:
-        """Where the quantile lies; all quantiles and tail averages of one level hold together."""
+        """Return an interval of the quantile; those of all quantiles and tail averages of one level hold together."""
         _check_probability(probability)
         band = self.band(level, method)
         low, high = self.reward_range
@@ -131,7 +131,7 @@ class RewardDistribution:
         return Interval(float(earliest[reached.argmax()]), float(places[certain.argmax()]))
 
     def cvar_interval(self, probability: float, level: float = 0.95, method: str = "empirical_bernstein") -> Interval:
-        """Where the average of the lowest rewards lies; at probability 1, where the mean does."""
+        """Return an interval of the average of the lowest rewards; at probability 1, of the mean."""
         _check_probability(probability)
         band = self.band(level, method)
         low, high = self.reward_range
@@ -160,7 +160,7 @@ def reward_distribution(
     self_normalized: bool = False,
     groups: Any = None,
 ) -> RewardDistribution:
-    """The distribution of the reward that the target would have had, not its mean alone.
+    """Estimate the whole distribution of the reward that the target would have had, not its mean alone.
 
     Args:
         reward: ``N`` rewards, within ``reward_range``.

@@ -36,7 +36,7 @@ __all__ = ["direct_method", "doubly_robust", "dr_shrinkage", "self_normalized_dr
 
 
 def direct_method(predicted_reward: Any, target_probs: Any, *, groups: Any = None) -> Estimate:
-    """The average reward that a model predicts for the target.
+    """Estimate the target's value as the average reward that a model predicts for it.
 
     No propensity enters, and nothing corrects the model: the standard error is that of the average over contexts, and
     knows nothing of the model's own error.
@@ -83,7 +83,7 @@ def doubly_robust(
     clip: float | None = None,
     logging_probs: Any = None,
 ) -> Estimate:
-    """A reward model's answer, corrected by weighted residuals: unbiased if propensities *or* predictions are right.
+    """Correct a reward model by weighted residuals: unbiased if propensities *or* predictions are right.
 
     Args:
         reward: ``N`` rewards.
@@ -127,7 +127,7 @@ def self_normalized_dr(
     groups: Any = None,
     logging_probs: Any = None,
 ) -> Estimate:
-    """Doubly robust with weights that sum to ``N``: less variance, a bias of order 1/N.
+    """Estimate doubly robustly with weights that sum to ``N``: less variance, a bias of order 1/N.
 
     Args:
         reward: see `doubly_robust`, as for all arguments.
@@ -156,7 +156,7 @@ def switch_dr(
     groups: Any = None,
     logging_probs: Any = None,
 ) -> Estimate:
-    """Doubly robust where weights are moderate, the reward model alone where they are not.
+    """Estimate doubly robustly where weights are moderate, by the reward model alone where they are not.
 
     Args:
         reward: see `doubly_robust`, as for the arguments that are not listed last.
@@ -189,7 +189,7 @@ def dr_shrinkage(
     groups: Any = None,
     logging_probs: Any = None,
 ) -> Estimate:
-    """Doubly robust with optimistically shrunk weights ``shrinkage w / (w^2 + shrinkage)`` (Su et al. 2020).
+    """Estimate doubly robustly with weights shrunk to ``shrinkage w / (w^2 + shrinkage)`` (Su et al. 2020).
 
     Args:
         reward: see `doubly_robust`, as for the arguments that are not listed last.
@@ -215,7 +215,7 @@ def dr_shrinkage(
 
 
 def expected_prediction(probs: Tensor, predicted: Tensor) -> Tensor:
-    """``sum_a probs * predicted``, ``N`` float64, for a few rows at a time; gradients pass."""
+    """Compute ``sum_a probs * predicted``, ``N`` float64, for a few rows at a time; gradients pass."""
     parts = []
     for rows in checks.row_slices(*predicted.shape):
         parts.append((probs[rows].to(torch.float64) * predicted[rows].to(torch.float64)).sum(-1))
@@ -223,7 +223,7 @@ def expected_prediction(probs: Tensor, predicted: Tensor) -> Tensor:
 
 
 def of_action(matrix: Tensor, action: Tensor) -> Tensor:
-    """The column of each row's action, ``N`` float64."""
+    """Return the column of each row's action, ``N`` float64."""
     return matrix.gather(-1, action[:, None]).squeeze(-1).to(torch.float64)
 
 

@@ -66,7 +66,7 @@ class Estimate:
         bounded: BoundedTerms | None = None,
         notes: Sequence[str] = (),
     ) -> Estimate:
-        """An estimate from its rows: see the class.
+        """Build an estimate from its rows: see the class.
 
         Args:
             name: of the estimator.
@@ -107,17 +107,17 @@ class Estimate:
 
     @property
     def num_rows(self) -> int:
-        """Logged events."""
+        """The number of logged events."""
         return self.moments.num_rows
 
     @cached_property
     def standard_error(self) -> float:
-        """By the delta method, clustered where there are groups; NaN for one row or group."""
+        """The standard error by the delta method, clustered where there are groups; NaN for one row or group."""
         return self.moments.standard_error(self.groups, self.num_groups or 0)
 
     @property
     def effective_sample_size(self) -> float:
-        """``(sum |w|)^2 / sum w^2``, of the differences of weights for a difference; ``N`` without weights."""
+        """The ratio ``(sum |w|)^2 / sum w^2``, of weights or their differences; ``N`` without weights."""
         return float(self.num_rows) if self.weights is None else self.weights.effective_sample_size
 
     @property
@@ -127,13 +127,13 @@ class Estimate:
 
     @cached_property
     def doubts(self) -> tuple[str, ...]:
-        """Why intervals that rest on large samples should not be believed; empty where they may be."""
+        """The reasons why large-sample intervals should not be believed; empty where they may be."""
         influences = unit_influences(self.moments.influences(), self.groups, self.num_groups or 0)
         return tuple(interval_doubts(self.weights, influences, self.num_groups))
 
     @property
     def support_problems(self) -> tuple[str, ...]:
-        """What the log does not show of the target."""
+        """The parts of the target that the log does not show."""
         problems = []
         if self.support is not None and self.support > 0:
             problems.append(
@@ -162,7 +162,7 @@ class Estimate:
         weight_bound: float | None = None,
         variance: float = DEFAULT_VARIANCE,
     ) -> Interval:
-        """A confidence interval.
+        """Return a confidence interval of the value.
 
         Args:
             level: probability of covering the value, such as 0.95.
@@ -210,7 +210,7 @@ class Estimate:
             )
 
     def with_support(self, support: float | None) -> Estimate:
-        """The same estimate where more is known of what the log shows.
+        """Return the same estimate where more is known of what the log shows.
 
         Args:
             support: see the class; None leaves the estimate as it is.

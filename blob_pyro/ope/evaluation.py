@@ -1,4 +1,4 @@
-"""What an evaluation says: one line per estimator, a table, a figure."""
+"""The result of an evaluation: one line per estimator, a table, a figure."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Evaluation:
         return tuple(f"{name}: {problem}" for name, e in self.estimates.items() for problem in e.warnings)
 
     def table(self, level: float = 0.95, method: str = "normal", **options: Any) -> pd.DataFrame:
-        """One row per estimator: value, standard error, interval, effective sample size, largest weight, warnings.
+        """Return a row per estimator: value, standard error, interval, effective sample size, largest weight, warnings.
 
         Warnings are a column here, so none is raised for the intervals.
 
@@ -69,7 +69,7 @@ class Evaluation:
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("estimator")
 
     def plot(self, level: float = 0.95, method: str = "normal", ax: Axes | None = None) -> Axes:
-        """Values with their intervals, one line per estimator; hollow where an interval should not be believed.
+        """Plot values with their intervals, one line per estimator; hollow where an interval should not be believed.
 
         Args:
             level: of the intervals.

@@ -13,7 +13,7 @@ __all__ = ["fold_of_users", "only_users"]
 
 
 def fold_of_users(num_users: int, folds: int, seed: int) -> Tensor:
-    """A fold for each user, at random, of sizes that differ by one at most; ``num_users`` int64.
+    """Deal users to folds at random, of sizes that differ by one at most; ``num_users`` int64.
 
     Raises:
         ValueError: for fewer than two folds, or fewer users than folds.
@@ -24,7 +24,7 @@ def fold_of_users(num_users: int, folds: int, seed: int) -> Tensor:
 
 
 def only_users(log: EventLog, keep: Tensor) -> EventLog:
-    """The views and impressions of some users; items, user numbers and all that is known of either stay as they are.
+    """Keep the views and impressions of some users; items, user numbers and all that is known of either stay.
 
     Args:
         log: of all users.

@@ -45,7 +45,7 @@ def ips(
     target_probs: Any = None,
     logging_probs: Any = None,
 ) -> Estimate:
-    """Inverse propensity scoring: the unbiased average of weighted rewards.
+    """Estimate by inverse propensity scores: the unbiased average of weighted rewards.
 
     Source: Horvitz and Thompson (1952); Jeunen (2025), eq. 2.
 
@@ -90,7 +90,7 @@ def snips(
     target_probs: Any = None,
     logging_probs: Any = None,
 ) -> Estimate:
-    r"""Self-normalised inverse propensity scoring: the weighted average of rewards.
+    r"""Estimate by self-normalised inverse propensity scores: the weighted average of rewards.
 
     Its standard error is that of a ratio, :math:`\sqrt{\sum w^2 (r - v)^2} / \sum w`, not that of ``w r / mean(w)``.
     It is invariant to a factor common to all propensities, and lies within the range of the rewards.
@@ -129,7 +129,7 @@ def beta_ips(
     target_probs: Any = None,
     logging_probs: Any = None,
 ) -> Estimate:
-    r"""IPS with the additive baseline of least variance (Gupta et al. 2024, equation for beta*).
+    r"""Estimate by IPS with the additive baseline of least variance (Gupta et al. 2024, equation for beta*).
 
     ``b + mean(w (r - b))`` is unbiased for any constant ``b``, and has the least variance at
     :math:`b^* = E[(w^2 - w) r] / E[w^2 - w]`. As published, ``b*`` is estimated on the same rows: that costs a bias of
@@ -171,7 +171,7 @@ def beta_ips(
 
 
 def fold_of_rows(rows: int, folds: int, groups: Any) -> Tensor:
-    """Rows (groups) dealt to folds in turn, in the order of their first row; ``rows`` numbers.
+    """Deal rows (groups) to folds in turn, in the order of their first row; ``rows`` numbers.
 
     Raises:
         ValueError: for fewer than two folds, or fewer rows or groups than folds.
@@ -192,7 +192,7 @@ def require_weight(weight: Tensor, name: str) -> None:
 
 
 def safe_ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """The ratio; 0 where the denominator is, which is where weights do not vary and any baseline is as good."""
+    """Divide; 0 where the denominator is, which is where weights do not vary and any baseline is as good."""
     none = denominator == 0
     return torch.where(none, torch.zeros_like(numerator), numerator / torch.where(none, 1.0, denominator))
 

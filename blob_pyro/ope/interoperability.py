@@ -21,7 +21,7 @@ _LARGEST_DENSE = 500_000_000
 def to_obp(
     log: EventLog, *, context: Any = None, action_context: Any = None, logging_probs: Any = None
 ) -> dict[str, Any]:
-    """The Open Bandit Pipeline's ``bandit_feedback`` (obp 0.5), for its estimators and reward models.
+    """Write a log as the Open Bandit Pipeline's ``bandit_feedback`` (obp 0.5), for its estimators and reward models.
 
     Args:
         log: with impressions and propensities.
@@ -80,7 +80,7 @@ def to_obp(
 
 
 def to_vowpal_wabbit(log: EventLog, path: str | Path | None = None) -> list[str]:
-    """Vowpal Wabbit's text of contextual bandits, ``--cb P``: one line per impression.
+    """Write a log as Vowpal Wabbit's text of contextual bandits, ``--cb P``: one line per impression.
 
     ``action:cost:probability | feature:value ...`` with actions numbered from 1, the reward's negative as cost, and one
     feature ``v<item number>`` for each item that the user had viewed, with the number of views.

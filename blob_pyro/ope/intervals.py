@@ -31,7 +31,7 @@ class Interval(NamedTuple):
 
 
 class IntervalOptions(NamedTuple):
-    """What only some methods ask for: see `Estimate.interval`."""
+    """The options that only some methods ask for: see `Estimate.interval`."""
 
     seed: int
     num_resamples: int
@@ -41,14 +41,14 @@ class IntervalOptions(NamedTuple):
 
 
 def normal(estimate: Estimate, level: float, options: IntervalOptions) -> Interval:
-    """The value plus and minus normal quantiles times the standard error."""
+    """Return the value plus and minus normal quantiles times the standard error."""
     _warn_if_unreliable(estimate, "normal")
     reach = float(stats.norm.ppf((1 + level) / 2)) * estimate.standard_error
     return Interval(float(estimate.value) - reach, float(estimate.value) + reach)
 
 
 def bootstrap(estimate: Estimate, level: float, options: IntervalOptions) -> Interval:
-    """Percentiles of the whole estimate over resampled groups (rows, where there are no groups).
+    """Return percentiles of the whole estimate over resampled groups (rows, where there are no groups).
 
     Beyond 20,000 units, random sets of units are resampled in their place: the same first two moments, at a cost that
     does not grow with the log.
@@ -82,7 +82,7 @@ def bootstrap(estimate: Estimate, level: float, options: IntervalOptions) -> Int
 
 
 def empirical_bernstein(estimate: Estimate, level: float, options: IntervalOptions) -> Interval:
-    """A finite-sample interval for rows with one mean: `confidence_sequences.lower_plug_in_bound` at both ends."""
+    """Return a finite-sample interval for rows with one mean, by `confidence_sequences.lower_plug_in_bound`."""
     if estimate.groups is not None:
         raise ValueError(
             "method: 'empirical_bernstein' takes rows for independent, and these are grouped; use 'anytime', which "
@@ -92,7 +92,7 @@ def empirical_bernstein(estimate: Estimate, level: float, options: IntervalOptio
 
 
 def anytime(estimate: Estimate, level: float, options: IntervalOptions) -> Interval:
-    """What a confidence sequence says after these rows: `confidence_sequences.lower_mixture_bound` at both ends."""
+    """Return what a confidence sequence says after these rows, by `confidence_sequences.lower_mixture_bound`."""
     return _two_sided(estimate, level, options, lambda t, alpha: lower_mixture_bound(t, alpha, options.variance))
 
 

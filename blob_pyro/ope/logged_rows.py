@@ -19,10 +19,10 @@ __all__ = ["LoggedRows", "RewardModel", "read_rows"]
 
 @runtime_checkable
 class RewardModel(Protocol):
-    """What predicts rewards: `blob_pyro.BLOB`, or anything that knows as much."""
+    """A model that predicts rewards: `blob_pyro.BLOB`, or anything that knows as much."""
 
     def click_probabilities(self, histories: Any) -> Tensor:
-        """Probability of a click on each item after each history, ``N x P``."""
+        """Return the probability of a click on each item after each history, ``N x P``."""
 
 
 AnyRewardModel = RewardModel | Callable[[Histories], Any] | Tensor | np.ndarray
@@ -65,12 +65,12 @@ class LoggedRows:
 
     @property
     def target_probs(self) -> Tensor:
-        """``N x 2``: the item shown, and all others."""
+        """The target's probabilities, ``N x 2``: of the item shown, and of all others."""
         return torch.stack([self.target, 1 - self.target], -1)
 
     @property
     def predicted_reward(self) -> Tensor:
-        """``N x 2``: of the item shown, and of the others as the target plays them."""
+        """The predictions, ``N x 2``: of the item shown, and of the others as the target plays them."""
         if self.prediction is None or self.expected is None:
             raise ValueError("reward_model: is needed by this estimator; pass BLOB, predictions, or fit=...")
         rest = 1 - self.target

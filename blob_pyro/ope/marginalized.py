@@ -40,7 +40,7 @@ def marginalized_ips(
     groups: Any = None,
     self_normalized: bool = False,
 ) -> Estimate:
-    """IPS with the weights of clusters or embeddings of actions.
+    """Estimate by IPS with the weights of clusters or embeddings of actions.
 
     Pass ``action`` and ``clusters``; or ``embedding`` and ``embedding_probs``, where the embedding of an action is
     random.

@@ -32,30 +32,30 @@ class Moments:
 
     @classmethod
     def mean(cls, terms: Tensor) -> Moments:
-        """The average of one column."""
+        """Return the average of one column."""
         return cls([terms], lambda m: m[..., 0], is_mean=True)
 
     @classmethod
     def ratio(cls, numerator: Tensor, denominator: Tensor) -> Moments:
-        """The ratio of two averages."""
+        """Return the ratio of two averages."""
         return cls([numerator, denominator], lambda m: m[..., 0] / m[..., 1])
 
     @property
     def num_rows(self) -> int:
-        """``N``."""
+        """The number of rows, ``N``."""
         return self.columns[0].shape[0]
 
     def value(self) -> Tensor:
-        """The estimate, with the gradient of whatever the columns were computed from."""
+        """Return the estimate, with the gradient of whatever the columns were computed from."""
         return self.combine(torch.stack([column.mean() for column in self.columns]))
 
     def detach(self) -> Moments:
-        """The same numbers without their history."""
+        """Return the same numbers without their history."""
         influence = None if self.influence is None else self.influence.detach()
         return Moments([column.detach() for column in self.columns], self.combine, influence, self.is_mean)
 
     def influences(self) -> Tensor:
-        """``N`` influences that sum to zero; call on detached moments."""
+        """Return ``N`` influences that sum to zero; call on detached moments."""
         if self.influence is not None:
             return self.influence - self.influence.mean()
         means = torch.stack([column.mean() for column in self.columns])
@@ -68,7 +68,7 @@ class Moments:
         return total
 
     def standard_error(self, groups: Tensor | None = None, num_groups: int = 0) -> float:
-        r"""``sqrt(sum psi^2) / N``; with groups :math:`\sqrt{\frac{G}{G - 1} \sum_g (\sum_{n \in g} \psi_n)^2} / N`.
+        r"""Compute ``sqrt(sum psi^2) / N``; of ``G`` groups, the like with sums by group and ``G / (G - 1)``.
 
         NaN where there is one row, or one group, alone: nothing is known of the spread.
         """
@@ -84,7 +84,7 @@ class Moments:
         return float((factor * psi.square().sum()).sqrt() / rows)
 
     def unit_sums(self, groups: Tensor | None, num_groups: int) -> tuple[Tensor, Tensor]:
-        """Sums of the columns over each group (each row by itself without groups), and the rows of each."""
+        """Sum the columns over each group (each row by itself without groups); returns the rows of each, too."""
         columns = torch.stack(list(self.columns), -1)
         if groups is None:
             return columns, torch.ones(len(columns), dtype=columns.dtype, device=columns.device)

@@ -35,7 +35,7 @@ def evaluate(
     folds: int = 5,
     seed: int = 0,
 ) -> Evaluation:
-    """The reward per impression that a policy would have had in the contexts of a log, and how far that is known.
+    """Estimate the reward per impression that a policy would have had in a log's contexts, and how far that is known.
 
     Policies and models are asked about histories alone: those that look at covariates of events, too, say that they
     miss them; wrap them in a policy that knows them. Each distinct context is asked about once, in chunks: no matrix of

@@ -36,7 +36,7 @@ ESTIMATORS: dict[str, RowEstimator] = {
 
 
 def register_estimator(name: str, estimator: RowEstimator) -> None:
-    """Makes an estimator known to `blob_pyro.ope.evaluate` by name.
+    """Make an estimator known to `blob_pyro.ope.evaluate` by name.
 
     Args:
         name: not taken yet.

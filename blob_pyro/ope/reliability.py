@@ -1,4 +1,4 @@
-"""When an estimate should not be believed: warnings of their own class, with thresholds from a simulation.
+"""Warnings, of their own class, of estimates that should not be believed; thresholds are from a simulation.
 
 A normal interval is right unless a few rows decide the estimate. Coverage of nominal 95 % intervals, 1,000 logs per
 line (a standard error of 0.007), ten actions, medians over logs (``python benchmarks/ope_coverage.py``):
@@ -71,7 +71,7 @@ class MissingSupportWarning(OffPolicyWarning):
 
 @dataclass(frozen=True)
 class WeightSummary:
-    """What matters of importance weights, or of their differences.
+    """A summary of importance weights, or of their differences.
 
     Attributes:
         effective_sample_size: ``(sum |w|)^2 / sum w^2`` (Kish 1965); 0 where all weights are 0.
@@ -92,7 +92,7 @@ class WeightSummary:
 
     @classmethod
     def of(cls, weights: Tensor, expected_mean: float | None) -> WeightSummary:
-        """Summary of ``N`` weights."""
+        """Return the summary of ``N`` weights."""
         weights = weights.detach()
         size = weights.abs()
         total, squares, largest = float(size.sum()), float(weights.square().sum()), float(size.max())
@@ -109,7 +109,7 @@ class WeightSummary:
 
     @property
     def mean_doubt(self) -> str | None:
-        """What the average weight says against the propensities; None where it says nothing."""
+        """The doubt that the average weight casts on the propensities; None where it casts none."""
         if self.expected_mean is None:
             return None
         off = self.mean - self.expected_mean
@@ -123,13 +123,13 @@ class WeightSummary:
 
 
 def skewness(influences: Tensor) -> float:
-    """Skewness of the estimate: ``sum psi^3 / (sum psi^2)^1.5``; 0 where nothing varies."""
+    """Compute the skewness of the estimate: ``sum psi^3 / (sum psi^2)^1.5``; 0 where nothing varies."""
     spread = float(influences.square().sum())
     return float(influences.pow(3).sum()) / spread**1.5 if spread > 0 else 0.0
 
 
 def interval_doubts(weights: WeightSummary | None, influences: Tensor, num_groups: int | None) -> list[str]:
-    """Why an interval that rests on large samples should not be believed; nothing where it may be."""
+    """Say why an interval that rests on large samples should not be believed; nothing where it may be."""
     doubts = []
     if weights is not None and weights.effective_sample_size < MIN_EFFECTIVE_SAMPLE_SIZE:
         doubts.append(
@@ -157,7 +157,7 @@ def few_units(count: int, grouped: bool) -> None:
 
 
 def unit_influences(influences: Tensor, groups: Tensor | None, num_groups: int) -> Tensor:
-    """Influences summed by group; by row as they are."""
+    """Sum influences by group; those of rows stay as they are."""
     if groups is None:
         return influences
     return torch.zeros(num_groups, dtype=influences.dtype, device=influences.device).index_add_(0, groups, influences)

@@ -21,7 +21,7 @@ def replay(
     logging_propensity: Any = None,
     groups: Any = None,
 ) -> Estimate:
-    """The replay method (Li et al. 2011), for logs of uniformly random actions.
+    """Estimate by the replay method (Li et al. 2011), for logs of uniformly random actions.
 
     Where every action was equally likely, the rows in which the target agrees with the log are a random sample of
     what the target would have met. Under any other logging policy they are not, and `blob_pyro.ope.snips` is the

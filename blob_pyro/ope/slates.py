@@ -42,7 +42,7 @@ def reward_interaction_ips(
     self_normalized: bool = False,
     groups: Any = None,
 ) -> Estimate:
-    """Value of a slate policy where rewards depend on the slots above.
+    """Estimate the value of a slate policy where rewards depend on the slots above.
 
     Args:
         reward: ``N x L`` rewards of the slots, first slot first.
@@ -95,7 +95,7 @@ def cascade_dr(
     slot_weight: Any = None,
     groups: Any = None,
 ) -> Estimate:
-    """`reward_interaction_ips` corrected by a model of what is still to come: far less variance for good models.
+    """Correct `reward_interaction_ips` by a model of what is still to come: far less variance for good models.
 
     Args:
         reward: ``N x L`` rewards of the slots, first slot first.

@@ -30,7 +30,7 @@ def check_clip(clip: float | None) -> None:
 
 
 def importance_weights(target: Tensor, logging: Tensor, clip: float | None) -> Weights:
-    """``min(target / logging, clip)``, with the gradient in the target's propensities.
+    """Compute ``min(target / logging, clip)``, with the gradient in the target's propensities.
 
     Args:
         target: ``N`` probabilities that the target policy plays the logged action.
@@ -48,7 +48,7 @@ def importance_weights(target: Tensor, logging: Tensor, clip: float | None) -> W
 def support_gap(
     target_probs: Tensor | None, logging_probs: Any, logging_propensity: Tensor | None, action: Tensor | None
 ) -> float | None:
-    """Share of the target's mass on actions whose logging probability is 0, in chunks; None if one is not known.
+    """Return the share of the target's mass on actions whose logging probability is 0, in chunks; or None.
 
     Args:
         target_probs: checked, ``N x A``; or None.

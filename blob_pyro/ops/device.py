@@ -1,4 +1,4 @@
-"""Where to compute, if the caller does not say."""
+"""The device to compute on, if the caller does not say."""
 
 from __future__ import annotations
 

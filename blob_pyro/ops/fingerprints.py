@@ -24,7 +24,7 @@ _DEEPEST = 8
 
 
 def content_hash(value: Any) -> str:
-    """SHA-256 of what tensors hold, with their types and shapes, wherever they live; 64 hexadecimal digits.
+    """Hash what tensors hold, with their types and shapes, wherever they live: SHA-256, 64 hexadecimal digits.
 
     Args:
         value: a tensor, a module (its state), `Histories` (what they say, not how they are stored), a dataclass, a
@@ -81,7 +81,7 @@ def _feed_tensor(take: Callable[[Any], None], tensor: Tensor) -> None:
 
 
 def describe(value: Any) -> Any:
-    """What an object is, as plain values that two processes agree on: numbers, strings, lists and dicts.
+    """Describe an object by plain values that two processes agree on: numbers, strings, lists and dicts.
 
     Tensors of more than 16 numbers become their hash; functions and classes their qualified names; modules their class
     and the names and shapes of their parameters; distributions, dataclasses and other objects their class and what is

@@ -33,7 +33,7 @@ def ordinary_tensors() -> Iterator[None]:
 
 
 def ordinary(value: T) -> T:
-    """The same tensors, those made under ``torch.inference_mode`` copied, for autograd refuses them.
+    """Copy those tensors that were made under ``torch.inference_mode``, which autograd refuses; returns all.
 
     Args:
         value: a tensor, or a dataclass that holds some, however deep. Anything else is returned as it is.

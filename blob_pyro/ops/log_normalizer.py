@@ -14,7 +14,7 @@ __all__ = ["log_normalizer"]
 
 
 def log_normalizer(interest: Tensor, item_embedding: Tensor, item_intercept: Tensor) -> Tensor:
-    r""":math:`\log \sum_p \exp(\Psi_p \omega + \rho_p)` of each row, without the rows times the catalogue in memory.
+    r"""Compute :math:`\log \sum_p \exp(\Psi_p \omega + \rho_p)` of each row, without rows x catalogue in memory.
 
     What `blob_pyro.ops.row_chunks.in_row_chunks` does for any function, done by hand for this one: all chunks
     share one buffer, forth and back. Left to the allocator, small results among large buffers fragment the heap, and

@@ -13,7 +13,7 @@ _LOGISTIC_STEP, _LOGISTIC_REACH = 0.6, 62  # nodes up to 37, beyond which there 
 
 
 def expected_sigmoid(loc: Tensor, scale: Tensor) -> Tensor:
-    r"""The probability of success whose logit is normal, :math:`E\,\sigma(Y)` with :math:`Y \sim N(loc, scale^2)`.
+    r"""Compute the chance of success at a normal logit, :math:`E\,\sigma(Y)` with :math:`Y \sim N(loc, scale^2)`.
 
     Two trapezoidal rules, each exact to 1e-9 or better where it is used. For scales below one, over the normal number.
     For larger ones the logistic function is steep in it; but :math:`\sigma(Y) = P(L < Y \mid Y)` for a logistic

@@ -9,7 +9,7 @@ __all__ = ["available_memory", "require_memory"]
 
 
 def available_memory(device: torch.device | str = "cpu") -> int | None:
-    """Bytes that can be had on a device without swapping; None where nobody knows."""
+    """Return the bytes that can be had on a device without swapping; None where nobody knows."""
     device = torch.device(device)
     if device.type == "cpu":
         return int(psutil.virtual_memory().available)

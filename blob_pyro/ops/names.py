@@ -10,5 +10,5 @@ _numbers = count()
 
 
 def unique_name(prefix: str) -> str:
-    """A prefix with a number that is given out once: modules of one name share parameters in Pyro's global store."""
+    """Number a prefix, each time anew: modules of one name share parameters in Pyro's global store."""
     return f"{prefix}_{next(_numbers)}"

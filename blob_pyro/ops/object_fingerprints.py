@@ -40,7 +40,7 @@ _OF_NO_MATTER |= {"_is_protocol", "_is_runtime_protocol"}
 
 
 def fingerprint(value: Any, name: str = "value", without: Set[str] = frozenset()) -> str:
-    """SHA-256 of what an object holds, 64 hexadecimal digits: the same in every process of one version of Python.
+    """Hash what an object holds, SHA-256 in 64 hexadecimal digits: alike in every process of one version of Python.
 
     Tensors and arrays count by their numbers, wherever they live; functions by their code, defaults and what they refer
     to; other objects by their class and attributes, private ones too, without what a ``functools.cached_property`` has

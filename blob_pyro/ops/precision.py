@@ -1,4 +1,4 @@
-"""From a precision matrix to the Cholesky factor of its inverse."""
+"""Factors of precision matrices, and of their inverses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["cholesky", "scale_tril_from_precision"]
 
 
 def cholesky(matrix: Tensor) -> Tensor:
-    """The lower Cholesky factor; NaN for a matrix that has none, which costs no look at the device.
+    """Return the lower Cholesky factor; NaN for a matrix that has none, which costs no look at the device.
 
     Example:
         >>> cholesky(torch.tensor([[[4.0]], [[-1.0]]]))
@@ -21,7 +21,7 @@ def cholesky(matrix: Tensor) -> Tensor:
 
 
 def scale_tril_from_precision(precision: Tensor, *, check: bool = True) -> Tensor:
-    """Lower triangular ``L`` with ``L L' = precision^-1``, without forming the inverse; ``... x K x K``.
+    """Compute the lower triangular ``L`` with ``L L' = precision^-1``, without forming the inverse; ``... x K x K``.
 
     Args:
         precision: ``... x K x K``.

@@ -1,4 +1,4 @@
-"""How well scores rank the next item: recall, discounted gain, reciprocal rank; and the likelihood of probabilities.
+"""Metrics of how well scores rank the next item: recall, discounted gain, reciprocal rank, log-likelihood.
 
 There is one relevant item per history, so each metric is a function of its rank. Items with equal scores share their
 ranks: each metric is its expectation over a random order of the tied, so that a baseline which counts (and ties) is
@@ -24,7 +24,7 @@ __all__ = ["dcg_at_k", "log_likelihood", "mean_reciprocal_rank", "recall_at_k"]
 
 
 def recall_at_k(scores: Tensor, target: Tensor, k: int) -> Tensor:
-    """Whether the target is among the ``k`` best, ``N``; a probability where scores are tied.
+    """Say whether the target is among the ``k`` best, ``N``; a probability where scores are tied.
 
     Args:
         scores: ``N x P``, higher is better.
@@ -40,7 +40,7 @@ def recall_at_k(scores: Tensor, target: Tensor, k: int) -> Tensor:
 
 
 def dcg_at_k(scores: Tensor, target: Tensor, k: int) -> Tensor:
-    """Discounted cumulative gain of the one relevant item, ``1 / log2(rank + 1)`` within the ``k`` best, else 0; ``N``.
+    """Compute the gain of the one relevant item, ``1 / log2(rank + 1)`` within the ``k`` best, else 0; ``N``.
 
     The standard formula (Jarvelin and Kekalainen 2002); with one relevant item it is the normalised one too. It never
     exceeds recall. The formula printed in section 4.1 of Sakhi et al. (2020), ``(2^{r_i} - 1) / log(i + 1)`` with
@@ -59,7 +59,7 @@ def dcg_at_k(scores: Tensor, target: Tensor, k: int) -> Tensor:
 
 
 def mean_reciprocal_rank(scores: Tensor, target: Tensor) -> Tensor:
-    """``1 / rank`` of the target, ``N``; its mean is the mean reciprocal rank.
+    """Return ``1 / rank`` of the target, ``N``; its mean is the mean reciprocal rank.
 
     Args:
         scores: ``N x P``, higher is better.
@@ -73,7 +73,7 @@ def mean_reciprocal_rank(scores: Tensor, target: Tensor) -> Tensor:
 
 
 def log_likelihood(probabilities: Tensor, target: Tensor) -> Tensor:
-    """Log-probability of the target in nats, ``N``.
+    """Return the log-probability of the target in nats, ``N``.
 
     Args:
         probabilities: ``N x P``, rows sum to one.

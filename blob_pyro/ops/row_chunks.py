@@ -17,7 +17,7 @@ MAX_ELEMENTS = 1 << 22
 def in_row_chunks(
     function: Callable[..., Tensor], *rows: Tensor, width: int, max_elements: int | None = None
 ) -> Tensor:
-    """``function(*rows)``, computed for a few rows at a time; what it needs for its gradient is computed twice.
+    """Compute ``function(*rows)`` for a few rows at a time; what it needs for its gradient is computed twice.
 
     A softmax over 100,000 items for 4,096 sessions is 1.6 GB, and its gradient takes as much again for every
     intermediate. In chunks, with the forward pass of each repeated when its gradient is asked for, neither ever

@@ -17,7 +17,7 @@ T = TypeVar("T", bound=type)
 
 @dataclass(frozen=True)
 class SavedClass:
-    """How objects of a class are taken apart and made again.
+    """A class whose objects can be saved: how they are taken apart and made again.
 
     Attributes:
         cls: of the objects; no subclass of it.
@@ -89,7 +89,7 @@ def register(
 
 
 def saved_name(cls: type) -> str | None:
-    """The registered name of a class, looked up by its own name first; None if it has none."""
+    """Return the registered name of a class, looked up by its own name first; None if it has none."""
     direct = SAVED_CLASSES.get(cls.__name__)
     if direct is not None and direct.cls is cls:
         return cls.__name__
@@ -97,7 +97,7 @@ def saved_name(cls: type) -> str | None:
 
 
 def is_same(known: Any, new: Any) -> bool:
-    """Whether two classes or functions are one, or one and the same line run again, as a notebook's cell is."""
+    """Say whether two classes or functions are one, or one and the same line run again, as a notebook's cell is."""
 
     def line(value: Any) -> tuple[Any, Any]:
         return getattr(value, "__module__", None), getattr(value, "__qualname__", None)

@@ -15,7 +15,7 @@ __all__ = ["Distinct", "distinct", "is_among", "pick"]
 
 
 def pick(values: Tensor, mask: Tensor, size: int) -> Tensor:
-    """``values[mask]``, given how many there are.
+    """Return ``values[mask]``, given how many there are.
 
     Args:
         values: of any shape.
@@ -46,7 +46,7 @@ class Distinct(NamedTuple):
 
 
 def distinct(numbers: Tensor, num_possible: int) -> Distinct:
-    """The distinct ones of integers that can take ``num_possible`` values.
+    """Return the distinct ones of integers that can take ``num_possible`` values.
 
     On the CPU there are as many as there are; elsewhere as many as there could be, so that nothing has to be read.
 
@@ -72,7 +72,7 @@ def _distinct_of_known_size(numbers: Tensor, size: int) -> Distinct:
 
 
 def is_among(elements: Tensor, values: Tensor) -> Tensor:
-    """Whether each element is one of ``values``, which ascend.
+    """Say whether each element is one of ``values``, which ascend.
 
     Example:
         >>> is_among(torch.tensor([5, 2]), torch.tensor([2, 3]))

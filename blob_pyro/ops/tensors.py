@@ -15,7 +15,7 @@ __all__ = ["any_tensor", "detached", "like", "map_tensors"]
 def map_tensors(
     d: TorchDistribution, function: Callable[[Tensor], Tensor], memo: dict[int, TorchDistribution] | None = None
 ) -> TorchDistribution:
-    """The same distribution with ``function`` of every tensor in it, those of the distributions it is made of too.
+    """Apply ``function`` to every tensor that a distribution is made of, those of its own distributions too.
 
     Args:
         d: not changed.
@@ -42,7 +42,7 @@ def map_tensors(
 
 
 def any_tensor(d: TorchDistribution) -> Tensor:
-    """A floating-point tensor that the distribution is made of: for its dtype and device.
+    """Find a floating-point tensor that the distribution is made of: for its dtype and device.
 
     Raises:
         TypeError: if there is none.
@@ -56,11 +56,11 @@ def any_tensor(d: TorchDistribution) -> Tensor:
 
 
 def detached(distributions: dict[str, TorchDistribution]) -> dict[str, TorchDistribution]:
-    """Without a graph: what is computed from them keeps no memory of the parameters they came from."""
+    """Detach tensors: what is computed from them keeps no memory of the parameters they came from."""
     memo: dict[int, TorchDistribution] = {}
     return {name: map_tensors(d, lambda t: t.detach(), memo) for name, d in distributions.items()}
 
 
 def like(d: TorchDistribution, tensor: Tensor) -> TorchDistribution:
-    """With the device of ``tensor``, and its dtype for what is not an integer."""
+    """Move tensors to the device of ``tensor``, and to its dtype what is not an integer."""
     return map_tensors(d, lambda t: t.to(tensor) if t.is_floating_point() else t.to(tensor.device))

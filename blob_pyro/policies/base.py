@@ -39,12 +39,12 @@ class Policy(ABC):
 
     @property
     def num_items(self) -> int:
-        """Size ``P`` of the catalogue."""
+        """The number of items in the catalogue, ``P``."""
         return len(self.items)
 
     @property
     def name(self) -> str:
-        """What logs call this policy: its class's name, unless it is given another one."""
+        """The name of this policy in logs: its class's, unless it is given another one."""
         return self.__dict__.get("_name", type(self).__name__)
 
     @name.setter
@@ -72,7 +72,7 @@ class Policy(ABC):
 
     @abstractmethod
     def action_distribution(self, histories: Histories | Any) -> TorchDistribution:
-        """The distribution of the item number played after each of ``N`` histories.
+        """Return the distribution of the item number played after each of ``N`` histories.
 
         Args:
             histories: `Histories`, a list of item-id sequences, or an ``N x P`` count matrix.
@@ -85,7 +85,7 @@ class Policy(ABC):
     def slate_distribution(
         self, histories: Histories | Any, slots: int = 1, *, candidates: Any = None, covariates: Any = None
     ) -> ChunkedSlates:
-        """The distribution of the slates shown after each of ``N`` histories, a few contexts at a time.
+        """Return the distribution of the slates shown after each of ``N`` histories, a few contexts at a time.
 
         Args:
             histories: as `action_distribution`.
@@ -160,7 +160,7 @@ class Policy(ABC):
         return decide(law, user, time, seed)
 
     def histories(self, histories: Histories | Any) -> Histories:
-        """Whatever the caller holds as `Histories` over this policy's catalogue."""
+        """Make `Histories` over this policy's catalogue of whatever the caller holds."""
         return as_histories(histories, self.items)
 
     def _slates(self, contexts: Contexts, num_slots: int) -> Slates:
@@ -185,14 +185,14 @@ class Policy(ABC):
 
 @runtime_checkable
 class Scorer(Protocol):
-    """What `Greedy`, `EpsilonGreedy` and `Softmax` need of a model: `blob_pyro.BLO`, `blob_pyro.BLOB`, a baseline."""
+    """A model that `Greedy`, `EpsilonGreedy` and `Softmax` can play: `blob_pyro.BLO`, `blob_pyro.BLOB`, a baseline."""
 
     @property
     def items(self) -> Vocabulary:
-        """The catalogue."""
+        """The catalogue that is scored."""
 
     def scores(self, histories: Histories | Any) -> Tensor:
-        """``N x P``: higher is better."""
+        """Score every item after every history, ``N x P``: higher is better."""
 
 
 def _text(value: Any, argument: str) -> str:

@@ -29,7 +29,7 @@ def in_chunks(
     num_items: int,
     at_once: int | None = None,
 ) -> TorchDistribution:
-    """``actions`` of all histories, or a `ChunkedActions` where that would hold too many probabilities at once.
+    """Return the ``actions`` of all histories, or a `ChunkedActions` where that would hold too many probabilities.
 
     Args:
         actions: from ``n`` of the histories, and which of them they are, to a distribution over items with
@@ -45,7 +45,7 @@ def in_chunks(
 
 
 def propensity_of(actions: TorchDistribution, value: Tensor) -> Propensity:
-    """Probability of what was played, and its error: 0 for a distribution that says of none."""
+    """Return the probability of what was played, and its error: 0 for a distribution that says of none."""
     own = getattr(actions, "propensity", None)
     if own is not None:
         return own(value)
@@ -83,17 +83,17 @@ class ChunkedActions(TorchDistribution):
 
     @constraints.dependent_property(is_discrete=True, event_dim=0)
     def support(self) -> constraints.Constraint:
-        """The items' numbers."""
+        """The numbers of the items."""
         return constraints.integer_interval(0, self.num_items - 1)
 
     def expand(self, batch_shape: Size, _instance: TorchDistributionMixin | None = None) -> ChunkedActions:
-        """The same distribution, for the batch shape that it has."""
+        """Return the same distribution, for the batch shape that it has."""
         if tuple(batch_shape) != tuple(self.batch_shape):
             raise ValueError(f"batch_shape: expected {tuple(self.batch_shape)}, got {tuple(batch_shape)}")
         return self
 
     def restrict(self, mask: Tensor) -> ChunkedActions:
-        """The distribution over some of the items only: see `blob_pyro.propensity.ArgmaxNormal.restrict`.
+        """Return the distribution over some of the items only: see `blob_pyro.propensity.ArgmaxNormal.restrict`.
 
         Args:
             mask: booleans, ``P`` for all contexts alike, or ``N x P``.
@@ -108,29 +108,29 @@ class ChunkedActions(TorchDistribution):
         return ChunkedActions(actions, self.histories, self.num_items, self.rows)
 
     def sample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
-        """Items played, ``sample_shape x N`` int64."""
+        """Draw the items played, ``sample_shape x N`` int64."""
         draws = torch.Size(sample_shape).numel()
         # As many draws for one context as the chunk has contexts would be as many scores: fewer contexts at a time.
         return torch.cat([d.sample(sample_shape) for d, _ in self._parts(max(1, self.rows // max(draws, 1)))], -1)
 
     def sample_each(self, counts: Tensor) -> Tensor:
-        """See `blob_pyro.policies.repeated.sample_each`."""
+        """Draw ``counts[n]`` independent times for each context; see `repeated.sample_each`."""
         return torch.cat([sample_each(d, counts[rows], self.num_items) for d, rows in self._parts()])
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log-propensity of the items ``value``, whose shape broadcasts with ``N``."""
+        """Return the log-propensity of the items ``value``, whose shape broadcasts with ``N``."""
         value = value.expand(torch.broadcast_shapes(value.shape, self.batch_shape))
         return torch.cat([d.log_prob(value[..., rows]) for d, rows in self._parts()], -1)
 
     def propensity(self, value: Tensor) -> Propensity:
-        """Probability of the items ``value``, whose shape broadcasts with ``N``, and its error; 0 where it is exact."""
+        """Return the probability of the items ``value``, broadcast with ``N``, and its error; 0 where it is exact."""
         value = value.expand(torch.broadcast_shapes(value.shape, self.batch_shape))
         found = [propensity_of(d, value[..., rows]) for d, rows in self._parts()]
         return Propensity(*(torch.cat(parts, -1) for parts in zip(*found)))
 
     @property
     def probs(self) -> Tensor:
-        """Probability of every item, ``N x P``."""
+        """The probability of every item, ``N x P``."""
         require_memory(
             16 * len(self.histories) * self.num_items,  # double precision, and the parts beside the whole
             f"probs of {len(self.histories):,} contexts x {self.num_items:,} items",
@@ -145,7 +145,7 @@ class ChunkedActions(TorchDistribution):
         return torch.cat([d.mode for d, _ in self._parts()])
 
     def entropy(self) -> Tensor:
-        """In nats, ``N``."""
+        """Return the entropy in nats, ``N``."""
         return torch.cat([d.entropy() for d, _ in self._parts()])
 
     def _parts(self, rows: int | None = None) -> Iterator[tuple[TorchDistribution, slice]]:

@@ -32,7 +32,7 @@ _AT_ONCE, _CONTEXTS_AT_ONCE = 1 << 21, 1 << 13  # contexts times items times slo
 
 
 class Slots(NamedTuple):
-    """What is shown: ``n x L`` each.
+    """The items shown and what is known of them: ``n x L`` each.
 
     Attributes:
         item: item numbers.
@@ -79,7 +79,7 @@ class ChunkedSlates:
 
     @property
     def probs(self) -> Tensor:
-        """Probability of every item in every slot, ``N x P x L`` float64.
+        """The probability of every item in every slot, ``N x P x L`` float64.
 
         Raises:
             MemoryError: if they do not fit, naming their size.
@@ -98,7 +98,7 @@ class ChunkedSlates:
         return torch.cat(found) if found else torch.zeros(0, num_items, self.num_slots, dtype=torch.float64)
 
     def propensities(self, items: Any) -> Tensor:
-        """Probability of items to be where they are, ``N x L`` float64.
+        """Return the probability of items to be where they are, ``N x L`` float64.
 
         Args:
             items: ``N`` slates of ``L`` ids; or ``N`` ids, where there is one slot.
@@ -115,7 +115,7 @@ class ChunkedSlates:
         return torch.cat(found)
 
     def draw(self, seed: int) -> Slots:
-        """Slates, and what is known of them.
+        """Draw slates, with what is known of them.
 
         Raises:
             FloatingPointError: if what was drawn is found to have probability 0, as an estimate may be, naming the row.
@@ -202,7 +202,7 @@ class ChunkedSlates:
 
 
 def decide(law: ChunkedSlates, user: Any, time: Any, seed: int) -> pd.DataFrame:
-    """The rows to be logged of one draw of slates; see `Policy.decide`."""
+    """Draw slates and return the rows to be logged of them; see `Policy.decide`."""
     policy, count = law.policy, len(law)
     users, times = _users(user, count), _times(time, count)
     name, version = policy.name, policy.version

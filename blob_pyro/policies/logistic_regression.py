@@ -93,7 +93,7 @@ class BayesianLogisticRegression(nn.Module):
         self.register_buffer("precision", precision)
 
     def extra_repr(self) -> str:
-        """What `print` says between the brackets."""
+        """Return what `print` says between the brackets."""
         owner = "shared" if self.num_actions is None else f"{self.num_actions} actions"
         return f"{self.num_features} features, {owner}, covariance={self.covariance!r}"
 
@@ -135,7 +135,7 @@ class BayesianLogisticRegression(nn.Module):
         self._stacked(self.precision)[groups] = known
 
     def logits(self, features: Any) -> tuple[Tensor, Tensor]:
-        """Means and standard deviations of the actions' logits, ``N x A`` each.
+        """Return the means and standard deviations of the actions' logits, ``N x A`` each.
 
         Args:
             features: ``N x D`` where each action has weights of its own, ``N x A x D`` where they are shared.
@@ -154,7 +154,7 @@ class BayesianLogisticRegression(nn.Module):
         return x @ self.loc.mT, in_row_chunks(variance, x, width=self.loc.numel()).sqrt()
 
     def action_distribution(self, features: Any) -> ArgmaxNormal | ArgmaxLowRankNormal:
-        """Thompson sampling: the action whose logit is largest in one draw of the weights.
+        """Return the distribution that is Thompson sampling: the largest logit in one draw of the weights.
 
         Args:
             features: see `logits`.
@@ -171,7 +171,7 @@ class BayesianLogisticRegression(nn.Module):
         return ArgmaxLowRankNormal(loc, self._factor(x), torch.zeros_like(loc))
 
     def click_probabilities(self, features: Any) -> Tensor:
-        """Probability of a reward for each action, averaged over the posterior, ``N x A``.
+        """Return the probability of a reward for each action, averaged over the posterior, ``N x A``.
 
         Args:
             features: see `logits`.

@@ -92,7 +92,7 @@ class LogisticThompsonSampling(Policy):
         return self.regression.update(torch.cat(played), log.reward[order])
 
     def action_distribution(self, histories: Histories | Any, candidates: Any = None) -> TorchDistribution:
-        """See `Policy.action_distribution`; exact where each item has weights of its own.
+        """Return the distribution of the item played; exact where each item has weights of its own.
 
         Args:
             histories: ``N`` of them.
@@ -105,11 +105,11 @@ class LogisticThompsonSampling(Policy):
         return among(in_chunks(over_candidates(self._actions, some), history, self.num_items, at_once), some)
 
     def scores(self, histories: Histories | Any) -> Tensor:
-        """Mean logits of all items, ``N x P``."""
+        """Return the mean logits of all items, ``N x P``."""
         return self.regression.logits(self._features(self.histories(histories)))[0]
 
     def click_probabilities(self, histories: Histories | Any) -> Tensor:
-        """Click probabilities averaged over the posterior, ``N x P``."""
+        """Return the click probabilities averaged over the posterior, ``N x P``."""
         return self.regression.click_probabilities(self._features(self.histories(histories)))
 
     def _actions(self, histories: Histories, _: slice) -> TorchDistribution:

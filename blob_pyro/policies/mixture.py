@@ -65,7 +65,7 @@ class Mixture(Policy):
     def action_distribution(
         self, histories: Histories | Any, covariates: Any = None, candidates: Any = None
     ) -> TorchDistribution:
-        """See `Policy.action_distribution`.
+        """Return the distribution of the item played after each history; see `Policy.action_distribution`.
 
         Args:
             histories: ``N`` of them.

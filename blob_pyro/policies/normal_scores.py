@@ -50,7 +50,7 @@ class NormalScores(Policy):
         self.normal_scores = scores
 
     def action_distribution(self, histories: Histories | Any, candidates: Any = None) -> TorchDistribution:
-        """See `Policy.action_distribution`; exact, and differentiable.
+        """Return the distribution of the item played after each history, exact and differentiable.
 
         Args:
             histories: ``N`` of them.

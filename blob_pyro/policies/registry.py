@@ -73,7 +73,7 @@ POLICIES: dict[str, PolicyMaker] = {
 
 
 def register_policy(name: str, make: PolicyMaker) -> None:
-    """Makes a policy known by name.
+    """Make a policy known by name.
 
     What is known is tested: the frequencies of its own draws have to agree with its own propensities.
 

@@ -13,7 +13,7 @@ _SCORES_AT_ONCE = 1 << 23
 
 
 def sample_each(distribution: TorchDistribution, counts: Tensor, num_items: int) -> Tensor:
-    """Independent draws from a policy's distribution, ``counts[n]`` for context ``n``.
+    """Draw from a policy's distribution, ``counts[n]`` independent times for context ``n``.
 
     A distribution may have a faster way of its own, a method ``sample_each(counts)``; others are sampled for all
     contexts as often as for the one that needs most.

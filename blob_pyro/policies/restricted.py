@@ -18,7 +18,7 @@ __all__ = ["CandidateActions", "among", "categorical", "over_candidates", "restr
 
 
 def categorical(probs: Tensor) -> dist.Categorical:
-    """A Categorical whose impossible actions have log-probability -inf, not the log of a rounding unit.
+    """Make a Categorical whose impossible actions have log-probability -inf, not the log of a rounding unit.
 
     Args:
         probs: ``N x P``; rows sum to one.
@@ -54,22 +54,22 @@ class CandidateActions(TorchDistribution):
 
     @constraints.dependent_property(is_discrete=True, event_dim=0)
     def support(self) -> constraints.Constraint:
-        """The items' numbers; those of the candidates have a probability."""
+        """The numbers of the items; those of the candidates have a probability."""
         return constraints.integer_interval(0, self.candidates.num_items - 1)
 
     def expand(self, batch_shape: Size, _instance: TorchDistributionMixin | None = None) -> CandidateActions:
-        """The same distribution, for the batch shape that it has."""
+        """Return the same distribution, for the batch shape that it has."""
         if tuple(batch_shape) != tuple(self.batch_shape):
             raise ValueError(f"batch_shape: expected {tuple(self.batch_shape)}, got {tuple(batch_shape)}")
         return self
 
     def sample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
-        """Items played, ``sample_shape x N`` int64."""
+        """Draw the items played, ``sample_shape x N`` int64."""
         return self.actions.sample(Size(sample_shape))
 
     @property
     def probs(self) -> Tensor:
-        """Probability of every item, ``N x P``; 0 for what is no candidate."""
+        """The probability of every item, ``N x P``; 0 for what is no candidate."""
         return self.actions.probs
 
     @property
@@ -78,11 +78,11 @@ class CandidateActions(TorchDistribution):
         return self.actions.mode
 
     def entropy(self) -> Tensor:
-        """In nats, ``N``."""
+        """Return the entropy in nats, ``N``."""
         return self.actions.entropy()
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log-propensity of the items ``value``, whose shape broadcasts with ``N``.
+        """Return the log-propensity of the items ``value``, whose shape broadcasts with ``N``.
 
         Raises:
             ValueError: for an item that is not among the candidates, naming the context.
@@ -99,14 +99,14 @@ class CandidateActions(TorchDistribution):
 
 
 def among(actions: TorchDistribution, candidates: Candidates | None) -> TorchDistribution:
-    """A distribution that has been computed for candidates, which minds that it is asked about them alone."""
+    """Wrap a distribution that has been computed for candidates, which minds that it is asked about them alone."""
     return actions if candidates is None else CandidateActions(actions, candidates)
 
 
 def over_candidates(
     actions: Callable[[Histories, slice], Any], candidates: Candidates | None
 ) -> Callable[[Histories, slice], Any]:
-    """The distributions of some contexts, each over its candidates alone: for `blob_pyro.policies.chunked.in_chunks`.
+    """Return the distributions of some contexts, each over its candidates alone: for `in_chunks`.
 
     Args:
         actions: from some histories, and which of them they are, to a distribution over all items.
@@ -118,7 +118,7 @@ def over_candidates(
 
 
 def restricted(actions: Any, allowed: Tensor | None, first: int = 0) -> Any:
-    """A distribution over the candidates alone.
+    """Return the distribution over the candidates alone.
 
     A distribution that can be restricted says what that means: the best of the candidates' scores, say. Any other is
     conditioned on its action being a candidate.

@@ -41,7 +41,7 @@ class SessionPopularity(Policy):
         self.epsilon = number_between(epsilon, "epsilon", 0, 1)
 
     def action_distribution(self, histories: Histories | Any, candidates: Any = None) -> TorchDistribution:
-        """See `Policy.action_distribution`.
+        """Return the distribution of the item played after each history; see `Policy.action_distribution`.
 
         Args:
             histories: ``N`` of them.

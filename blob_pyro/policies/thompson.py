@@ -53,7 +53,7 @@ _OF_ACTIONS, _OF_REFERENCE = 1, 2  # what further seeds are derived for
 
 
 class PlayedActions(NamedTuple):
-    """What was played in each of ``N`` contexts.
+    """The actions played in each of ``N`` contexts.
 
     Attributes:
         action: item numbers, int64.
@@ -67,14 +67,14 @@ class PlayedActions(NamedTuple):
 
 
 class BanditPosterior(Protocol):
-    """What `ThompsonSampling` needs of a model: `blob_pyro.BLOB`, or one that knows as much."""
+    """A model that `ThompsonSampling` can play: `blob_pyro.BLOB`, or one that knows as much."""
 
     @property
     def items(self) -> Vocabulary:
-        """The catalogue."""
+        """The catalogue that the logits are of."""
 
     def click_logits(self, histories: Histories | Any) -> ClickLogits | DrawnClickLogits:
-        """Posterior of all items' click logits after each history; by ``num_draws`` draws, if it takes that keyword."""
+        """Return the posterior of all items' click logits after each history; by ``num_draws`` draws, if asked."""
 
 
 class ThompsonSampling(Policy):
@@ -182,7 +182,7 @@ class ThompsonSampling(Policy):
     def action_distribution(
         self, histories: Histories | Any, covariates: Any = None, candidates: Any = None
     ) -> TorchDistribution:
-        """See `Policy.action_distribution`. Its probabilities are marginal, whatever ``propensity`` is.
+        """Return the distribution of the item played; probabilities are marginal, whatever ``propensity`` is.
 
         Args:
             histories: ``N`` of them.
@@ -225,7 +225,7 @@ class ThompsonSampling(Policy):
         return self._logits(contexts.histories, contexts.covariates).mean
 
     def given_draw(self, histories: Histories | Any, covariates: Any = None, *, seed: int) -> TorchDistribution:
-        """What is played after each history, given one draw of the shared parameters for each of these decisions.
+        """Return the actions after each history, given one draw of the shared parameters for each of these decisions.
 
         Items' scores are independent given the draw, so that every propensity is one exact integral; averaged over
         draws it is that of Thompson sampling. An action that is sampled from this distribution may be weighted by its
@@ -302,7 +302,7 @@ class ThompsonSampling(Policy):
     def total_variation(
         self, histories: Histories | Any, covariates: Any = None, *, shared_draws: int = 2**12
     ) -> TotalVariation:
-        """How far the mixture that acts is from Thompson sampling, in each context.
+        """Measure how far the mixture that acts is from Thompson sampling, in each context.
 
         Args:
             histories: as `action_distribution`.

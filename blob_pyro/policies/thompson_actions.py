@@ -1,4 +1,4 @@
-"""What Thompson sampling plays: the best item of a draw from the posterior, and how probable each item is."""
+"""Thompson sampling's actions: the best item of a draw from the posterior, and how probable each item is."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class ThompsonActions(_OfClickLogits, ArgmaxConditionallyNormal):
         return logits.best((*sample_shape, *repeats), self.allowed)
 
     def sample_each(self, counts: Tensor) -> Tensor:
-        """See `blob_pyro.policies.repeated.sample_each`."""
+        """Draw ``counts[n]`` independent times for each context; see `repeated.sample_each`."""
         return best_each(self.click_logits, counts, self.allowed)
 
 
@@ -171,7 +171,7 @@ class MixtureThompsonActions(_OfClickLogits, ArgmaxNormalMixture):
         return super(MixtureThompsonActions, some)._log_prob_of_few(pair % self.num_actions)[place]
 
     def sample_each(self, counts: Tensor) -> Tensor:
-        """See `blob_pyro.policies.repeated.sample_each`."""
+        """Draw ``counts[n]`` independent times for each context; see `repeated.sample_each`."""
         contexts = torch.arange(len(counts), device=self._device).repeat_interleave(counts.to(self._device))
         parts = contexts.split(max(1, MAX_ELEMENTS // self.num_actions))
         return torch.cat([self._in(part).sample() for part in parts])
@@ -224,13 +224,13 @@ class DrawnThompsonActions(Categorical):
         super().__init__(logits=(counts / self.num_draws).log(), validate_args=None if len(counts) else False)
 
     def expand(self, batch_shape: Size, _instance: TorchDistributionMixin | None = None) -> DrawnThompsonActions:
-        """See `pyro.distributions.TorchDistribution.expand`."""
+        """Return the same distribution with another batch shape; see `pyro.distributions.TorchDistribution.expand`."""
         new = self._get_checked_instance(DrawnThompsonActions, _instance)
         new.click_logits, new.allowed, new.num_draws = self.click_logits, self.allowed, self.num_draws
         return super().expand(batch_shape, new)
 
     def restrict(self, mask: Tensor) -> DrawnThompsonActions:
-        """The best of some of the items only: see `blob_pyro.propensity.ArgmaxNormal.restrict`.
+        """Return the distribution over the best of some of the items only: see `ArgmaxNormal.restrict`.
 
         Args:
             mask: booleans, ``P`` for all contexts alike, or ``N x P``.
@@ -241,11 +241,11 @@ class DrawnThompsonActions(Categorical):
         raise ValueError(f"{type(self).__name__}: restrict it before it is expanded to {tuple(self.batch_shape)}.")
 
     def propensity(self, value: Tensor) -> Propensity:
-        """The probability of the actions ``value``, and its error: 0."""
+        """Return the probability of the actions ``value``, and its error: 0."""
         probability = self.log_prob(value).exp()
         return Propensity(probability, torch.zeros_like(probability))
 
     @property
     def error_estimate(self) -> Tensor:
-        """Standard error of `probs` as an estimate of what the whole posterior would play, ``N x P``."""
+        """The standard error of `probs` as an estimate of what the whole posterior would play, ``N x P``."""
         return (self.probs * (1 - self.probs) / self.num_draws).sqrt()

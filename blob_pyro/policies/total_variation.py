@@ -1,4 +1,4 @@
-"""How far one policy is from another, whose probabilities may be estimates."""
+"""The total variation between two policies, whose probabilities may be estimates."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class Uniform(Policy):
     """
 
     def action_distribution(self, histories: Histories | Any, candidates: Any = None) -> TorchDistribution:
-        """See `Policy.action_distribution`.
+        """Return the distribution of the item played after each history; see `Policy.action_distribution`.
 
         Args:
             histories: ``N`` of them.

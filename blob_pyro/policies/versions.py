@@ -13,7 +13,7 @@ _LABELS = frozenset({"_name", "_version"})
 
 
 def version_of(policy: Any) -> str:
-    """16 hexadecimal digits of the fingerprint of a policy's class and attributes, its name apart.
+    """Return 16 hexadecimal digits of the fingerprint of a policy's class and attributes, its name apart.
 
     Raises:
         TypeError: naming the attribute that no fingerprint can be made of.

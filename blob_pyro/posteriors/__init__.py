@@ -1,1 +1,1 @@
-"""What a fitted model knows: click logits in closed form or by draws, and the next prior."""
+"""Posteriors of a fitted model: click logits in closed form or by draws, and the next prior."""

@@ -20,7 +20,7 @@ _LOGITS_AT_ONCE = 1 << 18  # so that what is drawn is still in cache when it is 
 
 @torch.no_grad()
 def best_each(logits: ClickLogits, counts: Tensor, allowed: Tensor | None = None) -> Tensor:
-    """The item with the highest logit in ``counts[n]`` independent draws for each context ``n``.
+    """Draw the item with the highest logit ``counts[n]`` independent times for each context ``n``.
 
     Args:
         logits: of ``N`` contexts; every draw has parameters of its own, as those of `ClickLogits.rsample`.

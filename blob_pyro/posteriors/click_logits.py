@@ -1,4 +1,4 @@
-"""What a fitted bandit model knows: the distribution of every item's click logit, in each context."""
+"""The distribution of every item's click logit, in each context, in closed form."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class ClickLogits(TorchDistribution):
 
     @cached_property
     def affinity(self) -> Tensor:
-        """Inner products of items and interests, ``N x P``."""
+        """The inner products of items and interests, ``N x P``."""
         return self.interest @ self.item_embedding.mT
 
     @cached_property
@@ -103,22 +103,22 @@ class ClickLogits(TorchDistribution):
 
     @property
     def deviation_loc(self) -> Tensor:
-        """Mean of the deviation before Psi, ``N x K``."""
+        """The mean of the deviation before Psi, ``N x K``."""
         return self._projection[0]
 
     @property
     def deviation_factor(self) -> Tensor:
-        """Factor of the deviation's covariance before Psi, ``N x K x K``."""
+        """The factor of the deviation's covariance before Psi, ``N x K x K``."""
         return self._projection[1]
 
     @cached_property
     def deviation_shared(self) -> Tensor:
-        """Loadings of the deviation, before Psi, on the numbers of a Gaussian vector: ``N x K x R``."""
+        """The loadings of the deviation, before Psi, on the numbers of a Gaussian vector: ``N x K x R``."""
         return torch.einsum("rij,nj->nir", self._zeta_factor, self._whitened)
 
     @property
     def num_factors(self) -> int:
-        """Standard-normal numbers that all items share: for ``w_a``, for ``w_b``, ``K`` for zeta, those of a vector."""
+        """The number of standard normals that items share: of ``w_a``, of ``w_b``, ``K`` of zeta, a vector's."""
         return 2 + self.item_embedding.shape[1] + self.num_shared
 
     def expand(self, batch_shape: Size, _instance: TorchDistributionMixin | None = None) -> ClickLogits:
@@ -131,7 +131,7 @@ class ClickLogits(TorchDistribution):
         return self._given(self.interest[index])
 
     def double(self) -> ClickLogits:
-        """The same posterior in double precision: what is exact given its numbers should not depend on rounding."""
+        """Return the same posterior in double precision: what is exact given its numbers depends on no rounding."""
         if self.interest.dtype == torch.float64:
             return self
         new = copy(self)
@@ -169,7 +169,7 @@ class ClickLogits(TorchDistribution):
         return torch.cat([function(self[part], part) for part in parts], -2)
 
     def given_shared(self, factors: Tensor) -> Tensor:
-        """Mean of each logit given what all items share; independent across items around it.
+        """Return each logit's distribution given what all items share: means, independent across items around them.
 
         ``w_c`` is left out: it moves all items alike.
 
@@ -189,7 +189,7 @@ class ClickLogits(TorchDistribution):
         return direction @ self.item_embedding.mT + (self.kappa_loc + shared @ self.kappa.factor)
 
     def rsample(self, sample_shape: Size | tuple[int, ...] = Size()) -> Tensor:  # noqa: B008 - torch's own default
-        """Reparameterised draws of the logits, ``sample_shape x N x P``; fresh parameters for every context."""
+        """Draw reparameterised logits, ``sample_shape x N x P``; fresh parameters for every context."""
         sample_shape = torch.Size(sample_shape)
         return self._by_rows(lambda part, _: part._rsample(sample_shape), sample_shape.numel())
 
@@ -207,7 +207,7 @@ class ClickLogits(TorchDistribution):
         sample_shape: Size | tuple[int, ...] = Size(),  # noqa: B008 - torch's own default
         allowed: Tensor | None = None,
     ) -> Tensor:
-        """The item with the highest logit in a draw, ``sample_shape x N`` int64; no draw is kept.
+        """Draw the item with the highest logit, ``sample_shape x N`` int64; no draw of logits is kept.
 
         Args:
             sample_shape: how many draws for each context.
@@ -230,7 +230,7 @@ class ClickLogits(TorchDistribution):
 
     @property
     def mean(self) -> Tensor:
-        """``N x P``, exact up to Gauss-Hermite quadrature of softplus."""
+        """The mean of each logit, ``N x P``, exact up to Gauss-Hermite quadrature of softplus."""
         features, weights = self._weight_features(_WEIGHT_NODES)
         a, b, *along, one, u, v = (weights @ features).to(self.interest.dtype).unbind()
         base = one * (self.kappa_loc + self.weights[2].loc) + self._common.mT @ self._standard @ torch.stack([u, v])
@@ -245,7 +245,7 @@ class ClickLogits(TorchDistribution):
 
     @property
     def variance(self) -> Tensor:
-        """``N x P``, exact up to Gauss-Hermite quadrature of softplus."""
+        """The variance of each logit, ``N x P``, exact up to Gauss-Hermite quadrature of softplus."""
         features, weights = self._weight_features(_WEIGHT_NODES)
         centered, dtype = features - weights @ features, self.interest.dtype
         covariance = (centered.mT * weights @ centered).to(dtype)
@@ -256,7 +256,7 @@ class ClickLogits(TorchDistribution):
         )
 
     def cdf(self, value: Tensor) -> Tensor:
-        """Of each item's logit by itself, at ``value`` (broadcast against ``N x P``)."""
+        """Return the CDF of each item's logit by itself, at ``value`` (broadcast against ``N x P``)."""
         shape = torch.broadcast_shapes(value.shape, self.batch_shape + self.event_shape)
         value = value.expand(shape)
         return self._by_rows(lambda part, rows: part._cdf(value[..., rows, :]), shape[:-2].numel())
@@ -265,7 +265,7 @@ class ClickLogits(TorchDistribution):
         return self._mixture(lambda loc, scale: torch.special.ndtr((value - loc) / scale))
 
     def icdf(self, probability: float) -> Tensor:
-        """The quantile of each item's logit by itself, ``N x P``: by bisection of `cdf`."""
+        """Return the quantile of each item's logit by itself, ``N x P``: by bisection of `cdf`."""
         if not 0 < probability < 1:
             raise ValueError(f"probability: must lie between 0 and 1, got {probability}")
         return self._by_rows(lambda part, _: part._icdf(probability))
@@ -282,7 +282,7 @@ class ClickLogits(TorchDistribution):
         return (low + high) / 2
 
     def click_probability(self) -> Tensor:
-        """Averaged over the posterior, ``E sigmoid(logit)``, ``N x P``."""
+        """Return the click probability averaged over the posterior, ``E sigmoid(logit)``, ``N x P``."""
         nodes, weights = _hermite(_LOGIT_NODES, self.kappa_loc)
 
         def average(loc: Tensor, scale: Tensor) -> Tensor:
@@ -360,7 +360,7 @@ class ClickLogits(TorchDistribution):
 
 
 def has_closed_form(posterior: dict[str, TorchDistribution]) -> bool:
-    """Whether `ClickLogits` takes this posterior."""
+    """Say whether `ClickLogits` takes this posterior."""
     return all(
         isinstance(d, (dist.Normal, dist.Delta, MatrixNormal))
         or (isinstance(d, dist.Independent) and isinstance(d.base_dist, dist.Normal))

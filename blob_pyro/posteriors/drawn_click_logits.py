@@ -43,17 +43,17 @@ class DrawnClickLogits(TorchDistribution):
 
     @property
     def num_draws(self) -> int:
-        """``S``."""
+        """The number of draws, ``S``."""
         return len(self.coefficients)
 
     @property
     def is_certain(self) -> bool:
-        """Whether all draws are the same, so that there is no doubt about any logit."""
+        """True where all draws are the same, so that there is no doubt about any logit."""
         return self.features.dim() == 2 and bool((self.coefficients == self.coefficients[:1]).all())
 
     @cached_property
     def logits(self) -> Tensor:
-        """Of every draw, ``S x N x P``."""
+        """The logits of every draw, ``S x N x P``."""
         self._require(self.num_draws, "use `mean`, `variance`, `best`, or fewer contexts at a time, logits[:1000]")
         return self.features @ self.coefficients.mT
 
@@ -68,7 +68,7 @@ class DrawnClickLogits(TorchDistribution):
         return DrawnClickLogits(self.coefficients, self.features[..., index, :])
 
     def sample(self, sample_shape: Size | tuple[int, ...] = Size()) -> Tensor:  # noqa: B008 - torch's own default
-        """``sample_shape x N x P``; a draw of its own for every context."""
+        """Draw logits, ``sample_shape x N x P``; a draw of its own for every context."""
         shape = torch.Size(sample_shape)
         self._require(2 * shape.numel(), "draw for fewer contexts at a time, logits[:1000]")
         draw = torch.randint(self.num_draws, shape + self.batch_shape, device=self.features.device)
@@ -80,32 +80,32 @@ class DrawnClickLogits(TorchDistribution):
 
     @property
     def mean(self) -> Tensor:
-        """``N x P``."""
+        """The mean of each logit over draws, ``N x P``."""
         return self._answer(lambda logits: logits.mean(0))
 
     @property
     def variance(self) -> Tensor:
-        """``N x P``."""
+        """The variance of each logit over draws, ``N x P``."""
         return self._answer(lambda logits: logits.var(0))
 
     def cdf(self, value: Tensor) -> Tensor:
-        """Of each item's logit by itself: the fraction of draws that are not above ``value``."""
+        """Return the CDF of each item's logit by itself: the fraction of draws that are not above ``value``."""
         value = value.expand(torch.broadcast_shapes(value.shape, self.batch_shape + self.event_shape))
         self._require(2, "ask for fewer contexts at a time, logits[:1000]")
         return self._by_rows(lambda part, rows: (part.logits <= value[rows]).to(part.logits.dtype).mean(0), 0)
 
     def icdf(self, probability: float) -> Tensor:
-        """The quantile of each item's logit by itself, ``N x P``."""
+        """Return the quantile of each item's logit by itself, ``N x P``."""
         if not 0 < probability < 1:
             raise ValueError(f"probability: must lie between 0 and 1, got {probability}")
         return self._answer(lambda logits: logits.quantile(probability, 0))
 
     def click_probability(self) -> Tensor:
-        """Averaged over the posterior, ``E sigmoid(logit)``, ``N x P``."""
+        """Return the click probability averaged over the posterior, ``E sigmoid(logit)``, ``N x P``."""
         return self._answer(lambda logits: logits.sigmoid().mean(0))
 
     def best(self, allowed: Tensor | None = None) -> Tensor:
-        """The item with the highest logit in each draw, ``S x N`` int64.
+        """Find the item with the highest logit in each draw, ``S x N`` int64.
 
         Args:
             allowed: ``N x P`` booleans, which items may be the best; None for all.
@@ -135,7 +135,7 @@ class DrawnClickLogits(TorchDistribution):
 
 
 def linear_features(interest: Tensor, covariates: Tensor | None) -> Tensor:
-    """What a logit is a linear form of: omega, one, and the user's covariates.
+    """Return the features that a logit is a linear form of: omega, one, and the user's covariates.
 
     Args:
         interest: ``... x N x K``.

@@ -1,4 +1,4 @@
-"""What a guide says of a bandit model's parameters, asked of Pyro once and known from then on.
+"""A guide's posterior of a bandit model's parameters, asked of Pyro once and known from then on.
 
 Asking a guide means running Pyro, which is one thread's at a time: see `blob_pyro.ops.exclusive`. What answers from a
 fitted model must not wait for a fit, so the answers are kept for as long as every parameter and buffer is what it was:
@@ -65,11 +65,11 @@ class GuidePosterior:
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters live."""
+        """The device that the parameters are on."""
         return self.model.item_embedding.device
 
     def distributions(self) -> dict[str, TorchDistribution]:
-        """See `blob_pyro.BLOB.posterior`."""
+        """Return the posterior of each site, by name; see `blob_pyro.BLOB.posterior`."""
         sites, drawn = self._distributions()
         if not drawn:
             return dict(sites)
@@ -77,7 +77,7 @@ class GuidePosterior:
         return {**sites, **{n: Empirical(draws[n], draws[n].new_zeros(_DRAWS_FOR_MOMENTS)) for n in drawn}}
 
     def folded(self, up_to_common: bool = False) -> dict[str, TorchDistribution] | None:
-        """The posterior of the paper's sites with every term's share in them; None if it has no closed form.
+        """Return the posterior of the paper's sites with every term's share in them; None if it has no closed form.
 
         Args:
             up_to_common: whether to leave out terms that move all items alike.
@@ -90,7 +90,7 @@ class GuidePosterior:
             self.folded(up_to_common)
 
     def sample(self, num_samples: int) -> dict[str, Tensor]:
-        """Joint draws of the parameters from torch's default generator, each ``num_samples x shape of the site``."""
+        """Draw the parameters jointly from torch's default generator, each ``num_samples x shape of the site``."""
         with torch.no_grad(), own_parameter_store():
             plate = pyro.plate("draws", num_samples, dim=-2)  # -1 is the plate of events
             trace = poutine.trace(plate(self.guide)).get_trace(None)
@@ -98,7 +98,7 @@ class GuidePosterior:
         return {n: trace.nodes[n]["value"].detach().expand(num_samples, 1, *names[n].event_shape)[:, 0] for n in names}
 
     def draws(self, num_samples: int, seed: int) -> dict[str, Tensor]:
-        """Joint draws under a seed. The last ones asked for are kept, unless they take more than 64 MiB."""
+        """Draw the parameters jointly under a seed; the last draws are kept, unless they take more than 64 MiB."""
 
         def compute() -> dict[str, Tensor]:
             with seeded(seed, self.device):
@@ -110,12 +110,12 @@ class GuidePosterior:
         return dict(self._once("draws", (num_samples, seed), compute))
 
     def coefficients(self, draws: dict[str, Tensor]) -> Tensor:
-        """Each item's logit as a linear form of the context, for each draw: ``num_samples x P x F``."""
+        """Return each item's logit as a linear form of the context, for each draw: ``num_samples x P x F``."""
         with torch.no_grad(), unhandled():
             return torch.vmap(self.model.coefficients, chunk_size=64)(draws)
 
     def mean_coefficients(self) -> Tensor:
-        """The same at the posterior mean of every parameter, ``P x F``."""
+        """Return the coefficients at the posterior mean of every parameter, ``P x F``."""
         means = self._once("means", None, lambda: {name: d.mean for name, d in self.distributions().items()})
         with torch.no_grad(), unhandled():
             return self.model.coefficients(means)

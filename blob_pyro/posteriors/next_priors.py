@@ -1,4 +1,4 @@
-"""From one posterior to the next prior."""
+"""The next prior, made of a posterior."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["next_priors", "widened"]
 
 
 def next_priors(model: BanditModel, posterior: dict[str, TorchDistribution], forgetting: float = 1.0) -> BanditPriors:
-    r"""The model's priors with the posterior in their place: site by site, or one vector where it correlates them.
+    r"""Put the posterior in the place of the model's priors: site by site, or one vector where it correlates them.
 
     With ``q`` the posterior and ``p_0`` the prior before any event, ``p_new \propto q^f p_0^(1 - f)`` for forgetting
     ``f``, the power prior of Ibrahim & Chen (2000) again and again: natural parameters are averaged, what events have

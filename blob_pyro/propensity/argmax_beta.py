@@ -19,7 +19,7 @@ def draw_beta_logits(
     sample_shape: torch.Size,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Logits of Beta draws, sample_shape x batch_shape x A, in float64; from torch's default generator by default.
+    """Draw logits of Beta values, sample_shape x batch_shape x A, in float64.
 
     A Beta draw is G1 / (G1 + G0) for Gamma draws G; for small concentrations both underflow and the draw is 0 / 0.
     Their logarithms do not: log Gamma(a) has the distribution of log Gamma(a + 1) + log(U) / a.

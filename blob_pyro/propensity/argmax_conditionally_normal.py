@@ -32,7 +32,7 @@ def mix_conditional_probs(
     accuracy: Accuracy = QUICK,
     allowed: Tensor | None = None,
 ) -> Tensor:
-    """Weighted averages over shared draws of the propensities given each of them.
+    """Average the propensities given each of the shared draws, by weights.
 
     Args:
         location: maps draws (n x D) to conditional locations, batch_shape x n x A. It is called with a few draws at a
@@ -194,13 +194,13 @@ class ArgmaxConditionallyNormal(EstimatedIndexDistribution):
         return mean_and_error(replicates)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """The log-probability of the actions `value`, whose shape broadcasts with the batch shape."""
+        """Return the log-probability of the actions `value`, whose shape broadcasts with the batch shape."""
         if self.tolerance is None:
             return super().log_prob(value)
         return self.propensity(value).probability.log()
 
     def propensity(self, value: Tensor) -> Propensity:
-        """The probability of the actions `value`, whose shape broadcasts with the batch shape, and its error."""
+        """Return the probability of the actions `value`, whose shape broadcasts with the batch shape, and its error."""
         if self.tolerance is None:
             return super().propensity(value)
         if torch.is_grad_enabled() and self._is_differentiable():

@@ -30,7 +30,7 @@ __all__ = ["ArgmaxJointlyNormal", "ArgmaxMultivariateNormal"]
 
 
 class ArgmaxJointlyNormal(EstimatedIndexDistribution):
-    """What full and low-rank covariances have in common: a way to compute is chosen, used, and drawn from.
+    """The base of full and low-rank covariances: a way to compute is chosen, used, and drawn from.
 
     Attributes:
         method: the way of computation, see :mod:`blob_pyro.propensity.kernels.jointly_normal`.
@@ -160,7 +160,7 @@ class ArgmaxMultivariateNormal(ArgmaxJointlyNormal):
         marginals_only: bool = False,
         **options: Any,
     ) -> "ArgmaxMultivariateNormal":
-        r"""Scores that are linear in normal parameters.
+        r"""Make scores that are linear in normal parameters.
 
         .. math:: Y = \Phi\theta \sim N(\Phi\mu, \Phi\Sigma_\theta\Phi^T).
 

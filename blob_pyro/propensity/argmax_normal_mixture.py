@@ -106,7 +106,7 @@ class ArgmaxNormalMixture(IndexDistribution):
 
     @property
     def num_points(self) -> int:
-        """M."""
+        """The number of points, M."""
         return len(self.points)
 
     def _copy_attributes(self, new: Any) -> None:

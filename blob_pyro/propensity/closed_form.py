@@ -23,7 +23,7 @@ __all__ = [
 
 
 def normal_argmax_probs(loc: Sequence[float], scale: Sequence[float], *, tolerance: float = 1e-8) -> np.ndarray:
-    r"""Normal propensities as multivariate normal CDFs (Jeunen 2025, eq. 6).
+    r"""Compute normal propensities as multivariate normal CDFs (Jeunen 2025, eq. 6).
 
     .. math:: \pi(i) = \Phi_{A-1}\big(\mu_i - \mu_{j \ne i};\; s_i^2 11^T + \mathrm{diag}(s_{j \ne i}^2)\big)
 
@@ -61,7 +61,7 @@ def _beta_function(a: int, b: int) -> Fraction:
 
 
 def beta_two_arms(a: Sequence[int], b: Sequence[int]) -> Fraction:
-    r"""P(Y_1 > Y_0) for two Beta scores with integer concentrations (Miller 2015; Jeunen 2025, eq. 8).
+    r"""Compute P(Y_1 > Y_0) for two Beta scores with integer concentrations (Miller 2015; Jeunen 2025, eq. 8).
 
     .. math:: \sum_{k=0}^{a_1 - 1} \frac{B(a_0 + k, b_0 + b_1)}{(b_1 + k)\, B(1 + k, b_1)\, B(a_0, b_0)}
 
@@ -78,7 +78,7 @@ def beta_two_arms(a: Sequence[int], b: Sequence[int]) -> Fraction:
 
 
 def beta_minimum(a: Sequence[int], b: Sequence[int], action: int, *, max_terms: int = 1_000_000) -> Fraction:
-    r"""P(Y_i is the smallest) for Beta scores with integer concentrations (Jeunen 2025, eq. 13).
+    r"""Compute P(Y_i is the smallest) for Beta scores with integer concentrations (Jeunen 2025, eq. 13).
 
     Every survival function is a finite sum (eq. 10), so the integral of f_i prod (1 - F_j) is one of
     :math:`\prod_{j \ne i} a_j` terms.
@@ -108,7 +108,7 @@ def beta_minimum(a: Sequence[int], b: Sequence[int], action: int, *, max_terms: 
 
 
 def beta_max_by_symmetry(a: Sequence[int], b: Sequence[int], action: int, *, max_terms: int = 1_000_000) -> Fraction:
-    """P(Y_i is the largest): 1 - Y_i is the smallest, concentrations exchanged (Jeunen 2025, eqs. 14 and 15).
+    """Compute P(Y_i is the largest): 1 - Y_i is the smallest, concentrations exchanged (Jeunen 2025, eqs. 14 and 15).
 
     Cost: the product of the other arms' concentration0. See :func:`beta_minimum` for arguments and errors.
 
@@ -122,7 +122,7 @@ def beta_max_by_symmetry(a: Sequence[int], b: Sequence[int], action: int, *, max
 def beta_max_by_inclusion_exclusion(
     a: Sequence[int], b: Sequence[int], action: int, *, max_terms: int = 1_000_000
 ) -> Fraction:
-    r"""P(Y_i is the largest) by inclusion and exclusion over sets of arms that exceed it (Jeunen 2025, eq. 12).
+    r"""Compute P(Y_i is the largest) by inclusion and exclusion over sets of arms that exceed it (Jeunen 2025, eq. 12).
 
     .. math:: \pi(i) = \sum_{S \subseteq \{j \ne i\}} (-1)^{|S|} P(Y_i < Y_j \text{ for all } j \in S)
 

@@ -134,7 +134,7 @@ def _cells(loc: Tensor, log_scale: Tensor) -> list[_Cell]:
 
 @torch.no_grad()
 def interpolated_argmax_normal_probs(loc: Tensor, scale: Tensor) -> Tensor:
-    """Propensities of very many independent normal scores, to about 1e-12 absolutely.
+    """Compute propensities of very many independent normal scores, to about 1e-12 absolutely.
 
     For a hundred thousand arms and more, where :class:`ArgmaxNormal` takes seconds; for fewer, or for small
     probabilities to full relative accuracy, or gradients, use that. Scales that differ by more than a factor of 30 are

@@ -181,7 +181,7 @@ class _RankDistribution(ScoreDistribution):
 
 
 class RankNormal(_RankDistribution):
-    r"""Which of independent normal scores lands in which slot of a Thompson-sampled slate.
+    r"""The distribution of independent normal scores over the slots of a Thompson-sampled slate.
 
     Scores :math:`Y_j \sim N(\mathrm{loc}_j, \mathrm{scale}_j^2)` are drawn once and the `num_ranks` best actions are
     shown in order. A sample (and the argument of :meth:`log_prob`) is an ordered slate of num_ranks actions;
@@ -246,7 +246,7 @@ class RankNormal(_RankDistribution):
 
 
 class RankBeta(_RankDistribution):
-    r"""Which of independent Beta scores lands in which slot of a Thompson-sampled slate.
+    r"""The distribution of independent Beta scores over the slots of a Thompson-sampled slate.
 
     The sampler of the Open Bandit Dataset: click probabilities are drawn once for every impression,
     :math:`Y_j \sim \mathrm{Beta}(\mathrm{concentration1}_j, \mathrm{concentration0}_j)`, and the `num_ranks` best

@@ -146,12 +146,12 @@ class BLO(InterestModel):
             )
 
     def mark_fitted(self, log: EventLog | Histories) -> None:
-        """See `InterestModel.mark_fitted`."""
+        """Declare the model fitted on a log; see `InterestModel.mark_fitted`."""
         self._require_thawed("mark_fitted", "mark the BLO that it was made from")
         super().mark_fitted(log)
 
     def batch(self, log: EventLog | Histories) -> OrganicBatch:
-        """The log's sessions on this model's device, as ``model`` and ``guide`` take them."""
+        """Put the log's sessions on this model's device, as ``model`` and ``guide`` take them."""
         return self._batch(log, self.device)
 
     def _batch(self, log: EventLog | Histories, device: torch.device) -> OrganicBatch:
@@ -275,7 +275,7 @@ class BLO(InterestModel):
         return fresh
 
     def fingerprint(self) -> str:
-        """SHA-256 of the parameters and of what they mean: equal for models that answer alike, saved and loaded ones.
+        """Hash the parameters and what they mean, SHA-256: equal for models that answer alike, saved and loaded ones.
 
         64 hexadecimal digits. How the model came to be, its ``fits``, does not count.
         """

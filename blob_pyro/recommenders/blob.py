@@ -316,7 +316,7 @@ class BLOB(ClickModel):
         }
 
     def fingerprint(self) -> str:
-        """SHA-256 of the parameters and of what they mean: equal for models that answer alike, saved and loaded ones.
+        """Hash the parameters and what they mean, SHA-256: equal for models that answer alike, saved and loaded ones.
 
         64 hexadecimal digits. How the model came to be, its ``fits``, does not count.
         """

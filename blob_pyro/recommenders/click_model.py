@@ -1,4 +1,4 @@
-"""What can be asked of an organic model, a bandit model and a guide of it together."""
+"""The questions that an organic model, a bandit model and a guide of it answer together."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _OF_INTERESTS = 1  # what a second seed is derived for
 
 
 class Parts(NamedTuple):
-    """What answers, replaced as a whole: another thread sees the old or the new, and never half of each."""
+    """The parts that answer, replaced as a whole: another thread sees the old or the new, and never half of each."""
 
     blo: BLO
     known: GuidePosterior
@@ -70,7 +70,7 @@ class ClickModel:
 
     @property
     def fitted(self) -> bool:
-        """Whether there has been a fit; ``fits`` has the settings of it and of every update since."""
+        """True after a fit; ``fits`` has the settings of it and of every update since."""
         return bool(self.fits)
 
     def mark_fitted(self, log: EventLog) -> None:
@@ -113,21 +113,21 @@ class ClickModel:
 
     @property
     def items(self) -> Vocabulary:
-        """The catalogue."""
+        """The catalogue, as the log had it."""
         return self.blo.items
 
     @property
     def num_items(self) -> int:
-        """Size ``P`` of the catalogue."""
+        """The number of items in the catalogue, ``P``."""
         return self.blo.num_items
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters live."""
+        """The device that the parameters are on."""
         return self.model.item_embedding.device
 
     def batch(self, log: EventLog, covariates: Any = None) -> BanditBatch:
-        """The log's bandit events on this model's device, as ``model`` and ``guide`` take them.
+        """Put the log's bandit events on this model's device, as ``model`` and ``guide`` take them.
 
         Every distinct context is embedded once, from all the user's views before the decision.
 
@@ -166,7 +166,7 @@ class ClickModel:
         return BanditBatch(interest, context, action, reward, log.num_impressions, rows, scale)
 
     def posterior(self) -> dict[str, TorchDistribution]:
-        """The guide's distribution of each site, by name, detached from its parameters.
+        """Return the guide's distribution of each site, by name, detached from its parameters.
 
         Parameters that a number holds fixed are ``Delta``; a site that the guide can only draw is ``Empirical``, over
         1,000 draws. Sites of a joint guide are `MultivariatePart`: their ``mean`` and ``variance`` are the marginals'.
@@ -178,7 +178,7 @@ class ClickModel:
         return self._parts.known.distributions()
 
     def sample(self, num_samples: int) -> dict[str, Tensor]:
-        """Joint draws of the parameters from the guide, each ``num_samples x shape of the site``.
+        """Draw the parameters jointly from the guide, each ``num_samples x shape of the site``.
 
         From torch's default generator, as every ``sample``.
 
@@ -196,7 +196,7 @@ class ClickModel:
         num_draws: int = 500,
         seed: int = 0,
     ) -> ClickLogits | DrawnClickLogits:
-        """Posterior of all items' click logits after each history.
+        """Return the posterior of all items' click logits after each history.
 
         In closed form where the guide is Gaussian, the model the paper's and omega at its mean; by draws otherwise.
 
@@ -224,7 +224,7 @@ class ClickModel:
         num_draws: int = 500,
         seed: int = 0,
     ) -> ClickLogits | DrawnClickLogits:
-        """Posterior of all items' click logits up to what moves all items alike: what a policy has to know.
+        """Return the posterior of all items' click logits up to what moves all items alike: what a policy has to know.
 
         As `click_logits`, except that terms such as `UserCovariates`, which are the same for every item, may be left
         out: without ``covariates`` they are, and the logits are then known up to a number that is common to all items
@@ -266,7 +266,7 @@ class ClickModel:
         return DrawnClickLogits(coefficients, linear_features(interest, rows))
 
     def scores(self, histories: Histories | Any, covariates: Any = None) -> Tensor:
-        """Posterior mean of each item's click logit, ``N x P``; see `ranking_logits` for models with covariates."""
+        """Return the posterior mean of each item's click logit, ``N x P``; see `ranking_logits` on covariates."""
         self._require_fitted("scores")
         with torch.no_grad():
             return self.ranking_logits(histories, covariates).mean
@@ -274,7 +274,7 @@ class ClickModel:
     def recommend(
         self, histories: Histories | Any, k: int = 10, candidates: Any = None, covariates: Any = None
     ) -> pd.DataFrame:
-        """The items with the highest scores after each history, without a policy: nothing is explored.
+        """Find the items with the highest scores after each history, without a policy: nothing is explored.
 
         `blob_pyro.policies.Policy.decide` is what explores, and says what to log.
 
@@ -320,7 +320,7 @@ class ClickModel:
         method: Literal["averaged", "plug_in"] = "averaged",
         covariates: Any = None,
     ) -> Tensor:
-        """Probability of a click on each item, ``N x P``.
+        """Return the probability of a click on each item, ``N x P``.
 
         Args:
             histories: as `click_logits`.
@@ -340,7 +340,7 @@ class ClickModel:
     def click_intervals(
         self, histories: Histories | Any, level: float = 0.95, covariates: Any = None
     ) -> tuple[Tensor, Tensor]:
-        """Central credible interval of each item's click probability: lower and upper ends, ``N x P`` each.
+        """Return a central credible interval of each item's click probability: lower and upper ends, ``N x P`` each.
 
         Args:
             histories: as `click_logits`.
@@ -358,7 +358,7 @@ class ClickModel:
     def prior_click_rates(
         self, histories: Histories | Any, num_samples: int = 200, seed: int = 0, covariates: Any = None
     ) -> Tensor:
-        """Click probabilities that the *prior* implies, before any event: ``num_samples x N x P``.
+        """Draw the click probabilities that the *prior* implies, before any event: ``num_samples x N x P``.
 
         Each sample is one catalogue that the prior holds possible. A prior whose samples click at 40 %, or whose best
         item is never better than its worst, says what nobody believes.
@@ -389,7 +389,7 @@ class ClickModel:
         return known.mean_coefficients()[:, : known.model.embedding_dim]
 
     def to_inference_data(self, num_samples: int = 1000, seed: int = 0) -> Any:
-        """Draws from the posterior and the prior for ArviZ, along one ``sample`` dimension.
+        """Draw from the posterior and the prior for ArviZ, along one ``sample`` dimension.
 
         Args:
             num_samples: draws of each.

@@ -1,4 +1,4 @@
-"""From what users hand over to the covariates that a bandit model's terms ask for, checked and in their order."""
+"""Covariates that a bandit model's terms ask for, of what users hand over, checked and in their order."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class DecisionPoints:
     covariates: Tensor | None
 
     def histories(self, log: EventLog) -> Histories:
-        """The views before each decision point, ``C``."""
+        """Return the views before each decision point, ``C``."""
         return log.contexts[self.history]
 
 

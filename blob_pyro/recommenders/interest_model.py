@@ -1,4 +1,4 @@
-"""What can be asked of an organic model and its guide: interests, and what is viewed next."""
+"""The questions that an organic model and its guide answer: interests, and what is viewed next."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _WITHOUT_ENCODER: dict[str, Callable[..., TorchDistribution]] = {
 
 
 class Parts(NamedTuple):
-    """What answers, replaced as a whole: another thread sees the old or the new, and never half of each."""
+    """The parts that answer, replaced as a whole: another thread sees the old or the new, and never half of each."""
 
     model: OrganicModel
     guide: AmortizedGuide
@@ -41,17 +41,17 @@ class Parts(NamedTuple):
     items: Vocabulary
 
     def trained(self) -> list[nn.Module]:
-        """The modules that training changes: model, guide, and the bound's own if it has one."""
+        """Return the modules that training changes: model, guide, and the bound's own if it has one."""
         own = None if self.bound is None else self.bound.module
         return [self.model, self.guide, *([] if own is None else [own])]
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters live."""
+        """The device that the parameters are on."""
         return self.model.item_embedding.device
 
     def logits(self, interest: Tensor) -> Tensor:
-        """``Psi omega + rho``, ``N x P``."""
+        """Return ``Psi omega + rho``, ``N x P``."""
         return torch.addmm(self.model.item_intercept, interest, self.model.item_embedding.mT)
 
 
@@ -95,7 +95,7 @@ class InterestModel:
 
     @property
     def items(self) -> Vocabulary:
-        """The catalogue."""
+        """The catalogue, as the log had it."""
         return self._parts.items
 
     @items.setter
@@ -104,12 +104,12 @@ class InterestModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters live."""
+        """The device that the parameters are on."""
         return self._parts.device
 
     @property
     def fitted(self) -> bool:
-        """Whether there has been a fit; ``fits`` has the settings of each."""
+        """True after a fit; ``fits`` has the settings of each."""
         return bool(self.fits)
 
     def mark_fitted(self, log: EventLog | Histories) -> None:
@@ -128,7 +128,7 @@ class InterestModel:
         self.fits = [*self.fits, {"call": "mark_fitted", "num_rows": len(sessions_of(log))}]
 
     def user_posterior(self, histories: Histories | Any, method: str = "encoder", **options: Any) -> TorchDistribution:
-        """Posterior of the latent interest omega after each history.
+        """Return the posterior of the latent interest omega after each history.
 
         Args:
             histories: `Histories`, a list of item-id sequences, or an ``N x P`` count matrix.
@@ -153,7 +153,7 @@ class InterestModel:
     def embed(
         self, histories: Histories | Any, chunk_size: int = 65_536, method: str = "encoder", **options: Any
     ) -> Tensor:
-        """Posterior means of omega, ``N x K``, computed in chunks of ``chunk_size`` histories; see `user_posterior`."""
+        """Return posterior means of omega, ``N x K``, by ``chunk_size`` histories at a time; see `user_posterior`."""
         self._require_fitted("embed")
         parts = self._parts
         return _means(parts, as_histories(histories, parts.items), chunk_size, method, **options)
@@ -195,7 +195,7 @@ class InterestModel:
         top_k: int | None = None,
         seed: int = 0,
     ) -> Tensor | TopItems:
-        """Probability of each item to be the next view (Sakhi et al. 2020, section 6.4).
+        """Return the probability of each item to be the next view (Sakhi et al. 2020, section 6.4).
 
         Args:
             histories: as `user_posterior`.
@@ -240,7 +240,7 @@ class InterestModel:
         return probability if top_k is None else TopItems(item, probability)
 
     def scores(self, histories: Histories | Any) -> Tensor:
-        """Unnormalised log-probability of each item to be viewed next, at the posterior mean, ``N x P``."""
+        """Return the unnormalised log-probability of each item to be viewed next, at the posterior mean, ``N x P``."""
         self._require_fitted("scores")
         parts = self._parts
         history = as_histories(histories, parts.items)
@@ -251,7 +251,7 @@ class InterestModel:
             return parts.logits(_means(parts, history))
 
     def recommend(self, histories: Histories | Any, k: int = 10, candidates: Any = None) -> pd.DataFrame:
-        """The items with the highest scores after each history, without a policy: nothing is explored.
+        """Find the items with the highest scores after each history, without a policy: nothing is explored.
 
         `blob_pyro.policies.Policy.decide` is what explores, and says what to log.
 
@@ -313,7 +313,7 @@ class InterestModel:
 
 
 def sessions_of(log: EventLog | Histories) -> Histories:
-    """The sessions to learn from."""
+    """Return the sessions to learn from."""
     return log.sessions if isinstance(log, EventLog) else log
 
 

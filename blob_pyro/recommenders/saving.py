@@ -1,4 +1,4 @@
-"""What `BLO`, `BLOB` and `JointBLOB` are, as the contents of a saved model, and back."""
+"""`BLO`, `BLOB` and `JointBLOB` as the contents of a saved model, and back."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ _FEW = 1000  # they may be this large whatever the model's size
 
 
 def save_blo(blo: BLO, path: str | Path) -> None:
-    """See `blob_pyro.BLO.save`."""
+    """Save a `BLO`; see `blob_pyro.BLO.save`."""
     tensors = _state({"model": blo.model, "guide": blo.guide})
     config = _organic_config(blo, tensors, "priors")
     folder.save(path, type(blo).__name__, config, tensors, {"organic": _data(blo.fits)})
 
 
 def fingerprint_blo(blo: BLO) -> str:
-    """See `blob_pyro.BLO.fingerprint`."""
+    """Hash a `BLO`; see `blob_pyro.BLO.fingerprint`."""
     tensors = _state({"model": blo.model, "guide": blo.guide})
     config = _organic_settings(blo, tensors, "priors")
     encoder = type(blo.guide.encoder) if blo.encoder_name is None else None
@@ -52,7 +52,7 @@ def fingerprint_blo(blo: BLO) -> str:
 
 
 def fingerprint_blob(blob: BLOB) -> str:
-    """See `blob_pyro.BLOB.fingerprint`."""
+    """Hash a `BLOB`; see `blob_pyro.BLOB.fingerprint`."""
     tensors = _state(_modules(blob))
     config = _bandit_settings(blob, tensors)
     # Of what JSON cannot hold, the object itself.
@@ -65,7 +65,7 @@ def fingerprint_blob(blob: BLOB) -> str:
 
 
 def load_blo(cls: type[Organic], path: str | Path, encoder: nn.Module | None) -> Organic:
-    """See `blob_pyro.BLO.load`."""
+    """Load a `BLO`; see `blob_pyro.BLO.load`."""
     saved = folder.load(path)
     _require_class(saved, [cls])
     blo = _make_blo(cls, saved, Fields(saved.config, _ORGANIC, saved.path), encoder, "model")
@@ -76,7 +76,7 @@ def load_blo(cls: type[Organic], path: str | Path, encoder: nn.Module | None) ->
 
 
 def save_blob(blob: BLOB, path: str | Path) -> None:
-    """See `blob_pyro.BLOB.save`."""
+    """Save a `BLOB`; see `blob_pyro.BLOB.save`."""
     tensors = _state(_modules(blob))
     config = {
         **_bandit_settings(blob, tensors),
@@ -95,7 +95,7 @@ def load_blob(
     encoder: nn.Module | None,
     priors: BanditPriors | None,
 ) -> BLOB:
-    """See `blob_pyro.BLOB.load`; made by the one of the classes that was saved, with its ``_assemble``."""
+    """Load a `BLOB`; see `BLOB.load`; made by the one of the classes that was saved, with its ``_assemble``."""
     saved = folder.load(path)
     cls = _require_class(saved, classes)
     fields = Fields(saved.config, _BANDIT, saved.path)

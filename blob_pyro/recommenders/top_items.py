@@ -20,7 +20,7 @@ __all__ = ["top_items"]
 def top_items(
     scores: Callable[[Histories, slice], Tensor], items: Vocabulary, histories: Any, k: int, candidates: Any
 ) -> pd.DataFrame:
-    """The ``k`` items with the highest scores after each history; see `blob_pyro.BLOB.recommend`.
+    """Find the ``k`` items with the highest scores after each history; see `blob_pyro.BLOB.recommend`.
 
     Args:
         scores: of some histories, and which of them these are: ``n x P``.

@@ -28,7 +28,7 @@ class CannotEncode(ValueError):
 
 
 def encode(value: Any, tensors: dict[str, Tensor] | None = None, where: str = "value") -> Any:
-    """An object as JSON's own types.
+    """Write an object as JSON's own types.
 
     Args:
         value: numbers, strings, tensors, sequences, mappings with strings for keys, registered objects, None.
@@ -66,7 +66,7 @@ def encode(value: Any, tensors: dict[str, Tensor] | None = None, where: str = "v
 
 
 def decode(value: Any, tensors: Mapping[str, Tensor] | None = None, where: str = "value") -> Any:
-    """The inverse of `encode`.
+    """Make the object that `encode` wrote.
 
     Raises:
         SavedModelError: naming the field, for what `encode` does not write, and whatever a class refuses.
@@ -85,7 +85,7 @@ def decode(value: Any, tensors: Mapping[str, Tensor] | None = None, where: str =
 
 
 def shorten(value: Any, most: int = 60) -> str:
-    """A value for an error message, however long it is."""
+    """Shorten a value for an error message, however long it is."""
     text = repr(value)
     return text if len(text) <= most else f"{text[:most]}..."
 

@@ -41,35 +41,35 @@ class Fields:
             raise SavedModelError(problem, path=path, file=CONFIG, field=self._name(wrong[0]))
 
     def integer(self, name: str, least: int = 1, optional: bool = False) -> Any:
-        """An integer of at least ``least``; None if ``optional``."""
+        """Read an integer of at least ``least``; None if ``optional``."""
         value = self._value[name]
         if not (optional and value is None) and (type(value) is not int or value < least):
             self._refuse(name, f"an integer of at least {least}")
         return value
 
     def finite(self, name: str) -> float:
-        """A finite number that is not negative."""
+        """Read a finite number that is not negative."""
         value = self._value[name]
         if type(value) not in (int, float) or not (math.isfinite(value) and value >= 0):
             self._refuse(name, "a number that is not negative")
         return value
 
     def boolean(self, name: str) -> bool:
-        """True or False."""
+        """Read True or False."""
         value = self._value[name]
         if type(value) is not bool:
             self._refuse(name, "true or false")
         return value
 
     def choice(self, name: str, known: Iterable[str], optional: bool = False) -> Any:
-        """One of some names; None if ``optional``."""
+        """Read one of some names; None if ``optional``."""
         value, known = self._value[name], sorted(known)
         if not (optional and value is None) and (not isinstance(value, str) or value not in known):
             self._refuse(name, f"one of {', '.join(known)}")
         return value
 
     def part(self, name: str, cls: type[T], tensors: Mapping[str, Tensor], optional: bool = False) -> T | None:
-        """An object of a registered class; None if ``optional``."""
+        """Read an object of a registered class; None if ``optional``."""
         value = self._value[name]
         if optional and value is None:
             return None
@@ -82,7 +82,7 @@ class Fields:
         return made
 
     def records(self, name: str) -> list[dict[str, Any]]:
-        """A list of flat objects."""
+        """Read a list of flat objects."""
         value = self._value[name]
         if not isinstance(value, list) or not all(
             isinstance(row, dict) and all(isinstance(item, _RECORD) for item in row.values()) for row in value
@@ -91,11 +91,11 @@ class Fields:
         return value
 
     def raw(self, name: str) -> Any:
-        """A field as it is."""
+        """Return a field as it is."""
         return self._value[name]
 
     def object(self, name: str, names: Iterable[str]) -> Fields:
-        """An object inside."""
+        """Read an object inside."""
         return Fields(self._value[name], names, self._path, self._name(name))
 
     def require(self, holds: bool, name: str, expected: str) -> None:

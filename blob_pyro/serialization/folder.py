@@ -37,7 +37,7 @@ _LEFT = (".tmp", ".new")
 
 @dataclass(frozen=True)
 class Saved:
-    """What a folder holds, read and known to be what was written.
+    """The contents of a folder, read and known to be what was written.
 
     Attributes:
         path: the folder.

@@ -38,17 +38,17 @@ class FileEntry:
 
     @classmethod
     def of(cls, content: bytes) -> FileEntry:
-        """The entry of a file that is about to be written."""
+        """Make the entry of a file that is about to be written."""
         return cls(hashlib.sha256(content).hexdigest(), len(content))
 
     def holds(self, content: bytes) -> bool:
-        """Whether these are the contents."""
+        """Say whether these are the file's contents."""
         return len(content) == self.size and hashlib.sha256(content).hexdigest() == self.sha256
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What ``manifest.json`` says.
+    """The contents of ``manifest.json``.
 
     Attributes:
         class_name: of what was saved.
@@ -64,12 +64,12 @@ class Manifest:
 
     @classmethod
     def of(cls, class_name: str, data: Mapping[str, Any], contents: Mapping[str, bytes]) -> Manifest:
-        """The manifest of files that are about to be written."""
+        """Make the manifest of files that are about to be written."""
         versions = {"blob-pyro": __version__, **{name: version(name) for name in ("torch", "pyro-ppl", "safetensors")}}
         return cls(class_name, data, {name: FileEntry.of(content) for name, content in contents.items()}, versions)
 
     def dump(self) -> bytes:
-        """As JSON, with a SHA-256 of the rest of it in its last field."""
+        """Write the manifest as JSON, with a SHA-256 of the rest of it in its last field."""
         fields = {
             "format": _FORMAT,
             "schema_version": SCHEMA_VERSION,
@@ -82,7 +82,7 @@ class Manifest:
 
     @classmethod
     def parse(cls, content: bytes) -> Manifest:
-        """The inverse of `dump`.
+        """Read what `dump` wrote.
 
         Raises:
             SavedModelError: if the contents are not what `dump` writes, or another schema's.
@@ -124,7 +124,7 @@ class Manifest:
 
 
 def read_json(content: bytes, file: str) -> Any:
-    """JSON as the standard has it: no NaN, no infinity, no key twice, no nest too deep.
+    """Read JSON as the standard has it: no NaN, no infinity, no key twice, no nest too deep.
 
     Raises:
         SavedModelError: for anything else, with the place.

@@ -1,4 +1,4 @@
-"""What models are made of beside terms and bounds, which register themselves: one line for each class."""
+"""Classes that models are made of beside terms and bounds, which register themselves: one line for each."""
 
 from __future__ import annotations
 

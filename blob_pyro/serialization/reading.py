@@ -23,7 +23,7 @@ class NotThere(SavedModelError):
 
 
 def read_file(folder: Path, name: str, *, size: int | None = None, most: int | None = None) -> tuple[Identity, bytes]:
-    """A file's identity, which changes when it is replaced, and its contents.
+    """Read a file's contents, and its identity, which changes when it is replaced.
 
     Links are followed; nothing is read of what is no regular file, or of another size.
 
@@ -59,7 +59,7 @@ def read_file(folder: Path, name: str, *, size: int | None = None, most: int | N
 
 
 def read_tensors(content: bytes) -> dict[str, Tensor]:
-    """The tensors of a state file.
+    """Read the tensors of a state file.
 
     Raises:
         SavedModelError: if it is none.

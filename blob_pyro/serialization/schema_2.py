@@ -18,7 +18,7 @@ __all__ = ["is_one", "load"]
 
 
 def is_one(folder: Path) -> bool:
-    """Whether a folder without a manifest is a saved model of schema version 2."""
+    """Say whether a folder without a manifest is a saved model of schema version 2."""
     try:
         return bool(_config(folder))
     except SavedModelError:
@@ -26,7 +26,7 @@ def is_one(folder: Path) -> bool:
 
 
 def load(folder: Path) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
-    """Class, configuration in today's form, and tensors.
+    """Load class, configuration in today's form, and tensors.
 
     Raises:
         SavedModelError: naming the file, if it cannot be read.

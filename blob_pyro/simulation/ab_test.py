@@ -77,21 +77,21 @@ class ABTest:
 
     @property
     def policies(self) -> list[str]:
-        """Names, in the order given."""
+        """The names of the policies, in the order given."""
         return list(self.clicks)
 
     def click_rate(self, policy: str) -> Estimate:
-        """The click-through rate of a policy; its interval lies within [0, 1]."""
+        """Return the click-through rate of a policy; its interval lies within [0, 1]."""
         rate = self._estimate(*self._influence(policy))
         return rate._replace(lower=max(rate.lower, 0.0), upper=min(rate.upper, 1.0))
 
     def difference(self, policy: str, other: str) -> Estimate:
-        """How much higher the click-through rate of ``policy`` is than that of ``other``, from paired users."""
+        """Estimate how much higher the click-through rate of ``policy`` is than ``other``'s, from paired users."""
         (value, influence), (other_value, other_influence) = self._influence(policy), self._influence(other)
         return self._estimate(value - other_value, influence - other_influence)
 
     def table(self) -> pd.DataFrame:
-        """One row per policy, highest click-through rate first; rates are fractions.
+        """Return a table of one row per policy, highest click-through rate first; rates are fractions.
 
         Columns: ``click_rate``, ``lower``, ``upper``; ``difference`` to the reference policy with
         ``difference_lower``, ``difference_upper``; ``impressions``, ``clicks``; ``top_item_share``, the share of
@@ -117,7 +117,7 @@ class ABTest:
         return pd.DataFrame(rows).set_index("policy").sort_values("click_rate", ascending=False, kind="stable")
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Click-through rates in percent, best policy on top, with their intervals as error bars.
+        """Plot click-through rates in percent, best policy on top, with their intervals as error bars.
 
         Raises:
             ImportError: without matplotlib, which ``pip install 'blob-pyro[plot]'`` brings.

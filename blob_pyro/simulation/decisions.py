@@ -1,4 +1,4 @@
-"""How a policy's distribution becomes the actions of a whole session, and their propensities.
+"""Actions of a whole session, and their propensities, from a policy's distribution.
 
 A categorical distribution is inverted at the users' own uniforms, so that its actions are common random numbers
 too. Of any other distribution we know that it can be sampled: its actions come from torch's generator.
@@ -27,7 +27,7 @@ class InformedPolicy(ABC):
 
     @abstractmethod
     def action_distribution_given_interests(self, omega: Tensor) -> dist.TorchDistribution:
-        """Distribution over items for users with interests ``omega``, ``N x embedding_dim``; batch shape ``(N,)``."""
+        """Return the distribution over items for users with interests ``omega``, ``N x embedding_dim``."""
 
 
 class Oracle(InformedPolicy):
@@ -42,7 +42,7 @@ class Oracle(InformedPolicy):
         self.num_items = environment.num_items
 
     def action_distribution_given_interests(self, omega: Tensor) -> dist.TorchDistribution:
-        """All probability on the best item."""
+        """Return a distribution with all probability on the best item."""
         best = self.environment.click_probability(omega).argmax(-1)
         return dist.Categorical(probs=torch.nn.functional.one_hot(best, self.num_items).to(omega.dtype))
 
@@ -70,7 +70,7 @@ def check_policy(policy: AnyPolicy, environment: Environment, name: str = "polic
 
 
 def sample_by_inversion(probs: Tensor, row: Tensor, uniform: Tensor) -> Tensor:
-    """Categorical draws as the quantile function of given uniforms.
+    """Draw categorical values by the quantile function of given uniforms.
 
     Args:
         probs: ``N x P``, nonnegative; rows need not be normalised.
@@ -143,7 +143,7 @@ class _Choice:
 
 
 class Decisions:
-    """What a policy does in one session of recommendations of each of ``N`` users.
+    """The actions of a policy in one session of recommendations of each of ``N`` users.
 
     Args:
         policy: called once, on all the users.
@@ -170,7 +170,7 @@ class Decisions:
     def draw(
         self, session: Tensor, position: Tensor, uniform: Tensor, propensities: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        """Actions, and their propensities if wanted.
+        """Draw actions, with their propensities if wanted.
 
         Args:
             session: ``M`` int64, whose recommendation it is: ``0 .. N - 1``, in ascending order.

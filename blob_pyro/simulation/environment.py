@@ -1,4 +1,4 @@
-"""What a simulated catalogue says about a user: what they will view next, and what they will click."""
+"""A simulated catalogue, which says what a user will view next and what they will click."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Environment", "click_response"]
 
 
 def click_response(logit: Tensor) -> Tensor:
-    """RecoGym's map from affinity to click probability (``ff`` of its ``reco_env_v1.py``), elementwise.
+    """Map affinity to click probability as RecoGym does (``ff`` of its ``reco_env_v1.py``), elementwise.
 
     ``sigmoid(5 sigmoid(2 sigmoid(0.3 x) - 2) - 6)``: increasing, between 0.45 % and 2.93 %.
 
@@ -52,11 +52,11 @@ class Environment(Settings):
 
     @property
     def click_ceiling(self) -> float:
-        """What no click probability exceeds."""
+        """The bound that no click probability exceeds."""
         return float(click_response(torch.tensor(torch.inf, dtype=torch.float64)))
 
     def organic_probability(self, omega: Tensor) -> Tensor:
-        """Probability of each item to be viewed next: ``softmax(gamma omega + mu_organic)``.
+        """Return the probability of each item to be viewed next: ``softmax(gamma omega + mu_organic)``.
 
         Args:
             omega: ``batch_shape x embedding_dim``, float64.
@@ -67,7 +67,7 @@ class Environment(Settings):
         return torch.softmax(omega @ self.gamma.T + self.mu_organic, dim=-1)
 
     def click_probability(self, omega: Tensor, actions: Tensor | None = None) -> Tensor:
-        """Probability of a click on each recommended item: ``click_response(beta omega + mu_bandit)``.
+        """Return the probability of a click on each recommended item: ``click_response(beta omega + mu_bandit)``.
 
         Args:
             omega: ``batch_shape x embedding_dim``, float64.

@@ -1,4 +1,4 @@
-"""What an environment is made of: its settings, and the static parameters drawn from its seed.
+"""The parts of an environment: its settings, and the static parameters drawn from its seed.
 
 The draws are RecoGym 0.1.3.0's (`Rohde et al. 2018 <https://arxiv.org/abs/1808.00720>`_), number for number:
 the same ``RandomState``, in the same order, so that both simulators have the same catalogue to the last bit.
@@ -106,7 +106,7 @@ class Settings:
 
 
 def draw_static_parameters(settings: Settings) -> StaticParameters:
-    """The catalogue that RecoGym 0.1.3.0 draws for these settings (``RecoEnv1.set_static_params``).
+    """Draw the catalogue that RecoGym 0.1.3.0 draws for these settings (``RecoEnv1.set_static_params``).
 
     >>> catalogue = draw_static_parameters(Settings(num_items=4, num_flips=1, seed=3))
     >>> catalogue.gamma.shape, int((catalogue.beta != catalogue.gamma).any(1).sum())
@@ -126,7 +126,7 @@ def draw_static_parameters(settings: Settings) -> StaticParameters:
 
 
 def pair_similar_items(embedding: Array, num_pairs: int) -> npt.NDArray[np.int64]:
-    """The pairs that a greedy matching by inner product makes first, most similar pair first.
+    """Pair items as a greedy matching by inner product does, most similar pair first.
 
     RecoGym sorts all P**2 inner products and walks down the list in Python. Two items that are each other's
     best remaining partner will be matched by that walk whatever comes before, so all such pairs can be taken at

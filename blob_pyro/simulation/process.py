@@ -1,4 +1,4 @@
-"""How users live: RecoGym 0.1.3.0's process, a round of sessions at a time.
+"""RecoGym 0.1.3.0's process by which users live, a round of sessions at a time.
 
 A user browses (*organic* state), is shown recommendations (*bandit* state), and leaves (*stop*). Each event is
 followed by one draw of the next state::
@@ -62,7 +62,7 @@ def simulate_users(
     propensities: bool = False,
     click_probabilities: bool = False,
 ) -> Iterator[Views | Impressions]:
-    """The lives of ``users``: the views of all their first sessions, then the impressions that follow, and so on.
+    """Simulate the lives of ``users``: views of all first sessions, then the impressions that follow, and so on.
 
     Args:
         environment: whose users they are.

@@ -56,7 +56,7 @@ def _scaled(coordinate: Tensor | int, increment: int) -> Tensor | int:
 
 
 def hash_key(*parts: int) -> int:
-    """One 64-bit key from any number of integers; the order matters.
+    """Hash any number of integers to one 64-bit key; the order matters.
 
     >>> hash_key(0, 1) != hash_key(1, 0)
     True
@@ -68,7 +68,7 @@ def hash_key(*parts: int) -> int:
 
 
 def torch_seed(*parts: int) -> int:
-    """A seed for `blob_pyro.ops.seeds.seeded` from any number of integers, as `hash_key`.
+    """Make a seed for `blob_pyro.ops.seeds.seeded` of any number of integers, as `hash_key` does.
 
     Distributions draw from torch's default generators; policies are sampled under such a seed, so that a simulation is
     reproducible and the caller's stream of random numbers is not disturbed.
@@ -96,7 +96,7 @@ class CounterRandom:
         self.key = hash_key(*key)
 
     def page(self, user: Tensor, event: Tensor | int, row: Tensor | None = None) -> Tensor:
-        """Where the numbers of these users' events are found: an int64 hash, shaped as the coordinates broadcast.
+        """Find where the numbers of these users' events are: an int64 hash, shaped as the coordinates broadcast.
 
         Args:
             user: user numbers.
@@ -108,15 +108,15 @@ class CounterRandom:
         return _mix_(page + _scaled(event, _EVENT))
 
     def bits(self, page: Tensor, slot: Tensor | int) -> Tensor:
-        """64 random bits as an int64."""
+        """Return 64 random bits as an int64."""
         return _mix_(page + _scaled(slot, _SLOT))
 
     def uniform(self, page: Tensor, slot: Tensor | int) -> Tensor:
-        """Uniform on the *open* interval (0, 1), in float64 with 52 random bits."""
+        """Draw uniformly from the *open* interval (0, 1), in float64 with 52 random bits."""
         # Half a step above the 52-bit grid: neither 0 nor 1 can occur, so quantile functions stay finite.
         grid = (self.bits(page, slot) >> 12).bitwise_and_((1 << 52) - 1)
         return grid.to(torch.float64).add_(0.5).mul_(2.0**-52)
 
     def normal(self, page: Tensor, slot: Tensor | int) -> Tensor:
-        """Standard normal by the quantile function, in float64."""
+        """Draw standard normal numbers by the quantile function, in float64."""
         return torch.special.ndtri(self.uniform(page, slot))

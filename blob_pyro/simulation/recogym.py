@@ -58,7 +58,7 @@ class RecoGym(Environment):
         batch_size: int | None = None,
         progress: bool = False,
     ) -> EventLog:
-        """A log, as RecoGym's ``generate_logs`` writes it, without its extra impression after a user has left.
+        """Simulate a log, as RecoGym's ``generate_logs`` writes it, without its extra impression after a user has left.
 
         Args:
             policy: who recommends, from all the user's views before the decision. Default: `Uniform`.
@@ -123,7 +123,7 @@ class RecoGym(Environment):
         click_probabilities: bool = False,
         progress: bool | str = False,
     ) -> Iterator[Views | Impressions]:
-        """Everything that happens to ``users``, in portions; what `simulate` and `ab_test` are made of.
+        """Simulate everything that happens to ``users``, in portions; what `simulate` and `ab_test` are made of.
 
         See `blob_pyro.simulation.process.simulate_users`. Draws from torch's generator if the policy does.
         """
@@ -145,7 +145,7 @@ class RecoGym(Environment):
                 bar.update(len(batch))
 
     def oracle(self) -> Oracle:
-        """The policy that knows each user's interests and this environment's parameters: the upper bound."""
+        """Return the policy that knows each user's interests and this environment's parameters: the upper bound."""
         return Oracle(self)
 
 

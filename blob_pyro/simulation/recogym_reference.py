@@ -60,7 +60,7 @@ class RecoGymReference(Settings):
             )
 
     def make(self) -> RecoEnv1:
-        """A new environment, as ``gym.make("reco-gym-v1")`` and ``init_gym`` would have made it."""
+        """Make a new environment, as ``gym.make("reco-gym-v1")`` and ``init_gym`` would have made it."""
         _import_recogym()
         from recogym.envs import RecoEnv1, env_1_args
 
@@ -86,7 +86,7 @@ class RecoGymReference(Settings):
         return environment
 
     def static_parameters(self) -> StaticParameters:
-        """The catalogue that RecoGym itself draws."""
+        """Return the catalogue that RecoGym itself draws."""
         env = self.make()
         return StaticParameters(env.Gamma, env.mu_organic.ravel(), env.beta, env.mu_bandit.ravel())
 
@@ -100,7 +100,7 @@ class RecoGymReference(Settings):
         history: HistoryMode = "all",
         progress: bool = False,
     ) -> pd.DataFrame:
-        """RecoGym's ``generate_logs``, untouched: `blob_pyro.EventLog.from_recogym` reads the frame.
+        """Run RecoGym's ``generate_logs``, untouched: `blob_pyro.EventLog.from_recogym` reads the frame.
 
         The frame has one impression too many per user who sees recommendations: RecoGym asks for an action once
         more after the user has left, and logs it without a click. ``EventLog.from_recogym`` drops these rows.
@@ -138,7 +138,7 @@ class RecoGymReference(Settings):
 
 
 def session_popularity_agent(num_items: int, epsilon: float = 0.3, seed: int = 0) -> Agent:
-    """RecoGym's ``OrganicUserEventCounterAgent`` as the BLOB experiments log with it.
+    """Make RecoGym's ``OrganicUserEventCounterAgent`` as the BLOB experiments log with it.
 
     With probability ``epsilon`` a uniform choice among items that the user has not viewed, else an item in
     proportion to its views. The two supports are disjoint, so the ``ps`` that the agent logs, the probability of
@@ -154,7 +154,7 @@ def session_popularity_agent(num_items: int, epsilon: float = 0.3, seed: int = 0
 
 
 def agent_from_policy(policy: Policy, seed: int = 0, history: HistoryMode = "all") -> Agent:
-    """A RecoGym agent that plays one of our policies and logs its exact propensities.
+    """Make a RecoGym agent that plays one of our policies and logs its exact propensities.
 
     Args:
         policy: called once for each change of a user's history, with a batch of one.
@@ -211,12 +211,12 @@ class AgentPolicy(Policy):
         self.agent = agent
 
     def action_distribution(self, histories: Histories | Any) -> AgentActions:
-        """See `blob_pyro.policies.Policy.action_distribution`."""
+        """Return the distribution of the item played after each history; see `Policy.action_distribution`."""
         return AgentActions(self.agent, self.histories(histories))
 
 
 class AgentActions(dist.TorchDistribution):
-    """What a RecoGym agent does after each of ``N`` histories; see `AgentPolicy`."""
+    """The actions of a RecoGym agent after each of ``N`` histories; see `AgentPolicy`."""
 
     arg_constraints: dict[str, Any] = {}  # noqa: RUF012 - torch's own convention
 
@@ -227,7 +227,7 @@ class AgentActions(dist.TorchDistribution):
 
     @property
     def support(self) -> Any:
-        """Item numbers."""
+        """The numbers of the items."""
         return torch.distributions.constraints.integer_interval(0, self.histories.num_items - 1)
 
     def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
@@ -238,7 +238,7 @@ class AgentActions(dist.TorchDistribution):
         return actions.reshape(*sample_shape, len(columns)).to(self.histories.device)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log of the ``ps`` that the agent reported when it took this action after this history.
+        """Return the log of the ``ps`` that the agent reported when it took this action after this history.
 
         Raises:
             ValueError: for an action that was never sampled, whose probability the agent has not told.

@@ -53,19 +53,19 @@ class Impressions:
 
 
 def drift(environment: Environment, random: CounterRandom, user: Tensor, event: Tensor | int) -> Tensor:
-    """The step that interests take after ``event``: ``... x embedding_dim``, before any scale is applied."""
+    """Draw the step that interests take after ``event``: ``... x embedding_dim``, before any scale is applied."""
     slots = torch.arange(_INTERESTS, _INTERESTS + environment.embedding_dim, device=user.device)
     event = event if isinstance(event, int) else event.unsqueeze(-1)
     return random.normal(random.page(user.unsqueeze(-1), event), slots)
 
 
 def arrive(environment: Environment, random: CounterRandom, user: Tensor) -> Tensor:
-    """Interests at the first view, ``N x embedding_dim``: a step from zero, taken after an event -1."""
+    """Draw interests at the first view, ``N x embedding_dim``: a step from zero, taken after an event -1."""
     return environment.sigma_omega_initial * drift(environment, random, user, -1)
 
 
 def patience(environment: Environment, random: CounterRandom, user: Tensor, event: Tensor | int) -> Tensor:
-    """The event after which the chain will say stop, ``N`` int64, given that it has not up to and with ``event``.
+    """Draw the event after which the chain will say stop, ``N`` int64, given that it has not up to and with ``event``.
 
     RecoGym leaves with the same probability in both states, so this can be known in advance, and does not depend
     on the policy until a click keeps the user from leaving.
@@ -77,7 +77,7 @@ def patience(environment: Environment, random: CounterRandom, user: Tensor, even
 def session_length(
     environment: Environment, random: CounterRandom, user: Tensor, start: Tensor, leaves: Tensor, switch: float
 ) -> tuple[Tensor, Tensor]:
-    """How long the chain stays in its state.
+    """Draw the number of events for which the chain stays in its state.
 
     Args:
         environment: whose users they are.
@@ -107,7 +107,7 @@ def _geometric(uniform: Tensor, probability: float) -> Tensor:
 def browse(
     environment: Environment, random: CounterRandom, user: Tensor, start: Tensor, length: Tensor, omega: Tensor
 ) -> tuple[Views, Tensor]:
-    """One organic session per user.
+    """Simulate one organic session per user.
 
     Args:
         environment: whose items are viewed.
@@ -158,7 +158,7 @@ def recommend(
     propensities: bool = True,
     click_probabilities: bool = True,
 ) -> tuple[Impressions, Tensor, Tensor, Tensor]:
-    """One session of recommendations per user.
+    """Simulate one session of recommendations per user.
 
     Args:
         environment: whose items are clicked.

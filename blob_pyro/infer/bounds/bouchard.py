@@ -1,4 +1,4 @@
-"""Bouchard's bound."""
+"""Bouchard's bound on the log-normaliser."""
 
 from __future__ import annotations
 

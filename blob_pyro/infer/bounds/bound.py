@@ -1,4 +1,4 @@
-"""What a bound is, and the registry of those that have a name.
+"""The contract of a bound, and the registry of those that have a name.
 
 The contract, for your own: subclass `Bound`, implement `Bound.expected_log_prob`, and pass an instance to
 ``BLO(bound=...)`` or to `GuidedELBO`. `register_bound` gives it a name, by which it is asked for, saved and loaded.
@@ -33,7 +33,7 @@ class Bound(ABC):
 
     @abstractmethod
     def expected_log_prob(self, views: SoftmaxViews, q: TorchDistribution, value: Tensor) -> Tensor:
-        """The bound, in nats.
+        """Return the bound, in nats.
 
         Args:
             views: the likelihood, whose ``interest`` is a draw from ``q``: Psi, rho and the item rows needed.
@@ -46,7 +46,7 @@ class Bound(ABC):
 
     @property
     def module(self) -> nn.Module | None:
-        """What is to be trained along with the model, if anything."""
+        """The module that is to be trained along with the model, if there is any."""
         return None
 
     def __call__(self, posterior: Posterior) -> Messenger:
@@ -134,7 +134,7 @@ class _BoundedViews(SoftmaxViews):
 
 
 def draws_of(views: SoftmaxViews, q: TorchDistribution, num_samples: int) -> Tensor:
-    """``B x num_samples x K``; a single one has been drawn already."""
+    """Draw from the posterior, ``B x num_samples x K``; a single draw has been drawn already."""
     if num_samples == 1:
         return views.interest.unsqueeze(-2)
     return q.rsample((num_samples,)).movedim(0, -2)

@@ -16,14 +16,14 @@ __all__ = ["covariance_features", "is_gaussian", "item_features", "matrix_from_f
 
 
 def is_gaussian(q: TorchDistribution) -> bool:
-    """Whether ``q`` is a vector of independent normals or a multivariate normal."""
+    """Say whether ``q`` is a vector of independent normals or a multivariate normal."""
     if isinstance(q, dist.MultivariateNormal):
         return True
     return isinstance(q, dist.Independent) and isinstance(q.base_dist, dist.Normal) and len(q.event_shape) == 1
 
 
 def covariance_features(q: TorchDistribution) -> Tensor:
-    """The numbers in a covariance: ``N x K`` for independent normals, ``N x K (K + 1) / 2`` for a full one.
+    """Return the numbers in a covariance: ``N x K`` for independent normals, ``N x K (K + 1) / 2`` for a full one.
 
     Off the diagonal they are doubled, since an entry of a symmetric matrix stands for two.
 
@@ -42,7 +42,7 @@ def covariance_features(q: TorchDistribution) -> Tensor:
 
 
 def item_features(item_embedding: Tensor, num_features: int) -> Tensor:
-    """Squares (or all products) of the entries of each row of Psi, ``S x num_features``."""
+    """Return the squares (or all products) of the entries of each row of Psi, ``S x num_features``."""
     embedding_dim = item_embedding.shape[-1]
     if num_features == embedding_dim:
         return item_embedding.square()
@@ -51,7 +51,7 @@ def item_features(item_embedding: Tensor, num_features: int) -> Tensor:
 
 
 def matrix_from_features(features: Tensor, embedding_dim: int) -> Tensor:
-    """Symmetric ``... x K x K`` matrices from the ``K (K + 1) / 2`` entries of their lower triangles."""
+    """Build symmetric ``... x K x K`` matrices from the ``K (K + 1) / 2`` entries of their lower triangles."""
     row, column = _triangle(embedding_dim, features.device)
     matrix = features.new_zeros(*features.shape[:-1], embedding_dim, embedding_dim)
     matrix[..., row, column] = features

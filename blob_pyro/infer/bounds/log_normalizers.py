@@ -25,7 +25,7 @@ __all__ = ["bouchard", "bouchard_offset", "bouchard_slope", "curvature", "log_co
 
 
 def curvature(xi: Tensor) -> Tensor:
-    r""":math:`\lambda(\xi) = \tanh(\xi / 2) / (4 \xi)`, which tends to 1/8 at zero.
+    r"""Compute :math:`\lambda(\xi) = \tanh(\xi / 2) / (4 \xi)`, which tends to 1/8 at zero.
 
     Source: Jaakkola and Jordan (2000); Sakhi et al. 2020, section 6.1.
     """
@@ -34,7 +34,7 @@ def curvature(xi: Tensor) -> Tensor:
 
 
 def bouchard(mean: Tensor, variance: Tensor, offset: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Bouchard's bound at the optimal ``xi``, known in closed form for any offset (Sakhi et al. 2020, section 6.1).
+    """Compute Bouchard's bound at the optimal ``xi``, in closed form for any offset (Sakhi et al. 2020, section 6.1).
 
     The optimum enters as a constant: by the envelope theorem the gradient is that of the optimised bound.
 
@@ -59,7 +59,7 @@ def bouchard(mean: Tensor, variance: Tensor, offset: Tensor, weight: Tensor | No
 def bouchard_offset(
     mean: Tensor, variance: Tensor, weight: Tensor | None = None, start: Tensor | None = None, num_steps: int = 20
 ) -> Tensor:
-    r"""The offset ``a`` that makes Bouchard's bound tightest, ``N``; takes no gradient, and needs none.
+    r"""Find the offset ``a`` that makes Bouchard's bound tightest, ``N``; takes no gradient, and needs none.
 
     With the optimal ``xi`` put in, the bound is convex in ``a`` with derivative :math:`1 - R(a)`,
     :math:`R(a) = \sum_p [1/2 - 2 \lambda(\xi_p) (a - m_p)]`: a sum of falling sigmoids, nearly exponential or
@@ -90,7 +90,7 @@ def bouchard_offset(
 def bouchard_slope(
     mean: Tensor, variance: Tensor, offset: Tensor, weight: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """``R(a)`` of `bouchard_offset`, one less the bound's derivative, and ``-R'(a)``, its second; each ``N``."""
+    """Compute ``R(a)`` of `bouchard_offset`, one less the bound's derivative, and ``-R'(a)``; each ``N``."""
     distance = offset.unsqueeze(-1) - mean
     squares = distance.square()
     xi = (squares + variance).clamp_(min=1e-8).sqrt_()
@@ -103,7 +103,7 @@ def bouchard_slope(
 
 
 def log_concave(mean: Tensor, variance: Tensor, offset: Tensor | None = None, weight: Tensor | None = None) -> Tensor:
-    """The log-concavity bound, at an offset or, without one, at its optimum: ``log sum_p E e^{x_p}``.
+    """Compute the log-concavity bound, at an offset or, without one, at its optimum: ``log sum_p E e^{x_p}``.
 
     Source: Sakhi et al. 2020, section 6.2.
 
@@ -121,7 +121,7 @@ def log_concave(mean: Tensor, variance: Tensor, offset: Tensor | None = None, we
 
 
 def log_concave_offset(mean: Tensor, variance: Tensor, weight: Tensor | None = None) -> Tensor:
-    """``log E sum_p e^{x_p}`` for Gaussian logits, ``N``: the optimal offset of the log-concavity bound."""
+    """Compute the optimal offset of the log-concavity bound, ``log E sum_p e^{x_p}`` for Gaussian logits, ``N``."""
     log_expectation = mean + 0.5 * variance
     return (log_expectation if weight is None else log_expectation + weight.log()).logsumexp(-1)
 

@@ -38,7 +38,7 @@ class OneVsEach(Bound):
         require_positive(num_samples=self.num_samples, num_negatives=self.num_negatives)
 
     def expected_log_prob(self, views: SoftmaxViews, q: TorchDistribution, value: Tensor) -> Tensor:
-        """See `Bound.expected_log_prob`."""
+        """Return the bound, in nats; see `Bound.expected_log_prob`."""
         draws = draws_of(views, q, self.num_samples)
         # What was viewed twice counts twice, but is computed once.
         pair = views.session_of_view(value) * views.num_items + views.viewed(value)

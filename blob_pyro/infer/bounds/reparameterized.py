@@ -37,7 +37,7 @@ class Reparameterized(Bound):
         require_positive(num_samples=self.num_samples)
 
     def expected_log_prob(self, views: SoftmaxViews, q: TorchDistribution, value: Tensor) -> Tensor:
-        """See `Bound.expected_log_prob`."""
+        """Return the bound, in nats; see `Bound.expected_log_prob`."""
         mean, draws = q.mean, draws_of(views, q, self.num_samples)
         if is_gaussian(q):
             draws = torch.cat([draws, 2 * mean.unsqueeze(-2) - draws], -2)

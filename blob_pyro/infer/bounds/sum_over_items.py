@@ -45,7 +45,7 @@ class SumOverItems(Bound):
         """The optimal offset, ``N``."""
 
     def expected_log_prob(self, views: SoftmaxViews, q: TorchDistribution, value: Tensor) -> Tensor:
-        """See `Bound.expected_log_prob`."""
+        """Return the bound, in nats; see `Bound.expected_log_prob`."""
         features, offset = covariance_features(q), self._given_offset(views, q, value)
         psi, rho, weight = self._items(views, value)
         psi_features = item_features(psi, features.shape[-1])

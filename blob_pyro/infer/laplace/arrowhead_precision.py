@@ -28,7 +28,7 @@ class ArrowheadPrecision:
 
     @classmethod
     def of(cls, distribution: ArrowheadNormal) -> ArrowheadPrecision:
-        """The inverse of its covariance."""
+        """Invert a Gaussian's covariance."""
         own = distribution.scale.square().reciprocal()
         inverse = torch.linalg.solve_triangular(
             distribution.shared_scale_tril, torch.eye(distribution.num_shared).to(own), upper=False
@@ -41,7 +41,7 @@ class ArrowheadPrecision:
         return ArrowheadPrecision(self.shared + other.shared, self.cross + other.cross, self.own + other.own)
 
     def damped(self, damping: float) -> ArrowheadPrecision:
-        """With its diagonal enlarged by a fraction of itself."""
+        """Return the matrix with its diagonal enlarged by a fraction of itself."""
         return replace(self, shared=self.shared + damping * self.shared.diagonal().diag(), own=(1 + damping) * self.own)
 
     def conditional(self, index: int) -> ArrowheadPrecision:
@@ -56,19 +56,19 @@ class ArrowheadPrecision:
         return torch.cat([self.shared[:, index], self.cross[:, index]])
 
     def factor(self) -> Tensor | None:
-        """Cholesky factor of the shared block with the item parameters eliminated; None if not positive definite."""
+        """Factor the shared block with the item parameters eliminated, by Cholesky; None if not positive definite."""
         if not (self.own > 0).all():
             return None
         factor, info = torch.linalg.cholesky_ex(self.shared - self.cross.mT @ (self.cross / self.own.unsqueeze(-1)))
         return None if int(info) else factor
 
     def log_det(self) -> float | None:
-        """Log-determinant, or None where it is not positive definite."""
+        """Return the log-determinant, or None where the matrix is not positive definite."""
         factor = self.factor()
         return None if factor is None else float(2 * factor.diagonal().log().sum() + self.own.log().sum())
 
     def solve(self, right: Tensor) -> Tensor | None:
-        """``precision^-1 right``, ``S + M``; None where it is not positive definite."""
+        """Solve for ``precision^-1 right``, ``S + M``; None where it is not positive definite."""
         factor = self.factor()
         if factor is None:
             return None
@@ -78,7 +78,7 @@ class ArrowheadPrecision:
         return torch.cat([solution, (own - self.cross @ solution) / self.own])
 
     def normal(self, loc: Tensor) -> ArrowheadNormal | None:
-        """The Gaussian with this precision; None where it is not positive definite."""
+        """Return the Gaussian with this precision; None where it is not positive definite."""
         factor = self.factor()
         if factor is None:
             return None
@@ -87,7 +87,7 @@ class ArrowheadPrecision:
         return ArrowheadNormal(loc, shared, loading, self.own.rsqrt(), validate_args=False)
 
     def expected_square(self, distribution: ArrowheadNormal) -> float:
-        """``trace(precision covariance)``: of a draw's deviation from the mean of ``distribution``, in this metric."""
+        """Compute ``trace(precision covariance)``, of draws' deviations from the mean, in this metric."""
         tril, loading = distribution.shared_scale_tril, distribution.loading
         among_shared = (self.shared @ tril * tril).sum() + 2 * (self.cross @ tril * loading).sum()
         return float(among_shared + (self.own * (loading.square().sum(-1) + distribution.scale.square())).sum())

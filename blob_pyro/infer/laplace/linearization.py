@@ -65,12 +65,12 @@ class GroupedEvents:
         return (self.features @ coefficients[self.item].unsqueeze(-1)).squeeze(-1)
 
     def log_likelihood(self, coefficients: Tensor) -> Tensor:
-        """Of all clicks, given each item's coefficients, ``P x F``."""
+        """Compute the log-likelihood of all clicks, given each item's coefficients, ``P x F``."""
         logits = self._logits(coefficients)
         return (self.clicks * logits - self.events * softplus(logits)).sum()
 
     def moments(self, coefficients: Tensor) -> tuple[Tensor, Tensor]:
-        """Per item: sum of (click - probability) x, ``P x F``, and of the variance times x x', ``P x F x F``."""
+        """Sum per item (click - probability) x, ``P x F``, and the variance times x x', ``P x F x F``."""
         probability = self._logits(coefficients).sigmoid()
         slack = self.clicks - self.events * probability
         weighted = (self.events * probability * (1 - probability)).unsqueeze(-1) * self.features
@@ -147,7 +147,7 @@ class Linearization:
         self.slopes = [slope.detach() for slope in self.slopes]
 
     def jacobian(self, layout: dict[str, slice], shapes: dict[str, Size]) -> Iterator[tuple[slice, Tensor]]:
-        """Derivatives of the coefficients by the numbers of some sites, a few items at a time.
+        """Return the derivatives of the coefficients by the numbers of some sites, a few items at a time.
 
         Args:
             layout: where each site's numbers are, side by side from 0.
@@ -174,7 +174,7 @@ class Linearization:
             yield slice(start, start + len(items)), jacobian.movedim(0, 1)
 
     def curvature(self, residual: Tensor, layout: dict[str, slice], shapes: dict[str, Size]) -> Tensor:
-        """Second derivatives of ``sum(residual * coefficients)``, ``S x S``: what Gauss-Newton leaves out.
+        """Return the second derivatives of ``sum(residual * coefficients)``, ``S x S``: what Gauss-Newton leaves out.
 
         Args:
             residual: ``P x F``.

@@ -23,7 +23,7 @@ _SMALLEST_SCALE = 1e-3
 
 
 class LogPosterior:
-    """Of a vector that holds what items share and then kappa, of which each number belongs to one item.
+    """The log posterior of a vector of what items share, and then kappa, of which each number belongs to one item.
 
     Args:
         guide: says which site is where in the vector.
@@ -64,14 +64,14 @@ class LogPosterior:
                 )
 
     def sites(self, theta: Tensor) -> dict[str, Tensor]:
-        """The values of the sites in a vector."""
+        """Return the values of the sites in a vector."""
         return {name: theta[here].view(self.shapes[name]) for name, here in self.layout.items()}
 
     def _coefficients(self, theta: Tensor) -> Tensor:
         return self.model.coefficients(self.sites(theta))  # P x F
 
     def log_prior(self, theta: Tensor) -> Tensor:
-        """Log density of the prior."""
+        """Return the log density of the prior."""
         priors, vector, evidence = self._priors_now()
         if vector is not None:
             return vector.distribution.log_prob(theta) + evidence
@@ -87,11 +87,11 @@ class LogPosterior:
 
     @torch.no_grad()
     def objective(self, theta: Tensor) -> float:
-        """Negative log joint density."""
+        """Return the negative log joint density."""
         return -float(self.events.log_likelihood(self._coefficients(theta)) + self.log_prior(theta))
 
     def expansion(self, theta: Tensor, exact: bool = False) -> tuple[Tensor, ArrowheadPrecision]:
-        """Gradient and curvature of the objective: Gauss-Newton's, which is positive definite, or the exact one."""
+        """Return gradient and curvature of the objective: Gauss-Newton's, positive definite, or the exact one."""
         gradient, residual, curvature = self._events_expansion(theta)
         point = theta.clone().requires_grad_()
         (prior_gradient,) = torch.autograd.grad(-self.log_prior(point), point)
@@ -147,7 +147,7 @@ class LogPosterior:
     # --- learned scales ------------------------------------------------------------------------------------------
 
     def scale(self, name: str) -> Tensor:
-        """A learned scale of the model, by the name of its attribute."""
+        """Return a learned scale of the model, by the name of its attribute."""
         return getattr(self.model, name).detach()
 
     def update_scales(self, theta: Tensor, variance: Tensor) -> float:

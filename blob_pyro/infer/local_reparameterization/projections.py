@@ -102,7 +102,7 @@ def _deviation(variance: Tensor) -> Tensor:
 
 @singledispatch
 def project_right(posterior: TorchDistribution, right: Tensor) -> tuple[Tensor, Tensor] | None:
-    """The distribution of ``X right_n`` for a random matrix ``X ~ posterior``, per row of ``right``.
+    """Return the distribution of ``X right_n`` for a random matrix ``X ~ posterior``, per row of ``right``.
 
     Args:
         posterior: a distribution over ``n x m`` matrices.

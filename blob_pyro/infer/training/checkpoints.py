@@ -43,7 +43,7 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a training run is kept, and what its caller knows of it.
+    """A place where a training run is kept, and what its caller knows of it.
 
     `blob_pyro.infer.train` adds what it knows itself: the data, the settings, the classes of model and guide and the
     names and shapes of their parameters, the bound, the state that it starts from, and the versions. A file that was
@@ -91,7 +91,7 @@ class Checkpoint:
         return cls(Path(path), about)
 
     def load(self, run: Mapping[str, Any]) -> dict[str, Any] | None:
-        """What was saved, if anything; None where there is no file.
+        """Load what was saved, if anything; None where there is no file.
 
         Args:
             run: what the run says of itself, by name.
@@ -137,7 +137,7 @@ def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """What `save_checkpoint` wrote, on the CPU.
+    """Load what `save_checkpoint` wrote, on the CPU.
 
     Raises:
         CheckpointError: if the file is not a checkpoint, or not as it was written.
@@ -202,7 +202,7 @@ def _nest(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
 
 
 def generator_state(device: torch.device) -> dict[str, torch.Tensor]:
-    """Torch's generators as they are now: the CPU's, and the device's own."""
+    """Return the states of torch's generators: the CPU's, and the device's own."""
     state = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)

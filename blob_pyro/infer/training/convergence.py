@@ -1,4 +1,4 @@
-"""Whether a fit has arrived: a test for any training, and the warning where it has not."""
+"""A test of convergence for any training, and the warning where a fit has not arrived."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class RowwiseAdam(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """One step for every row with a gradient; gradients must be sparse."""
+        """Take one step for every row with a gradient; gradients must be sparse."""
         assert closure is None
         for group in self.param_groups:
             for parameter in group["params"]:

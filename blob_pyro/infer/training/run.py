@@ -34,7 +34,7 @@ _WORTH_CAPTURING = 200  # steps: recording one takes as long as some hundred of 
 
 
 class Batch(Protocol):
-    """What can be learned from: rows that can be counted and picked. See `blob_pyro.models.BanditBatch`."""
+    """Rows that can be learned from, counted and picked. See `blob_pyro.models.BanditBatch`."""
 
     def __len__(self) -> int: ...
 
@@ -87,7 +87,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs are done, or patience is at its end."""
+        """True where all epochs are done, or patience is at its end."""
         done = len(self.rows)
         patience = self.training.patience
         return done >= self.training.num_epochs or (patience is not None and done - self._best_epoch() >= patience)
@@ -232,7 +232,7 @@ class Run:
         return 1 + values.index(max(values)) if values else 0
 
     def trace(self, stopped: str = "") -> pd.DataFrame:
-        """A row per epoch, and in ``attrs`` what one wants to know of the run.
+        """Return a row per epoch, and in ``attrs`` what one wants to know of the run.
 
         Args:
             stopped: what ended it before its time, in a word.
@@ -259,11 +259,11 @@ class Run:
         _copy(self.last, self._values())
 
     def keep_best(self) -> None:
-        """Of all epochs, leave the one that validates best."""
+        """Leave, of all epochs, the one that validates best."""
         _copy(self.best, self._values())
 
     def state(self) -> dict[str, Any]:
-        """Everything that the next epoch depends on."""
+        """Return everything that the next epoch depends on."""
         return {
             "finished": self.finished,
             "rows": self.rows,
@@ -303,7 +303,7 @@ class Run:
         return [v.detach() for m in self.modules for v in m.state_dict().values()] + [p.detach() for p in self.loose]
 
     def identity(self) -> dict[str, Any]:
-        """What makes this run the one it is, taken before its first epoch: see `Checkpoint`."""
+        """Say what makes this run the one it is, taken before its first epoch: see `Checkpoint`."""
         versions = {"blob_pyro": __version__, "torch": torch.__version__, "pyro": pyro.__version__}
         return {
             "training": describe(self.training),

@@ -1,4 +1,4 @@
-"""How to train: optimisers, schedules, clipping."""
+"""Settings of training: optimisers, schedules, clipping."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Training", "clip_gradients", "make_optimizers"]
 
 @dataclass(frozen=True)
 class Training:
-    """How long and how fast to train.
+    """Settings of how long and how fast to train.
 
     Attributes:
         num_epochs: passes over the data, at most.
@@ -61,14 +61,14 @@ class Training:
             raise ValueError(f"capture: expected True, False or 'auto', got {self.capture!r}")
 
     def record(self, call: str, seed: int, num_rows: int, **more: Any) -> dict[str, Any]:
-        """What a saved model says of a fit: JSON that is enough to fit it again, given the same rows."""
+        """Return what a saved model says of a fit: JSON that is enough to fit it again, given the same rows."""
         return {"call": call, "seed": seed, "num_rows": num_rows, **asdict(self), **more}
 
 
 def make_optimizers(
     training: Training, dense: list[nn.Parameter], sparse: list[nn.Parameter], num_steps: int
 ) -> tuple[list[Optimizer], list[LRScheduler]]:
-    """An optimiser and its schedule for each kind of parameter that there is.
+    """Make an optimiser and its schedule for each kind of parameter that there is.
 
     Args:
         training: the settings.

@@ -1,4 +1,4 @@
-"""What a fit returns: a training trace, a table whose columns hold what their names say.
+"""The training trace that a fit returns: a table whose columns hold what their names say.
 
 | fitted by | a row is | columns |
 |---|---|---|
@@ -30,7 +30,7 @@ LEARNING_RATE, DAMPING, STEP_SIZE = "learning_rate", "damping", "step_size"
 
 
 def axes_of(trace: pd.DataFrame) -> tuple[str, str]:
-    """The names of a trace's rows and of what rises along them, as one would plot it.
+    """Name a trace's rows and what rises along them, as one would plot it.
 
     Raises:
         ValueError: for a table that is no training trace.

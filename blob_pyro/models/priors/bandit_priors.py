@@ -85,7 +85,7 @@ class BanditPriors:
 
     @property
     def replaced(self) -> set[str]:
-        """Sites whose prior is in `sites` or `vector`, whatever the other fields say."""
+        """The sites whose prior is in `sites` or `vector`, whatever the other fields say."""
         return {*self.sites, *(() if self.vector is None else self.vector.shapes)}
 
     @property
@@ -123,7 +123,7 @@ class BanditPriors:
 
     @classmethod
     def paper(cls) -> BanditPriors:
-        """The published setting (section 4.2.1)."""
+        """Return the published setting (Sakhi et al. 2020, section 4.2.1)."""
         return cls(kappa_scale=0.01)
 
 

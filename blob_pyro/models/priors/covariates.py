@@ -1,4 +1,4 @@
-"""What is known of a decision beside the views, in the logit: covariates of the user, and of the event by name."""
+"""Terms of covariates: what is known of a decision beside the views, of the user and of the event by name."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ class UserCovariates:
     moves_all_items_alike: ClassVar[bool] = True
 
     def build(self, model: ModelView) -> None:
-        """See `LogitTerm.build`."""
+        """Check against the model, and add the buffers that the term needs; see `LogitTerm.build`."""
         if self.num_covariates < 1:
             raise ValueError(f"num_covariates: must be at least 1, got {self.num_covariates}")
 
     def site_priors(self, model: ModelView) -> dict[str, TorchDistribution]:
-        """See `LogitTerm.site_priors`."""
+        """Return the priors of its sites, by name; see `LogitTerm.site_priors`."""
         return {COVARIATE_WEIGHT: _weights(model, self.num_covariates, self.scale)}
 
     def logit(self, model: ModelView, values: dict[str, Tensor], events: Events) -> Tensor:
-        """See `LogitTerm.logit`."""
+        """Compute what the term adds to each event's logit, ``B``; see `LogitTerm.logit`."""
         if events.covariates is None or events.covariates.shape[-1] != self.num_covariates:
             got = "none" if events.covariates is None else f"{events.covariates.shape[-1]}"
             raise ValueError(
@@ -60,7 +60,7 @@ class UserCovariates:
         return inner(COVARIATE_WEIGHT, values[COVARIATE_WEIGHT], events.covariates)
 
     def coordinates(self) -> dict[str, dict[str, Sequence[Hashable]]]:
-        """See `LogitTerm.coordinates`."""
+        """Name the dimensions of its sites, and their labels; see `LogitTerm.coordinates`."""
         return {COVARIATE_WEIGHT: {"covariate": range(self.num_covariates)}}
 
 
@@ -105,7 +105,7 @@ class EventCovariates:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """What the columns of ``x_n`` are."""
+        """The meanings of the columns of ``x_n``."""
         return tuple(
             column
             for name, levels in self.covariates.items()
@@ -114,11 +114,11 @@ class EventCovariates:
 
     @property
     def num_covariates(self) -> int:
-        """``F``."""
+        """The number of columns of ``x_n``, ``F``."""
         return len(self.columns)
 
     def encode(self, covariates: Mapping[str, Covariate], what: str = "covariates") -> Tensor:
-        """The columns ``x_n`` of events, ``N x F`` float64.
+        """Encode events as columns ``x_n``, ``N x F`` float64.
 
         Args:
             covariates: of ``N`` events, by name; others than this term's are not looked at.
@@ -154,14 +154,14 @@ class EventCovariates:
         return torch.cat(parts, -1)
 
     def build(self, model: ModelView) -> None:
-        """See `LogitTerm.build`."""
+        """Check against the model, and add the buffers that the term needs; see `LogitTerm.build`."""
 
     def site_priors(self, model: ModelView) -> dict[str, TorchDistribution]:
-        """See `LogitTerm.site_priors`."""
+        """Return the priors of its sites, by name; see `LogitTerm.site_priors`."""
         return {EVENT_COVARIATE_WEIGHT: _weights(model, self.num_covariates, self.scale)}
 
     def logit(self, model: ModelView, values: dict[str, Tensor], events: Events) -> Tensor:
-        """See `LogitTerm.logit`."""
+        """Compute what the term adds to each event's logit, ``B``; see `LogitTerm.logit`."""
         if events.covariates is None:
             raise ValueError(
                 f"covariates: the model asks for {list(self.covariates)}, and the events have none; "
@@ -170,7 +170,7 @@ class EventCovariates:
         return inner(EVENT_COVARIATE_WEIGHT, values[EVENT_COVARIATE_WEIGHT], events.covariates)
 
     def coordinates(self) -> dict[str, dict[str, Sequence[Hashable]]]:
-        """See `LogitTerm.coordinates`."""
+        """Name the dimensions of its sites, and their labels; see `LogitTerm.coordinates`."""
         return {EVENT_COVARIATE_WEIGHT: {"event_covariate": self.columns}}
 
 

@@ -56,12 +56,12 @@ class RandomScaleKappa:
     scale: TorchDistribution
 
     def build(self, model: ModelView) -> None:
-        """See `LogitTerm.build`."""
+        """Check against the model, and add the buffers that the term needs; see `LogitTerm.build`."""
         if self.scale.support is not constraints.positive and self.scale.support is not constraints.nonnegative:
             raise ValueError(f"kappa_scale: expected a distribution over positive numbers, got {self.scale!r}")
 
     def site_priors(self, model: ModelView) -> dict[str, TorchDistribution]:
-        """See `LogitTerm.site_priors`."""
+        """Return the priors of its sites, by name; see `LogitTerm.site_priors`."""
         zeros = model.item_embedding.new_zeros(model.num_items)
         return {
             LOG_KAPPA_SCALE: _logarithm(like(self.scale, zeros)),
@@ -69,7 +69,7 @@ class RandomScaleKappa:
         }
 
     def logit(self, model: ModelView, values: dict[str, Tensor], events: Events) -> Tensor:
-        """See `LogitTerm.logit`."""
+        """Compute what the term adds to each event's logit, ``B``; see `LogitTerm.logit`."""
         scale = broadcast(LOG_KAPPA_SCALE, values[LOG_KAPPA_SCALE], events.action).exp()
         return scale * gather(WHITENED_KAPPA, values[WHITENED_KAPPA], events.action)
 
@@ -92,17 +92,17 @@ class HorseshoeKappa:
     scale: TorchDistribution = field(default_factory=lambda: dist.HalfCauchy(0.1))
 
     def build(self, model: ModelView) -> None:
-        """See `LogitTerm.build`."""
+        """Check against the model, and add the buffers that the term needs; see `LogitTerm.build`."""
         RandomScaleKappa(self.scale).build(model)
 
     def site_priors(self, model: ModelView) -> dict[str, TorchDistribution]:
-        """See `LogitTerm.site_priors`."""
+        """Return the priors of its sites, by name; see `LogitTerm.site_priors`."""
         ones = model.item_embedding.new_ones(model.num_items)
         local = _logarithm(dist.HalfCauchy(ones)).to_event(1)
         return {**RandomScaleKappa(self.scale).site_priors(model), LOG_LOCAL_SCALE: local}
 
     def logit(self, model: ModelView, values: dict[str, Tensor], events: Events) -> Tensor:
-        """See `LogitTerm.logit`."""
+        """Compute what the term adds to each event's logit, ``B``; see `LogitTerm.logit`."""
         local = gather(LOG_LOCAL_SCALE, values[LOG_LOCAL_SCALE], events.action).exp()
         return local * RandomScaleKappa(self.scale).logit(model, values, events)
 

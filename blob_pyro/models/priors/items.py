@@ -41,23 +41,23 @@ class KappaOnPopularity:
     scale: float = 0.5
 
     def build(self, model: ModelView) -> None:
-        """See `LogitTerm.build`."""
+        """Check against the model, and add the buffers that the term needs; see `LogitTerm.build`."""
         rho = model.item_intercept
         if not rho.std() > 0:
             raise ValueError("KappaOnPopularity: every item has the same intercept rho; fit the organic model first")
         model.register_buffer("popularity", (rho - rho.mean()) / rho.std())
 
     def site_priors(self, model: ModelView) -> dict[str, TorchDistribution]:
-        """See `LogitTerm.site_priors`."""
+        """Return the priors of its sites, by name; see `LogitTerm.site_priors`."""
         return {KAPPA_SLOPE: dist.Normal(model.item_embedding.new_zeros(()), self.scale)}
 
     def logit(self, model: ModelView, values: dict[str, Tensor], events: Events) -> Tensor:
-        """See `LogitTerm.logit`."""
+        """Compute what the term adds to each event's logit, ``B``; see `LogitTerm.logit`."""
         popularity = model.popularity[events.action]
         return broadcast(KAPPA_SLOPE, values[KAPPA_SLOPE], popularity) * popularity
 
     def fold(self, model: ModelView, posterior: dict[str, TorchDistribution]) -> dict[str, TorchDistribution] | None:
-        """The posterior with the slope's share in kappa: items' kappas then have one number in common.
+        """Fold the slope into the posterior of kappa: items' kappas then have one number in common.
 
         Returns:
             None where slope and kappas are neither independent normals nor parts of one vector that can be sheared.
@@ -100,16 +100,16 @@ class ItemDeviations:
     scale: Scale = field(default_factory=lambda: Learned(0.1))
 
     def build(self, model: ModelView) -> None:
-        """See `LogitTerm.build`."""
+        """Check against the model, and add the buffers that the term needs; see `LogitTerm.build`."""
         model.register_scale("beta_deviation_scale", self.scale, BETA_DEVIATION)
 
     def site_priors(self, model: ModelView) -> dict[str, TorchDistribution]:
-        """See `LogitTerm.site_priors`."""
+        """Return the priors of its sites, by name; see `LogitTerm.site_priors`."""
         zeros = torch.zeros_like(model.item_embedding)
         return {BETA_DEVIATION: dist.Normal(zeros, model.beta_deviation_scale).to_event(2)}
 
     def logit(self, model: ModelView, values: dict[str, Tensor], events: Events) -> Tensor:
-        """See `LogitTerm.logit`."""
+        """Compute what the term adds to each event's logit, ``B``; see `LogitTerm.logit`."""
         return row_product(BETA_DEVIATION, values[BETA_DEVIATION], events.action, events.interest)
 
 
@@ -131,7 +131,7 @@ class ItemCategories:
     beta_scale: Scale = field(default_factory=lambda: Learned(0.1))
 
     def build(self, model: ModelView) -> None:
-        """See `LogitTerm.build`."""
+        """Check against the model, and add the buffers that the term needs; see `LogitTerm.build`."""
         category = torch.as_tensor(self.categories, device=model.item_embedding.device)
         if category.shape != (model.num_items,) or category.is_floating_point() or int(category.min()) < 0:
             raise ValueError(
@@ -144,7 +144,7 @@ class ItemCategories:
         model.register_scale("category_beta_scale", self.beta_scale, CATEGORY_BETA)
 
     def site_priors(self, model: ModelView) -> dict[str, TorchDistribution]:
-        """See `LogitTerm.site_priors`."""
+        """Return the priors of its sites, by name; see `LogitTerm.site_priors`."""
         zeros = model.item_embedding.new_zeros(model.num_categories, model.embedding_dim)
         return {
             CATEGORY_KAPPA: dist.Normal(zeros[:, 0], model.category_kappa_scale).to_event(1),
@@ -152,7 +152,7 @@ class ItemCategories:
         }
 
     def logit(self, model: ModelView, values: dict[str, Tensor], events: Events) -> Tensor:
-        """See `LogitTerm.logit`."""
+        """Compute what the term adds to each event's logit, ``B``; see `LogitTerm.logit`."""
         category = model.category[events.action]
         return gather(CATEGORY_KAPPA, values[CATEGORY_KAPPA], category) + row_product(
             CATEGORY_BETA, values[CATEGORY_BETA], category, events.interest
@@ -177,7 +177,7 @@ class ItemFeatures:
     beta_scale: Scale = field(default_factory=lambda: Learned(0.1))
 
     def build(self, model: ModelView) -> None:
-        """See `LogitTerm.build`."""
+        """Check against the model, and add the buffers that the term needs; see `LogitTerm.build`."""
         features = torch.as_tensor(self.features).to(model.item_embedding)
         if features.dim() != 2 or len(features) != model.num_items or not torch.isfinite(features).all():
             raise ValueError(
@@ -189,7 +189,7 @@ class ItemFeatures:
         model.register_scale("feature_beta_scale", self.beta_scale, FEATURE_BETA)
 
     def site_priors(self, model: ModelView) -> dict[str, TorchDistribution]:
-        """See `LogitTerm.site_priors`."""
+        """Return the priors of its sites, by name; see `LogitTerm.site_priors`."""
         zeros = model.item_embedding.new_zeros(model.features.shape[1], model.embedding_dim)
         return {
             FEATURE_KAPPA: dist.Normal(zeros[:, 0], model.feature_kappa_scale).to_event(1),
@@ -197,7 +197,7 @@ class ItemFeatures:
         }
 
     def logit(self, model: ModelView, values: dict[str, Tensor], events: Events) -> Tensor:
-        """See `LogitTerm.logit`."""
+        """Compute what the term adds to each event's logit, ``B``; see `LogitTerm.logit`."""
         features = model.features[events.action]
         return inner(FEATURE_KAPPA, values[FEATURE_KAPPA], features) + bilinear(
             FEATURE_BETA, values[FEATURE_BETA], features, events.interest

@@ -1,4 +1,4 @@
-"""What a bandit model's priors are at the present values of its learned scales, before and after updates.
+"""A bandit model's priors at the present values of its learned scales, before and after updates.
 
 After an update the prior is the last posterior ``q``, which was learned at scales ``s_0``. What the events said, as far
 as it is Gaussian, is ``q / p(. | s_0)``; so at other scales the prior is ``q p(. | s) / p(. | s_0)``, normalised, and
@@ -51,7 +51,7 @@ class _Change(NamedTuple):
 
 
 def prior_distributions(model: _Model) -> PriorDistributions:
-    """The priors of a model.
+    """Return the priors of a model, as distributions.
 
     Raises:
         ValueError: for a `BanditPriors.vector` of other sites than the model's.

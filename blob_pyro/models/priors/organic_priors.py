@@ -1,4 +1,4 @@
-"""What is believed about items before any view is seen, as one replaceable object."""
+"""Beliefs about items before any view is seen, as one replaceable object."""
 
 from __future__ import annotations
 
@@ -48,5 +48,5 @@ class OrganicPriors:
 
     @property
     def any(self) -> bool:
-        """Whether there is a prior at all."""
+        """True where there is a prior at all."""
         return self.item_embedding is not None or self.item_intercept is not None

@@ -1,4 +1,4 @@
-"""What may add to a click logit beyond the paper's story: the contract of an extension of the prior."""
+"""The contract of a term, an extension of the prior that adds to a click logit beyond the paper's story."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ T = TypeVar("T", bound=type)
 
 @dataclass(frozen=True)
 class Events:
-    """What a term may look at, a row per event.
+    """The events that a term may look at, a row each.
 
     Attributes:
         action: item number, ``B``.
@@ -66,10 +66,10 @@ class LogitTerm(Protocol):
         """Check against the model, and put what is needed into it: see `ModelView`."""
 
     def site_priors(self, model: ModelView) -> dict[str, TorchDistribution]:
-        """The prior of each of its sites, by name."""
+        """Return the priors of its sites, by name."""
 
     def logit(self, model: ModelView, values: dict[str, Tensor], events: Events) -> Tensor:
-        """What it adds to each event's logit, ``B``."""
+        """Compute what the term adds to each event's logit, ``B``."""
 
 
 @overload

@@ -59,7 +59,7 @@ class VectorPrior:
             raise ValueError(f"vector: expected {KAPPA!r} as its last site, got the order {list(self.shapes)}")
 
     def parts(self, draw: Tensor) -> dict[str, MultivariatePart]:
-        """Each site's piece of a draw, ``... x D``."""
+        """Return each site's piece of a draw, ``... x D``."""
         pieces, start = {}, 0
         for name, shape in self.shapes.items():
             pieces[name] = MultivariatePart(draw, self.distribution, start, Size(shape))
@@ -67,7 +67,7 @@ class VectorPrior:
         return pieces
 
     def marginals(self) -> dict[str, MultivariatePart]:
-        """Each site's part: its ``mean`` and ``variance`` are the marginal's."""
+        """Return each site's part: its ``mean`` and ``variance`` are the marginal's."""
         return self.parts(self.distribution.mean)
 
 

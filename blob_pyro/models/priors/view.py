@@ -1,4 +1,4 @@
-"""What a prior may see of the model that it is a part of."""
+"""The view of the model that a prior may have, which is a part of it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["ModelView"]
 
 
 class ModelView(Protocol):
-    """What priors and terms are given as ``model``: what is known of the items, and a place for what they need.
+    """The view of ``model`` that priors and terms are given: what is known of the items, and a place for buffers.
 
     What a term puts into it, by `register_buffer`, `register_scale` or as an attribute, it reads as an attribute, and
     no other

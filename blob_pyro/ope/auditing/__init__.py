@@ -40,7 +40,7 @@ TESTS: list[Callable[[LogFacts], Finding]] = [
 
 
 def audit(log: EventLog, *, logging_probs: Any = None, false_alarms: float = 0.002) -> AuditReport:
-    """Tests a log's propensities against what must hold of them, and says what must be known before they are used.
+    """Test a log's propensities against what must hold of them, and say what must be known before they are used.
 
     ==================================== =============================================================================
     range                                propensities in (0, 1], finite rewards

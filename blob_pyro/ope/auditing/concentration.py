@@ -1,4 +1,4 @@
-"""How much of the weight of another policy, the uniform one, few rows would have."""
+"""Tests of concentration: how much of the uniform policy's weight few rows would have."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FEW_ROWS = 100
 
 
 def effective_rows(facts: LogFacts) -> Finding:
-    """How many rows are left for the uniform policy?"""
+    """Count the rows that are left for the uniform policy, by their weights."""
     weight = facts.uniform_weight
     rest = np.delete(weight, weight.argmax())
     size, without = _effective(weight), _effective(rest)
@@ -28,7 +28,7 @@ def effective_rows(facts: LogFacts) -> Finding:
 
 
 def largest_weight(facts: LogFacts) -> Finding:
-    """Does one row have much of the weight?"""
+    """Look for one row that has much of the weight."""
     weight = facts.uniform_weight
     worst = int(weight.argmax())
     share = weight[worst] / weight.sum()

@@ -1,4 +1,4 @@
-"""Did the policy change while it logged?
+"""Tests of drift: whether the policy changed while it logged.
 
 A policy that is a function of the history alone has one propensity for each history, action and slot. Where a log
 shows several, the policy was updated, looks at more than the log holds, or its propensities are noisy. If values at
@@ -22,7 +22,7 @@ _PAUSE = 100.0
 
 
 def drift(facts: LogFacts) -> Finding:
-    """Do rows of one history, action and slot have one propensity?"""
+    """Test whether rows of one history, action and slot have one propensity."""
     p = np.where(facts.usable, facts.propensity, np.nan)
     key = np.stack([facts.history, facts.action, facts.slot])[:, facts.usable]
     p, time = p[facts.usable], facts.time[facts.usable]
@@ -69,7 +69,7 @@ def drift(facts: LogFacts) -> Finding:
 
 
 def pauses(facts: LogFacts) -> Finding:
-    """Were there delays: pauses in the log far longer than usual, after which a policy may have been another?"""
+    """Look for delays: pauses in the log far longer than usual, after which a policy may have been another."""
     gap = np.diff(facts.time.astype(np.float64))
     if len(gap) < 20 or not (gap > 0).any():
         return Finding("delays", False, "too few times to tell", float("nan"))

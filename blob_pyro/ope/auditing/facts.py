@@ -1,4 +1,4 @@
-"""What the tests of an audit look at: a log's impressions as plain arrays, in the order of time."""
+"""The facts that an audit's tests look at: a log's impressions as plain arrays, in the order of time."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class LogFacts:
 
     @classmethod
     def of(cls, log: EventLog, logging_probs: np.ndarray | None, significance: float) -> LogFacts:
-        """The facts of a log that has propensities."""
+        """Collect the facts of a log that has propensities."""
         assert log.propensity is not None
         time = log.time.cpu().numpy()
         order = np.argsort(time, kind="stable")
@@ -68,12 +68,12 @@ class LogFacts:
 
     @cached_property
     def usable(self) -> np.ndarray:
-        """Rows whose propensity is a probability that something was played with."""
+        """The rows whose propensity is a probability that something was played with."""
         return (self.propensity > 0) & (self.propensity <= 1)
 
     @cached_property
     def uniform_weight(self) -> np.ndarray:
-        """Weights of the uniform policy, ``1 / (A p)``, of the usable rows."""
+        """The weights of the uniform policy, ``1 / (A p)``, of the usable rows."""
         return 1 / (self.num_actions * self.propensity[self.usable])
 
 

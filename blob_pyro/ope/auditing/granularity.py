@@ -1,4 +1,4 @@
-r"""Were propensities counted from a number of draws?
+r"""Tests of granularity: whether propensities were counted from a number of draws.
 
 If each is a count over ``M`` draws, all are multiples of ``1 / M``, and about :math:`\varphi(M) / M` of the counts
 have no factor in common with ``M``. Ratios of small numbers, such as a share of a short history, are multiples of one
@@ -22,7 +22,7 @@ _SAMPLE = 400
 
 
 def granularity(facts: LogFacts) -> Finding:
-    """Are propensities counted, and so no better than the root of the number of draws?"""
+    """Test whether propensities are counted, and so no better than the root of the number of draws."""
     p = facts.propensity[facts.usable]
     draws = number_of_draws(p, facts.num_actions)
     if draws is None:
@@ -39,7 +39,7 @@ def granularity(facts: LogFacts) -> Finding:
 
 
 def number_of_draws(propensity: np.ndarray, num_actions: int) -> int | None:
-    """The number of draws that propensities were counted from; None if they were not.
+    """Guess the number of draws that propensities were counted from; None if they were not.
 
     Searched are all numbers up to 20,000, and beyond them round ones and powers of two up to 10,000,000. The value
     1/A is left out: it is what policies play that know nothing yet.

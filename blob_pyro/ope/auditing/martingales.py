@@ -20,18 +20,18 @@ _MIN_EFFECTIVE_ROWS = 50
 
 
 def mean_inverse(facts: LogFacts) -> Finding:
-    """Is the average of 1/p the number of actions?"""
+    """Test whether the average of 1/p is the number of actions."""
     return _mean_inverse(facts, "mean of 1/p", facts.uniform_weight)
 
 
 def mean_inverse_without_largest(facts: LogFacts) -> Finding:
-    """Is it, without the row that has the least propensity?"""
+    """Test whether the average of 1/p is the number of actions without the row that has the least propensity."""
     weight = facts.uniform_weight
     return _mean_inverse(facts, "mean of 1/p without its largest row", np.delete(weight, weight.argmax()))
 
 
 def each_action(facts: LogFacts) -> Finding:
-    """Does each action's E[1{a}/p] = 1 hold, in each slot, with and without its largest row?"""
+    """Test whether E[1{a}/p] = 1 holds for each action, in each slot, with and without its largest row."""
     name = "each action's weights"
     usable = facts.usable
     cell = facts.slot[usable] * facts.num_actions + facts.action[usable]
@@ -70,7 +70,7 @@ def each_action(facts: LogFacts) -> Finding:
 
 
 def action_frequencies(facts: LogFacts) -> Finding:
-    """Where whole distributions are logged: is each action played as often, in each slot, as they say?"""
+    """Test, where whole distributions are logged, whether each action is played as often, in each slot, as they say."""
     name = "action frequencies"
     if facts.logging_probs is None:
         return Finding(name, False, "not tested: pass logging_probs, the N x A probabilities of all actions")

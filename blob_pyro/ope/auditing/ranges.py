@@ -11,7 +11,7 @@ __all__ = ["alternatives", "constants", "ranges"]
 
 
 def ranges(facts: LogFacts) -> Finding:
-    """Is every propensity a probability in (0, 1], and every reward finite?"""
+    """Test whether every propensity is a probability in (0, 1], and every reward finite."""
     bad = ~facts.usable | ~np.isfinite(facts.reward)
     if not bad.any():
         p = facts.propensity
@@ -26,7 +26,7 @@ def ranges(facts: LogFacts) -> Finding:
 
 
 def alternatives(facts: LogFacts) -> Finding:
-    """Could something else have been played?"""
+    """Test whether something else could have been played."""
     certain = facts.propensity[facts.usable] >= 1 - 1e-9
     if facts.num_actions == 1 or not certain.any():
         return Finding("alternatives", False, "no row was played with certainty", 0.0)
@@ -37,7 +37,7 @@ def alternatives(facts: LogFacts) -> Finding:
 
 
 def constants(facts: LogFacts) -> Finding:
-    """Values that many rows share: 1/A, and a floor. They are common in healthy logs: reported, not flagged."""
+    """Find values that many rows share, 1/A and a floor: common in healthy logs, so reported and not flagged."""
     p = facts.propensity[facts.usable]
     uniform = np.abs(p * facts.num_actions - 1) < 1e-6
     values, counts = np.unique(p, return_counts=True)

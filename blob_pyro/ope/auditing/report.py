@@ -1,4 +1,4 @@
-"""What an audit says: one line per test, a table, and a figure."""
+"""The report of an audit: one line per test, a table, and a figure."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class AuditReport:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Those findings as text."""
+        """The findings against the log, as text."""
         return tuple(f"{f.test}: {f.says}" for f in self.flagged)
 
     def __getitem__(self, test: str) -> Finding:
@@ -73,7 +73,7 @@ class AuditReport:
         return "\n".join([f"audit of {len(self.facts):,} impressions: {verdict}", *lines])
 
     def plot(self) -> Figure:
-        """Propensities, their course in time, the average weight as rows come in, and shares of the weight."""
+        """Plot propensities, their course in time, the average weight as rows come in, and shares of the weight."""
         from matplotlib import pyplot
 
         facts = self.facts

@@ -1,4 +1,4 @@
-"""What a model must beat: scorers and policies behind the interface of `blob_pyro.policies`, and by name."""
+"""Baselines that a model must beat: scorers and policies behind the interface of `blob_pyro.policies`, by name."""
 
 from blob_pyro.policies.baselines.als import ALS
 from blob_pyro.policies.baselines.contextual_bandit import ContextualBandit

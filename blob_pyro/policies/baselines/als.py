@@ -70,7 +70,7 @@ class ALS:
         return confidence
 
     def scores(self, histories: Histories | Any) -> Tensor:
-        """Predicted preference of each item, ``N x P``; zero after an empty history."""
+        """Return the predicted preference of each item, ``N x P``; zero after an empty history."""
         history = as_histories(histories, self.items).to("cpu")
         if not len(history):
             return torch.zeros(0, len(self.items))

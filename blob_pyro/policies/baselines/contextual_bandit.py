@@ -87,7 +87,7 @@ class ContextualBandit:
         self.items, self.intercept, self.weight = log.items, parameters[:size], parameters[size:].view(size, size)
 
     def scores(self, histories: Histories | Any) -> Tensor:
-        """Log-probabilities of the learned policy up to a constant, ``N x P`` float64: for `Greedy` or `Softmax`.
+        """Return the learned policy's log-probabilities up to a constant, ``N x P``: for `Greedy` or `Softmax`.
 
         Raises:
             ValueError: if it is not fitted.

@@ -42,5 +42,5 @@ class EASE:
         self.weight = weight.fill_diagonal_(0.0).to(histories.device, torch.get_default_dtype())
 
     def scores(self, histories: Histories | Any) -> Tensor:
-        """``N x P`` predicted views; zero after an empty history."""
+        """Predict views of each item, ``N x P``; zero after an empty history."""
         return as_histories(histories, self.items).to(self.weight.device).sum_rows(self.weight)

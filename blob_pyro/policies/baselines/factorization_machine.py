@@ -97,7 +97,7 @@ class FactorizationMachine:
         self.parameters = {name: value.detach() for name, value in leaves.items()}
 
     def scores(self, histories: Histories | Any) -> Tensor:
-        """Click logits of all items, ``N x P``.
+        """Return the click logits of all items, ``N x P``.
 
         Raises:
             ValueError: if it is not fitted.
@@ -112,7 +112,7 @@ class FactorizationMachine:
 
 
 def click_logits(parameters: dict[str, Tensor], histories: Histories, row: Tensor, action: Tensor) -> Tensor:
-    """Of the recommendation of each ``action`` after history ``row``; ``M``."""
+    """Compute the click logit of the recommendation of each ``action`` after history ``row``; ``M``."""
     alone, along = _of_history(parameters, histories)
     cross = (along[row] * parameters["action_factor"][action]).sum(-1)
     return parameters["bias"] + alone[row] + parameters["action_weight"][action] + cross

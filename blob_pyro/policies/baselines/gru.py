@@ -111,7 +111,7 @@ class GRU:
         return history
 
     def scores(self, histories: Histories | Any) -> Tensor:
-        """Log-probability of each item to be viewed next, ``N x P``.
+        """Return the log-probability of each item to be viewed next, ``N x P``.
 
         Raises:
             ValueError: if it is not fitted.

@@ -37,7 +37,7 @@ class ItemKNN:
         self.correlation = _correlation(_moments(histories, presence=False))
 
     def scores(self, histories: Histories | Any) -> Tensor:
-        """``N x P`` correlations with each history's last item; zero after an empty one."""
+        """Return correlations with each history's last item, ``N x P``; zero after an empty one."""
         history = as_histories(histories, self.items).to(self.correlation.device)
         some = history.lengths > 0
         scores = self.correlation.new_zeros(len(history), len(self.items))
@@ -59,7 +59,7 @@ class SessionItemKNN:
         self.correlation = _correlation(_moments(histories, presence=True))
 
     def scores(self, histories: Histories | Any) -> Tensor:
-        """``N x P`` mean correlations with each history's distinct items; zero after an empty one."""
+        """Return mean correlations with each history's distinct items, ``N x P``; zero after an empty one."""
         history = as_histories(histories, self.items).to(self.correlation.device)
         present = distinct(history)
         return present.sum_rows(self.correlation) / present.lengths.clamp(min=1).unsqueeze(-1)

@@ -49,15 +49,15 @@ class LinTS(Policy):
         self.noise = positive_number(noise, "noise")
 
     def update(self, log: EventLog) -> None:
-        """See `RidgePerItem.update`."""
+        """Learn from the impressions of a log; see `RidgePerItem.update`."""
         self.ridge.update(log)
 
     def scores(self, histories: Histories | Any) -> Tensor:
-        """Mean click rates, ``N x P`` float64; ValueError before any `update`."""
+        """Return the mean click rates, ``N x P`` float64; ValueError before any `update`."""
         return self.ridge.predict(self.histories(histories))[0]
 
     def action_distribution(self, histories: Histories | Any) -> TorchDistribution:
-        """See `Policy.action_distribution`."""
+        """Return the distribution of the item played after each history; see `Policy.action_distribution`."""
         return in_chunks(self._actions, self.histories(histories), self.num_items)
 
     def _actions(self, histories: Histories, _: slice) -> ArgmaxNormal:

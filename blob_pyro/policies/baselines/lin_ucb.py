@@ -43,10 +43,10 @@ class LinUCB:
         self.alpha = number_between(alpha, "alpha", 0, float("inf"))
 
     def update(self, log: EventLog) -> None:
-        """See `RidgePerItem.update`."""
+        """Learn from the impressions of a log; see `RidgePerItem.update`."""
         self.ridge.update(log)
 
     def scores(self, histories: Histories | Any) -> Tensor:
-        """Upper confidence bounds, ``N x P`` float64; ValueError before any `update`."""
+        """Return the upper confidence bounds, ``N x P`` float64; ValueError before any `update`."""
         mean, spread = self.ridge.predict(histories)
         return mean + self.alpha * spread

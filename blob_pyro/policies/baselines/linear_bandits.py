@@ -18,7 +18,7 @@ Features = Callable[[Histories], Tensor]
 
 
 class RidgePerItem:
-    """For each item ``A = l2 I + sum x x'`` and ``b = sum click x`` over its impressions; ``theta = A^-1 b``.
+    """A ridge regression per item: ``A = l2 I + sum x x'``, ``b = sum click x`` over impressions, ``theta = A^-1 b``.
 
     Args:
         items: the catalogue, or its size.
@@ -59,7 +59,7 @@ class RidgePerItem:
         self.num_impressions += log.num_impressions
 
     def predict(self, histories: Histories | Any) -> tuple[Tensor, Tensor]:
-        """``x' theta`` and ``sqrt(x' A^-1 x)`` of every item, ``N x P`` float64 each.
+        """Predict ``x' theta`` and ``sqrt(x' A^-1 x)`` of every item, ``N x P`` float64 each.
 
         Raises:
             ValueError: if nothing has been learned yet.

@@ -77,7 +77,7 @@ class LogisticRegression:
         self.intercept = weights[0] + weights[1 : 1 + size]
 
     def scores(self, histories: Histories | Any) -> Tensor:
-        """Click logits of all items, ``N x P`` float64.
+        """Return the click logits of all items, ``N x P`` float64.
 
         Raises:
             ValueError: if it is not fitted.

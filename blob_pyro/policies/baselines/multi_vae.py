@@ -95,7 +95,7 @@ class MultiVAE:
         self.items, self._networks = items, networks.eval()
 
     def scores(self, histories: Histories | Any) -> Tensor:
-        """Log-probability of each item to be viewed, at the mean of the latent interest, ``N x P``.
+        """Return the log-probability of each item to be viewed, at the mean of the latent interest, ``N x P``.
 
         Raises:
             ValueError: if it is not fitted.
@@ -121,7 +121,7 @@ def _networks(num_items: int, hidden_dim: int, latent_dim: int) -> nn.ModuleDict
 
 
 def negative_bound(networks: nn.ModuleDict, counts: Tensor, beta: float) -> Tensor:
-    """Mean over sessions of ``beta KL - E log p(views | latent)`` by one draw, with dropout of the input."""
+    """Compute the mean over sessions of ``beta KL - E log p(views | latent)``, by one draw, with dropout."""
     visible = nn.functional.dropout(nn.functional.normalize(counts), 0.5)
     loc, log_variance = networks["encoder"](visible).chunk(2, -1)
     latent = loc + (log_variance / 2).exp() * torch.randn_like(loc)

@@ -34,6 +34,6 @@ class Popularity:
         self.views = torch.bincount(viewed, minlength=log.num_items).to(torch.get_default_dtype())
 
     def scores(self, histories: Histories | Any) -> Tensor:
-        """``N x P`` view counts, one row as the other."""
+        """Return all users' view counts, ``N x P``, one row as the other."""
         history = as_histories(histories, self.items)
         return self.views.to(history.device).expand(len(history), -1)

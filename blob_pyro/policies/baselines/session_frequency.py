@@ -1,4 +1,4 @@
-"""What the user has viewed most, they will view again."""
+"""Session frequency: a user will view again what they have viewed most."""
 
 from __future__ import annotations
 
@@ -27,5 +27,5 @@ class SessionFrequency:
         self.items = items if isinstance(items, Vocabulary) else Vocabulary.numbered(items)
 
     def scores(self, histories: Histories | Any) -> Tensor:
-        """``N x P`` view counts."""
+        """Return each history's view counts, ``N x P``."""
         return as_histories(histories, self.items).counts()

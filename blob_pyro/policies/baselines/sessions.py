@@ -1,4 +1,4 @@
-"""What baselines learn from: the sessions of a log as a sparse matrix, and clicks as rows of contexts."""
+"""Data that baselines learn from: the sessions of a log as a sparse matrix, and clicks as rows of contexts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["clicks_of", "count_matrix", "distinct", "sessions_of"]
 
 
 def sessions_of(sessions: EventLog | Histories) -> tuple[Vocabulary, Histories]:
-    """The catalogue, and all the views of each user who has any.
+    """Return the catalogue, and all the views of each user who has any.
 
     Raises:
         TypeError: for neither a log nor sessions.
@@ -29,7 +29,7 @@ def sessions_of(sessions: EventLog | Histories) -> tuple[Vocabulary, Histories]:
 
 
 def clicks_of(log: EventLog, num_items: int) -> EventLog:
-    """The log, after a look at whether clicks can be learned from it.
+    """Return the log, after a look at whether clicks can be learned from it.
 
     Raises:
         TypeError: for what is no log.
@@ -50,7 +50,7 @@ def clicks_of(log: EventLog, num_items: int) -> EventLog:
 
 
 def count_matrix(histories: Histories) -> csr_array:
-    """View counts, ``N x P``, float64."""
+    """Count views, ``N x P``, float64."""
     items, row = (t.cpu().numpy() for t in histories.flatten())
     counts = csr_array((np.ones(len(items)), (row, items)), shape=(len(histories), histories.num_items))
     counts.sum_duplicates()
@@ -58,7 +58,7 @@ def count_matrix(histories: Histories) -> csr_array:
 
 
 def distinct(histories: Histories) -> Histories:
-    """Each history's items once, in the order of their numbers."""
+    """Return each history's items once, in the order of their numbers."""
     items, row = histories.flatten()
     cell = torch.unique(row * histories.num_items + items)
     lengths = torch.bincount(cell // histories.num_items, minlength=len(histories))

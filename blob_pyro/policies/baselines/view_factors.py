@@ -41,7 +41,7 @@ class ViewFactors:
 
     @property
     def num_features(self) -> int:
-        """``D``, one more than the factors."""
+        """The number of features, ``D``, one more than the factors."""
         return self.num_factors + 1
 
     def __call__(self, histories: Histories) -> Tensor:

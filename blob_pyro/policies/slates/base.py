@@ -1,4 +1,4 @@
-"""What a distribution over slates can be asked, and slates that are filled slot by slot."""
+"""Distributions over slates, and those that are filled slot by slot."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Contexts:
 
     @property
     def mask(self) -> Tensor:
-        """``n x P``: which items may be chosen."""
+        """The items that may be chosen, ``n x P`` booleans."""
         if self.allowed is not None:
             return self.allowed
         one = torch.ones(1, dtype=torch.bool, device=self.histories.device)
@@ -67,7 +67,7 @@ class Slates(ABC):
 
     @abstractmethod
     def draw(self, generator: torch.Generator) -> Tensor:
-        """Slates, ``n x L`` item numbers, the first slot first.
+        """Draw slates, ``n x L`` item numbers, the first slot first.
 
         Args:
             generator: of the CPU.
@@ -75,26 +75,26 @@ class Slates(ABC):
 
     @abstractmethod
     def rank_probs(self, items: Tensor) -> Tensor:
-        """Probability of items to be in each slot, ``n x C x L`` float64.
+        """Return the probability of items to be in each slot, ``n x C x L`` float64.
 
         Args:
             items: ``n x C`` item numbers.
         """
 
     def rank_errors(self, items: Tensor) -> Tensor:
-        """Standard errors of `rank_probs`, ``n x C x L``; 0 where they are exact."""
+        """Return the standard errors of `rank_probs`, ``n x C x L``; 0 where they are exact."""
         return torch.zeros(*items.shape, self.num_slots, dtype=torch.float64, device=items.device)
 
     def propensities(self, slates: Tensor) -> Tensor:
-        """Probability of each item of a slate to be where it is, ``n x L`` float64."""
+        """Return the probability of each item of a slate to be where it is, ``n x L`` float64."""
         return self.rank_probs(slates).diagonal(dim1=-2, dim2=-1)
 
     def propensity_errors(self, slates: Tensor) -> Tensor:
-        """Standard errors of `propensities`, ``n x L``; 0 where they are exact."""
+        """Return the standard errors of `propensities`, ``n x L``; 0 where they are exact."""
         return self.rank_errors(slates).diagonal(dim1=-2, dim2=-1)
 
     def draw_known(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Slates, their items' propensities and the errors of these, ``n x L`` each.
+        """Draw slates; returns their items' propensities and the errors of these, too, ``n x L`` each.
 
         What draws may log another propensity than the marginal one, such as that given a part of the draw.
         """
@@ -107,7 +107,7 @@ class RepeatableSlates(Slates):
 
     @abstractmethod
     def repeated(self, kind: Tensor) -> Slates:
-        """The same of contexts each of which is like one of these: like number ``kind``, ``N`` int64."""
+        """Repeat contexts: ``N`` of them, each like number ``kind`` of these, int64."""
 
 
 class SequentialSlates(Slates):
@@ -115,7 +115,7 @@ class SequentialSlates(Slates):
 
     @abstractmethod
     def next_probs(self, left: Tensor) -> Tensor:
-        """Probability of every item to fill the next slot, ``n x P`` float64.
+        """Return the probability of every item to fill the next slot, ``n x P`` float64.
 
         Args:
             left: ``n x P`` booleans, the items that no slot above holds.
@@ -123,10 +123,10 @@ class SequentialSlates(Slates):
 
     @abstractmethod
     def mask(self) -> Tensor:
-        """``n x P`` booleans: the items that may be chosen."""
+        """Mark the items that may be chosen, ``n x P`` booleans."""
 
     def draw(self, generator: torch.Generator) -> Tensor:
-        """See `Slates.draw`: one uniform number for each slot."""
+        """Draw slates, ``n x L`` item numbers; see `Slates.draw`: one uniform number for each slot."""
         left = self.mask().clone()
         uniform = torch.rand(len(left), self.num_slots, dtype=torch.float64, generator=generator).to(left.device)
         slates = torch.empty(len(left), self.num_slots, dtype=torch.int64, device=left.device)
@@ -137,7 +137,7 @@ class SequentialSlates(Slates):
 
 
 def draw_by_inversion(probs: Tensor, uniform: Tensor) -> Tensor:
-    """Categorical draws as the quantile function of given uniforms; what has probability 0 is not drawn.
+    """Draw categorical values by the quantile function of given uniforms; what has probability 0 is not drawn.
 
     Args:
         probs: ``n x P`` float64, not negative and not all 0; rows need not be normalised.

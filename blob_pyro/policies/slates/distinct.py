@@ -12,7 +12,7 @@ __all__ = ["distinct_contexts"]
 
 
 def distinct_contexts(contexts: Contexts) -> tuple[Tensor, Tensor]:
-    """The first context of each kind, and of which kind each context is.
+    """Find the first context of each kind, and the kind of each context.
 
     Contexts are alike if their histories are, view by view, and their candidates. With covariates all are different.
 

@@ -11,7 +11,7 @@ __all__ = ["EpsilonGreedySlates", "best_of"]
 
 
 def best_of(scores: Tensor) -> Tensor:
-    """``n x P`` probabilities: the highest score takes all, ties share equally."""
+    """Return ``n x P`` probabilities: the highest score takes all, ties share equally."""
     best = (scores == scores.amax(-1, keepdim=True)).to(scores.dtype)
     return best / best.sum(-1, keepdim=True)
 
@@ -40,17 +40,17 @@ class EpsilonGreedySlates(SequentialSlates):
         require_slots(self.size, num_slots, first, "the others have a score of -inf; ask for fewer slots")
 
     def mask(self) -> Tensor:
-        """See `SequentialSlates.mask`."""
+        """Mark the items that may be chosen, ``n x P`` booleans; see `SequentialSlates.mask`."""
         return self.scores > -torch.inf
 
     def next_probs(self, left: Tensor) -> Tensor:
-        """See `SequentialSlates.next_probs`."""
+        """Return the probability of every item to fill the next slot; see `SequentialSlates.next_probs`."""
         best = best_of(self.scores.masked_fill(~left, -torch.inf).to(torch.float64))
         any_item = left.to(torch.float64)
         return (1 - self.epsilon) * best + self.epsilon * any_item / any_item.sum(-1, keepdim=True)
 
     def rank_probs(self, items: Tensor) -> Tensor:
-        """See `Slates.rank_probs`."""
+        """Return the probability of items to be in each slot; see `Slates.rank_probs`."""
         score = self.scores.gather(1, items)
         ordered = self.scores.sort(-1).values
         above = torch.searchsorted(ordered, score, right=True)

@@ -25,18 +25,18 @@ class MixtureSlates(Slates):
         self.parts, self.weights = parts, torch.tensor(weights, dtype=torch.float64)
 
     def draw(self, generator: torch.Generator) -> Tensor:
-        """See `Slates.draw`: every part draws, and one is shown."""
+        """Draw slates, ``n x L`` item numbers; see `Slates.draw`: every part draws, and one is shown."""
         slates = torch.stack([part.draw(generator) for part in self.parts])
         uniform = torch.rand(slates.shape[1], dtype=torch.float64, generator=generator)
         which = draw_by_inversion(self.weights.expand(len(uniform), -1).contiguous(), uniform).to(slates.device)
         return slates[which, torch.arange(slates.shape[1], device=slates.device)]
 
     def rank_probs(self, items: Tensor) -> Tensor:
-        """See `Slates.rank_probs`."""
+        """Return the probability of items to be in each slot; see `Slates.rank_probs`."""
         found = [part.rank_probs(items) for part in self.parts]
         return torch.stack([p * w for p, w in zip(found, self.weights.tolist(), strict=True)]).sum(0)
 
     def rank_errors(self, items: Tensor) -> Tensor:
-        """See `Slates.rank_errors`: those of the parts may have the same sign, so they add up."""
+        """Add up the parts' standard errors of `rank_probs`, since they may have the same sign."""
         found = [part.rank_errors(items) for part in self.parts]
         return torch.stack([e * w for e, w in zip(found, self.weights.tolist(), strict=True)]).sum(0)

@@ -21,7 +21,7 @@ _Make = Callable[[Any, Tensor, int], RepeatableSlates]
 
 
 def slates_of(actions: TorchDistribution, contexts: Contexts, num_slots: int) -> RepeatableSlates:
-    """Slates whose first slot holds what ``actions`` play among the candidates.
+    """Make the slates whose first slot holds what ``actions`` play among the candidates.
 
     Where actions are the best of independent normal, lognormal or Beta scores, a slate is the best few of one draw of
     all scores, in order. Of other distributions only their probabilities are known: slots are filled one after

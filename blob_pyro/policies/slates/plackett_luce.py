@@ -29,18 +29,18 @@ class PlackettLuceSlates(SequentialSlates, RepeatableSlates):
         require_slots(self.mask().sum(-1), num_slots, first, "the others have probability 0; ask for fewer slots")
 
     def repeated(self, kind: Tensor) -> PlackettLuceSlates:
-        """See `RepeatableSlates.repeated`."""
+        """Repeat contexts, each like one of these; see `RepeatableSlates.repeated`."""
         return PlackettLuceSlates(self.weight[kind], self.num_slots)
 
     def mask(self) -> Tensor:
-        """See `SequentialSlates.mask`."""
+        """Mark the items that may be chosen, ``n x P`` booleans; see `SequentialSlates.mask`."""
         return self.weight > 0
 
     def next_probs(self, left: Tensor) -> Tensor:
-        """See `SequentialSlates.next_probs`; not normalised."""
+        """Return every item's probability to fill the next slot, not normalised."""
         return self.weight * left
 
     def rank_probs(self, items: Tensor) -> Tensor:
-        """See `Slates.rank_probs`."""
+        """Return the probability of items to be in each slot; see `Slates.rank_probs`."""
         of_all = plackett_luce_rank_probs(self.weight, self.num_slots)
         return of_all.gather(1, items.unsqueeze(-1).expand(-1, -1, self.num_slots))

@@ -31,22 +31,22 @@ class PosteriorActions(Slates):
         self.actions = actions if contexts.allowed is None else actions.restrict(contexts.allowed)
 
     def draw(self, generator: torch.Generator) -> Tensor:
-        """See `Slates.draw`; what moves all items alike is left out."""
+        """Draw slates, ``n x L`` item numbers; see `Slates.draw`; what moves all items alike is left out."""
         logits, (size,) = self.logits, self.logits.batch_shape
         shared = standard_normal((size, logits.num_factors), generator, logits.interest)
         own = standard_normal((size, self.num_items), generator, logits.interest)
         return best_few(logits.given_shared(shared) + logits.kappa_scale * own, self.mask, 1)
 
     def rank_probs(self, items: Tensor) -> Tensor:
-        """See `Slates.rank_probs`."""
+        """Return the probability of items to be in each slot; see `Slates.rank_probs`."""
         return self.actions.log_prob(items.mT).mT.exp().to(torch.float64).unsqueeze(-1)
 
     def rank_errors(self, items: Tensor) -> Tensor:
-        """See `Slates.rank_errors`."""
+        """Return the standard errors of `rank_probs`; see `Slates.rank_errors`."""
         return self.actions.error_estimate.to(torch.float64).gather(1, items).unsqueeze(-1)
 
     def draw_known(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """See `Slates.draw_known`; points are spent on what was drawn alone, where there is a tolerance."""
+        """Draw slates, with propensities of what was drawn alone, where there is a tolerance."""
         slates = self.draw(generator)
         probability, error = self.actions.propensity(slates[:, 0])
         return slates, probability.to(torch.float64)[:, None], error.to(torch.float64)[:, None]
@@ -71,11 +71,11 @@ class ConditionalThompsonSlates(Slates):
         self.marginal = PosteriorActions(actions, contexts)
 
     def draw(self, generator: torch.Generator) -> Tensor:
-        """See `Slates.draw`."""
+        """Draw slates, ``n x L`` item numbers; see `Slates.draw`."""
         return self._given(generator).draw(generator)
 
     def draw_known(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """See `Slates.draw_known`: exact, given the draw."""
+        """Draw slates, with propensities and their errors; see `Slates.draw_known`: exact, given the draw."""
         return self._given(generator).draw_known(generator)
 
     def _given(self, generator: torch.Generator) -> NormalSlates:
@@ -85,12 +85,12 @@ class ConditionalThompsonSlates(Slates):
         return NormalSlates(given.loc, given.scale, self.mask, self.num_slots)
 
     def rank_probs(self, items: Tensor) -> Tensor:
-        """See `Slates.rank_probs`."""
+        """Return the probability of items to be in each slot; see `Slates.rank_probs`."""
         self._require_one_slot()
         return self.marginal.rank_probs(items)
 
     def rank_errors(self, items: Tensor) -> Tensor:
-        """See `Slates.rank_errors`."""
+        """Return the standard errors of `rank_probs`; see `Slates.rank_errors`."""
         self._require_one_slot()
         return self.marginal.rank_errors(items)
 
@@ -116,7 +116,7 @@ class MixtureThompsonSlates(Slates):
         self.actions, self.mask, self.allowed = actions, contexts.mask, contexts.allowed
 
     def draw(self, generator: torch.Generator) -> Tensor:
-        """See `Slates.draw`."""
+        """Draw slates, ``n x L`` item numbers; see `Slates.draw`."""
         actions, (size,) = self.actions, self.actions.batch_shape
         which = torch.randint(actions.num_points, (size,), generator=generator).to(actions.scale.device)
         loc = actions.location(actions.points[which].unsqueeze(1)).squeeze(1)
@@ -124,7 +124,7 @@ class MixtureThompsonSlates(Slates):
         return best_few(scores, self.mask, self.num_slots)
 
     def rank_probs(self, items: Tensor) -> Tensor:
-        """See `Slates.rank_probs`."""
+        """Return the probability of items to be in each slot; see `Slates.rank_probs`."""
         if self.num_slots == 1:
             actions = self.actions if self.allowed is None else self.actions.restrict(self.allowed)
             return actions.log_prob(items.mT).mT.exp().to(torch.float64).unsqueeze(-1)
@@ -159,13 +159,13 @@ class DrawnSlates(Slates):
         self.slates = torch.cat([best_few(logits[part].logits, mask[part], num_slots) for part in parts], 1)
 
     def draw(self, generator: torch.Generator) -> Tensor:
-        """See `Slates.draw`."""
+        """Draw slates, ``n x L`` item numbers; see `Slates.draw`."""
         draws, size, _ = self.slates.shape
         which = torch.randint(draws, (size,), generator=generator).to(self.slates.device)
         return self.slates[which, torch.arange(size, device=which.device)]
 
     def rank_probs(self, items: Tensor) -> Tensor:
-        """See `Slates.rank_probs`."""
+        """Return the probability of items to be in each slot; see `Slates.rank_probs`."""
         draws, size, _ = self.slates.shape
         counts = torch.zeros(size, self.num_items, self.num_slots, dtype=torch.float64, device=items.device)
         shown = self.slates.permute(1, 0, 2)

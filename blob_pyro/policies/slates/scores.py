@@ -18,7 +18,7 @@ __all__ = ["BetaSlates", "NormalSlates", "at_items", "best_few", "normal_ranks",
 
 
 def best_few(scores: Tensor, mask: Tensor, num_slots: int) -> Tensor:
-    """The items with the highest scores, the best first: ``n x P`` to ``n x L``.
+    """Find the items with the highest scores, the best first: ``n x P`` to ``n x L``.
 
     Args:
         scores: of all items.
@@ -29,7 +29,7 @@ def best_few(scores: Tensor, mask: Tensor, num_slots: int) -> Tensor:
 
 
 def normal_ranks(loc: Tensor, scale: Tensor, num_ranks: int) -> Tensor:
-    """Rank probabilities of independent normal scores, ``n x A x num_ranks`` float64, to 1e-12.
+    """Compute rank probabilities of independent normal scores, ``n x A x num_ranks`` float64, to 1e-12.
 
     Args:
         loc: ``n x A``.
@@ -50,7 +50,7 @@ def normal_ranks(loc: Tensor, scale: Tensor, num_ranks: int) -> Tensor:
 
 
 def same_size(mask: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Contexts with equally many candidates, and the numbers of these, ``n' x A'``: ``mask`` in rectangles."""
+    """Group contexts with equally many candidates: their numbers, and those of the candidates, ``n' x A'``."""
     sizes = mask.sum(-1)
     for size in sizes.unique().tolist():
         rows = (sizes == size).nonzero().squeeze(-1)
@@ -58,7 +58,7 @@ def same_size(mask: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def at_items(probs: Tensor, items: Tensor, mask: Tensor) -> Tensor:
-    """Of all candidates' probabilities those of some items, ``n x C x L``; 0 for what is no candidate.
+    """Pick, of all candidates' probabilities, those of some items, ``n x C x L``; 0 for what is no candidate.
 
     Args:
         probs: ``n x A x L``, of the candidates in the order of their numbers.
@@ -118,7 +118,7 @@ class NormalSlates(_ScoreSlates):
         return loc + scale * standard_normal(tuple(loc.shape), generator, loc)
 
     def propensities(self, slates: Tensor) -> Tensor:
-        """See `Slates.propensities`: of single actions one integral each, without the probabilities of the others."""
+        """Compute each item's probability to be where it is; of single actions, by one integral each."""
         if self.num_slots > 1:
             return super().propensities(slates)
         actions = ArgmaxNormal(*self.parameters, minimum=self.minimum)

@@ -31,11 +31,11 @@ class TwoClassSlates(SequentialSlates):
         self.allowed, self.epsilon = allowed, epsilon
 
     def mask(self) -> Tensor:
-        """See `SequentialSlates.mask`."""
+        """Mark the items that may be chosen, ``n x P`` booleans; see `SequentialSlates.mask`."""
         return self.allowed
 
     def next_probs(self, left: Tensor) -> Tensor:
-        """See `SequentialSlates.next_probs`."""
+        """Return the probability of every item to fill the next slot; see `SequentialSlates.next_probs`."""
         weight, others = self.weight * left, (left & (self.weight == 0)).to(torch.float64)
         exploit, explore = weight.sum(-1, keepdim=True), others.sum(-1, keepdim=True)
         epsilon = self._epsilon(exploit, explore)
@@ -46,7 +46,7 @@ class TwoClassSlates(SequentialSlates):
         return torch.where(exploit <= 0, 1.0, torch.where(explore <= 0, 0.0, self.epsilon).to(torch.float64))
 
     def rank_probs(self, items: Tensor) -> Tensor:
-        """See `Slates.rank_probs`."""
+        """Return the probability of items to be in each slot; see `Slates.rank_probs`."""
         weighted = self.weight > 0
         others = (self.allowed & ~weighted).sum(-1).to(torch.float64)
         exploits, explores = self._turns(weighted.sum(-1).to(torch.float64), others)

@@ -55,22 +55,22 @@ class PanelRows:
 
     @classmethod
     def between(cls, edges: Tensor) -> "PanelRows":
-        """Panels between edges (rows x (P + 1), ascending) that are all measured from one anchor, number 0."""
+        """Make panels between edges (rows x (P + 1), ascending) that are all measured from one anchor, number 0."""
         return cls(torch.zeros_like(edges, dtype=torch.long), edges, edges.diff(dim=-1))
 
     def nodes(self) -> tuple[Tensor, Tensor]:
-        """Offsets and anchors of all nodes, rows x P x nodes."""
+        """Return offsets and anchors of all nodes, rows x P x nodes."""
         nodes, _ = gauss_legendre(NODES_PER_PANEL, self.offset.device)
         offset = self.offset[:, :-1, None] + self.width[..., None] * nodes
         return offset, self.anchor[:, :-1, None].expand_as(offset)
 
     @property
     def middle(self) -> Tensor:
-        """Rows x P, the middle of each panel, seen from the anchor of its left end."""
+        """The middle of each panel, rows x P, seen from the anchor of its left end."""
         return self.offset[:, :-1] + self.width / 2
 
     def halved(self, split: Tensor, most: int) -> "PanelRows":
-        """Both halves of the panels in `split`, at most ``most`` a row, and the others; empty panels at the end."""
+        """Halve the panels in `split`, at most ``most`` a row, and keep the others; empty panels at the end."""
         left, middle, edges = self.offset[:, :-1], self.middle, self.offset.shape[-1]
         # Widths are differences of the rounded positions, so that panels neither overlap nor leave gaps.
         first = torch.where(split, middle - left, self.width)

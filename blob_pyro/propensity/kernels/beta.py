@@ -86,7 +86,7 @@ class Arms:
         return 0.5 * (self.precision.log() - math.log(2 * math.pi)) + remainder
 
     def relative_log_density(self, x: Tensor) -> Tensor:
-        """The log-density relative to the mode's, for x that broadcasts with rows x ... x A."""
+        """Return the log-density relative to the mode's, for x that broadcasts with rows x ... x A."""
         a, b = self._like(x, self.a), self._like(x, self.b)
         distance = x - self._like(x, self.mode)
         # Written with the smaller of p and q at the mode, whose complement has lost its relative accuracy.
@@ -103,7 +103,7 @@ class Arms:
         return -total * log_ratio - minor * toward
 
     def slope(self, x: Tensor) -> Tensor:
-        """The derivative of the log-density, a q - b p."""
+        """Return the derivative of the log-density, a q - b p."""
         return self._like(x, self.a) * torch.sigmoid(-x) - self._like(x, self.b) * torch.sigmoid(x)
 
     @staticmethod
@@ -111,11 +111,11 @@ class Arms:
         return parameter.reshape(parameter.shape[0], *(1,) * (x.dim() - 2), parameter.shape[-1])
 
     def flat(self) -> "Arms":
-        """Every arm a row of its own."""
+        """Make every arm a row of its own."""
         return Arms(self.a.reshape(-1, 1), self.b.reshape(-1, 1))
 
     def fall(self, drop: float, side: int, start: Tensor | None = None) -> Tensor:
-        """Positions beyond which the log-density, going left (-1) or right (+1) of `start`, has fallen by `drop`.
+        """Find positions beyond which the log-density, going left (-1) or right (+1) of `start`, has fallen by `drop`.
 
         Newton's method on a concave function approaches from outside, so that stopping early errs on the safe side.
         """
@@ -251,7 +251,7 @@ class _Plan:
 
 
 def beta_distributions(arms: Arms, plan: _Plan) -> Distributions:
-    """Densities and distribution functions of a few rows at the nodes of their mesh, differentiably."""
+    """Compute densities and distribution functions of a few rows at the nodes of their mesh, differentiably."""
     nodes, width = panel_nodes(plan.edges)
     log_density = arms.relative_log_density(nodes[..., None]) + arms.log_peak[:, None, None, :]
     flat = arms.flat()
@@ -303,7 +303,7 @@ def _rows_per_chunk(a: Tensor) -> int:
 
 
 def argmax_beta_log_probs(concentration1: Tensor, concentration0: Tensor) -> Tensor:
-    """Log-probability of every arm to have the largest of independent Beta scores.
+    """Compute the log-probability of every arm to have the largest of independent Beta scores.
 
     Args:
         concentration1: batch_shape x A, positive; nothing is checked.

@@ -74,7 +74,7 @@ class Distributions:
         )
 
     def log_integral_below(self, log_integrand: Tensor, nodes_per_panel: int) -> Tensor:
-        """Log of the integral of a function (rows x N) from the first panel up to every node."""
+        """Integrate a function (rows x N) from the first panel up to every node, in logarithms."""
         top = log_integrand.detach().amax(-1, keepdim=True).clamp_min(-1e300)
         matrix = torch.tensor(_integration_matrix(nodes_per_panel), device=log_integrand.device)
         _, rule = gauss_legendre(nodes_per_panel, log_integrand.device)
@@ -86,11 +86,11 @@ class Distributions:
         return integral.flatten(-2).clamp_min(1e-320).log() + top
 
     def reversed(self) -> "Distributions":
-        """The same for the scores with their signs changed: the largest becomes the smallest."""
+        """Return the same for the scores with their signs changed: the largest becomes the smallest."""
         return Distributions(self.weights, self.log_density, self.log_survival, self.log_cdf)
 
     def argmax_log_probs(self) -> Tensor:
-        """The log of the integral of f_i prod_(j != i) F_j, rows x A."""
+        """Integrate f_i prod_(j != i) F_j, in logarithms, rows x A."""
         log_integrand = self.log_density - self.log_cdf + self.log_cdf.sum(-1, keepdim=True)
         log_weights = self.weights.clamp_min(1e-300).log()
         return torch.logsumexp(log_integrand + log_weights[..., None], dim=1)
@@ -105,19 +105,19 @@ def _log_parts(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def panel_nodes(edges: Tensor) -> tuple[Tensor, Tensor]:
-    """Nodes (rows x P x nodes) and widths (rows x P) of the panels between edges (rows x (P + 1))."""
+    """Place nodes (rows x P x nodes) on the panels between edges (rows x (P + 1)); returns widths (rows x P), too."""
     nodes, _ = gauss_legendre(NODES_PER_PANEL, edges.device)
     width = edges.diff(dim=-1)
     return edges[:, :-1, None] + width[..., None] * nodes, width
 
 
 def panel_weights(width: Tensor) -> Tensor:
-    """Quadrature weights of all nodes, rows x (P nodes), of panels with these widths (rows x P)."""
+    """Return quadrature weights of all nodes, rows x (P nodes), of panels with these widths (rows x P)."""
     _, rule = gauss_legendre(NODES_PER_PANEL, width.device)
     return (width[..., None] * rule).flatten(1)
 
 
 def integrate(log_density: Tensor, width: Tensor) -> Tensor:
-    """The integral over panels of a density given at the nodes (rows x P x nodes), one number a row."""
+    """Integrate a density given at the nodes of panels (rows x P x nodes), one number a row."""
     _, rule = gauss_legendre(log_density.shape[-1], log_density.device)
     return torch.einsum("m,rpm,rp->r", rule, log_density.exp(), width)

@@ -8,7 +8,7 @@ _LARGE, _SHRINK = 1e300, 2.0**-64
 
 
 def two_sum(loc: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
-    """Loc + deviation (both ... x A, float64) as a rounded sum and what was rounded away (Knuth).
+    """Add loc and deviation (both ... x A, float64) as a rounded sum and what was rounded away (Knuth).
 
     Rows with very large numbers are shrunk: only the order of the sums is meant to be looked at.
     """
@@ -21,13 +21,13 @@ def two_sum(loc: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def draw_normals(loc: Tensor, scale: Tensor, sample_shape: torch.Size) -> tuple[Tensor, Tensor]:
-    """Independent normal scores in two parts, sample_shape x loc's shape each."""
+    """Draw independent normal scores in two parts, sample_shape x loc's shape each."""
     loc, scale = loc.detach().double(), scale.detach().double()
     return two_sum(loc, scale * loc.new_empty(sample_shape + loc.shape).normal_())
 
 
 def best_index(scores: tuple[Tensor, ...], minimum: bool) -> Tensor:
-    """The index of the largest (smallest) along the last dimension, of scores given by parts, the leading one first.
+    """Find the index of the largest (smallest) along the last dimension, of scores given by parts, leading one first.
 
     What ties in all parts is drawn from.
     """
@@ -43,7 +43,7 @@ def best_index(scores: tuple[Tensor, ...], minimum: bool) -> Tensor:
 
 
 def best_indices(scores: tuple[Tensor, ...], count: int, minimum: bool) -> Tensor:
-    """The indices of the `count` largest (smallest) along the last dimension, the best one first."""
+    """Find the indices of the `count` largest (smallest) along the last dimension, the best one first."""
     order: Tensor | None = None
     for part in reversed(scores):
         part = part if minimum else -part

@@ -31,7 +31,7 @@ def _winning_intervals(intercept: Tensor, slope: Tensor) -> Tensor:
 
 
 def argmax_probs_by_envelope(loc: Tensor, factor: Tensor, num_replicates: int, num_points: int, seed: int) -> Tensor:
-    """R x B x A replicated estimates for scores loc + factor z; loc B x A, factor B x A x K, K >= 1.
+    """Estimate probabilities, R x B x A replicated, for scores loc + factor z; loc B x A, factor B x A x K, K >= 1.
 
     The first factor column is the one that is integrated exactly: give the strongest direction first.
     """

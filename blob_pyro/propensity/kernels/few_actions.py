@@ -29,7 +29,7 @@ def _both_exceed(a: Tensor, b: Tensor, correlation: Tensor) -> Tensor:
 
 
 def argmax_probs_of_three(loc: Tensor, covariance: Tensor) -> Tensor:
-    """B x 3 probabilities for loc B x 3 and covariance B x 3 x 3, to rounding error.
+    """Compute B x 3 probabilities for loc B x 3 and covariance B x 3 x 3, to rounding error.
 
     A difference without variance is given a tiny one, so that equal scores share their probability.
     """
@@ -53,7 +53,7 @@ def argmax_probs_of_three(loc: Tensor, covariance: Tensor) -> Tensor:
 
 
 def argmax_probs_of_two(loc: Tensor, covariance: Tensor) -> Tensor:
-    """B x 2 probabilities: a single normal CDF."""
+    """Compute B x 2 probabilities: a single normal CDF."""
     variance = covariance[:, 0, 0] + covariance[:, 1, 1] - 2 * covariance[:, 0, 1]
     gap = loc[:, 0] - loc[:, 1]
     standard = gap / variance.clamp_min(_LEAST).sqrt()

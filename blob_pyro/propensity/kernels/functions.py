@@ -1,4 +1,4 @@
-"""What the kernels' autograd functions have in common."""
+"""Autograd functions of the kernels, in what they have in common."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ class WithoutVmap(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:
-        """Refuse."""
+        """Refuse to be vectorised by ``torch.vmap``."""
         raise ValueError(f"propensities were called inside torch.func.vmap, {NO_VMAP}")
 
 

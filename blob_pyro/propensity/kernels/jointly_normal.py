@@ -1,4 +1,4 @@
-"""Which way to compute P(argmax) of jointly normal scores, and each way with its error.
+"""Ways to compute P(argmax) of jointly normal scores, each with its error, and the choice between them.
 
 Every way takes flat batches (B rows), returns probabilities and absolute errors (both B x A), and is differentiable.
 
@@ -94,7 +94,7 @@ class JointlyNormal:
         return cls(loc, factor, share * variance, covariance)
 
     def normalized(self) -> "JointlyNormal":
-        """The same argmax, seen from a score that can be the best and in units of the largest standard deviation.
+        """Return the same argmax, seen from a score that can be the best, in units of the largest deviation.
 
         Any shift and any unit, the same for all actions, leave the probabilities as they are.
         """
@@ -114,20 +114,20 @@ class JointlyNormal:
 
     @property
     def deviation(self) -> Tensor:
-        """B x A, the standard deviations."""
+        """The standard deviations, B x A."""
         largest = self.factor.detach().abs().amax(-1).clamp_min(torch.finfo(self.loc.dtype).tiny)
         shared = (self.factor / largest[..., None]).square().sum(-1).sqrt() * largest
         return torch.hypot(shared, self.diagonal.sqrt())
 
     @property
     def covariance(self) -> Tensor:
-        """B x A x A."""
+        """The covariance in full, B x A x A."""
         if self.matrix is not None:
             return self.matrix
         return self.factor @ self.factor.mT + torch.diag_embed(self.diagonal)
 
     def rotated(self) -> "JointlyNormal":
-        """The same differences with the strongest shared direction first and idle directions dropped.
+        """Return the same differences with the strongest shared direction first and idle directions dropped.
 
         What all scores share does not matter: the factor is centred, at a mean to which a score counts the less the
         more it varies. The rotation is no function of the parameters (any orthogonal one is right), so that its
@@ -266,7 +266,7 @@ METHODS: dict[str, Callable[[JointlyNormal, Sampling], tuple[Tensor, Tensor]]] =
 
 
 def choose_method(scores: JointlyNormal) -> str:
-    """The way of this module's table that suits these scores."""
+    """Choose the way of this module's table that suits these scores."""
     num_actions = scores.loc.shape[-1]
     if not bool(scores.factor.any()):
         return "independent"
@@ -288,7 +288,7 @@ def choose_method(scores: JointlyNormal) -> str:
 
 
 def default_points(method: str, num_actions: int) -> int:
-    """Points per replicate that keep a vector near a tenth of a second on one core (two tenths at 20 orthants)."""
+    """Choose points per replicate for a tenth of a second a vector on one core (two tenths at 20 orthants)."""
     if method == "orthants":
         return max(2048, min(16384, 2 ** int(math.log2(2**19 / num_actions**2))))
     if method == "envelope":
@@ -297,7 +297,7 @@ def default_points(method: str, num_actions: int) -> int:
 
 
 def working_bytes(method: str, num_rows: int, num_actions: int, num_replicates: int) -> int:
-    """Bytes that a way takes at once for float64 results, beside the parameters."""
+    """Count the bytes that a way takes at once for float64 results, beside the parameters."""
     vectors = 8 * num_rows * num_actions
     if method == "envelope":
         return (num_replicates + 4) * vectors + 48 * num_rows * num_actions**2

@@ -31,12 +31,12 @@ CUDA_BLOCK = 2**25
 
 
 def block_elements(device: torch.device) -> int:
-    """The number of elements that one temporary should hold on `device`."""
+    """Return the number of elements that one temporary should hold on `device`."""
     return CPU_BLOCK if is_cheap_to_read(device) else CUDA_BLOCK
 
 
 def is_cheap_to_read(device: torch.device) -> bool:
-    """Whether Python can look at a value there without waiting for all that was asked of the device before."""
+    """Say whether Python can look at a value there without waiting for all that was asked of the device before."""
     return device.type == "cpu"
 
 
@@ -47,7 +47,7 @@ def _legendre(num_nodes: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def gauss_legendre(num_nodes: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Nodes and weights of the Gauss-Legendre rule on [0, 1], in float64."""
+    """Return nodes and weights of the Gauss-Legendre rule on [0, 1], in float64."""
     nodes, weights = _legendre(num_nodes)
     return torch.tensor(nodes, device=device), torch.tensor(weights, device=device)
 
@@ -93,11 +93,11 @@ class Mesh:
 
     @property
     def total(self) -> Tensor:
-        """Units from end to end, one number a row."""
+        """The units from end to end, one number a row."""
         return self.units[:, -1]
 
     def locate(self, units: Tensor) -> Tensor:
-        """The positions, rows x n, at which `units` (rows x n) have been passed."""
+        """Find the positions, rows x n, at which `units` (rows x n) have been passed."""
         index = (torch.searchsorted(self.units, units.contiguous(), right=True) - 1).clamp_(
             0, self.points.shape[-1] - 2
         )
@@ -109,14 +109,14 @@ class Mesh:
         return torch.minimum(left + length * ahead * _ratio(torch.expm1, slope * ahead, 0.5), right)
 
     def spread(self, num_intervals: int) -> Tensor:
-        """Points, rows x (num_intervals + 1), at equal distances in units."""
+        """Place points, rows x (num_intervals + 1), at equal distances in units."""
         fraction = torch.linspace(0, 1, num_intervals + 1, dtype=self.points.dtype, device=self.points.device)
         points = self.locate(self.total[:, None] * fraction)
         points[:, -1] = self.points[:, -1]
         return points
 
     def edges(self, units_per_panel: float) -> tuple[Tensor, Tensor]:
-        """Panel edges, rows x (P + 1), and the number of panels of each row; the rest of its panels are empty."""
+        """Place panel edges, rows x (P + 1), and count the panels of each row; the rest of its panels are empty."""
         edges, count, _ = self._edges(units_per_panel)
         return edges, count
 

@@ -31,7 +31,7 @@ from blob_pyro.propensity.kernels.mesh import NODES_PER_PANEL, Mesh, Panels, blo
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How far and how finely to integrate.
+    """The accuracy of an integral: how far and how finely to integrate.
 
     Attributes:
         tail: arms further than this many standard deviations below the origin are out of reach.
@@ -368,7 +368,7 @@ class _ArgmaxNormal(WithoutVmap):
 
 
 def without_the_rest(loc: Tensor, scale: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor]:
-    """Locations and scales (... x A) with those that are not allowed so far below that they change nothing."""
+    """Put those locations and scales (... x A) that are not allowed so far below that they change nothing."""
     random = torch.where(allowed, scale, 0.0).detach().amax(-1, keepdim=True)
     width = torch.where(random > 0, random, 1.0)
     reach = torch.where(allowed, loc - 40 * scale, -math.inf).detach().amax(-1, keepdim=True)
@@ -376,7 +376,7 @@ def without_the_rest(loc: Tensor, scale: Tensor, allowed: Tensor) -> tuple[Tenso
 
 
 def argmax_normal_log_probs(loc: Tensor, scale: Tensor, accuracy: Accuracy = EXACT) -> Tensor:
-    r"""Log-probability of every arm to have the largest of independent normal scores.
+    r"""Compute the log-probability of every arm to have the largest of independent normal scores.
 
     .. math:: \log \pi_i = \log \int \frac{f_i(y)}{F_i(y)} \exp\Big(\sum_j \log F_j(y)\Big) dy
 

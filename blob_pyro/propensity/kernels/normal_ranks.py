@@ -20,7 +20,7 @@ _BLOCK = 1 << 19  # numbers in one of the arrays: they stay in cache
 
 
 def normal_rank_probs(loc: Tensor, scale: Tensor, num_ranks: int) -> tuple[Tensor, Tensor]:
-    """The probability of every score at every rank, the largest first.
+    """Compute the probability of every score at every rank, the largest first.
 
     Args:
         loc: rows x A, float64.

@@ -121,7 +121,7 @@ def _separation_of_variables(limit: Tensor, factor: Tensor, uniform: Tensor) -> 
 def argmax_probs_by_orthants(
     loc: Tensor, covariance: Tensor, num_replicates: int, num_points: int, seed: int
 ) -> Tensor:
-    """Replicated estimates of every action's probability.
+    """Estimate every action's probability, replicated.
 
     Args:
         loc: B x A, at least two actions.

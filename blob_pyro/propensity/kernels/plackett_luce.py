@@ -27,7 +27,7 @@ _BLOCK = 1 << 19  # numbers in one of the arrays: they stay in cache
 
 
 def plackett_luce_rank_probs(weight: Tensor, num_ranks: int) -> Tensor:
-    """The probability of every item at every rank.
+    """Compute the probability of every item at every rank.
 
     Args:
         weight: rows x A, not negative, of any unit; an item of weight 0 has no rank. Rows are float64.
@@ -55,7 +55,7 @@ def _by_parts(rate: Tensor, num_ranks: int) -> Tensor:
 
 
 def relative_weights(weight: Tensor) -> Tensor:
-    """Weights in units of their sum, rows x A float64; the smallest are raised to 1e-290, beyond which time ends.
+    """Divide weights by their sum, rows x A float64; the smallest are raised to 1e-290, beyond which time ends.
 
     Two items that are both less likely than that would be as likely as each other, and are then: whoever draws must
     draw with these weights.

@@ -218,7 +218,7 @@ def _chunk(ahead: Tensor, rate: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def played_normal_log_probs(loc: Tensor, scale: Tensor, action: Tensor) -> Tensor:
-    r"""Log-probability of one given arm in each row to have the largest of independent normal scores.
+    r"""Compute the log-probability of one given arm in each row to have the largest of independent normal scores.
 
     As `argmax_normal_log_probs`, of one arm only, and several times as fast; without gradients. Relative accuracy about
     1e-12 down to probabilities of 1e-290.

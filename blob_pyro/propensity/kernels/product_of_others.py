@@ -1,4 +1,4 @@
-"""How many of the other items an event has happened to: Poisson-binomial counts without each item in turn."""
+"""Poisson-binomial counts of the other items that an event has happened to, without each item in turn."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ __all__ = ["product_of_others"]
 
 
 def product_of_others(item: list[Tensor], num_ranks: int) -> list[Tensor]:
-    """P(k of the other items have come) for every item, ``... x A`` for each k below ``num_ranks``.
+    """Compute P(k of the other items have come) for every item, ``... x A`` for each k below ``num_ranks``.
 
     A tree: products of neighbours upwards, then each node's rest of the product downwards.
 

@@ -8,7 +8,7 @@ _HALF_CELL = 2.0**-31
 
 
 def uniform_replicates(num_replicates: int, num_points: int, dim: int, seed: int, device: torch.device) -> Tensor:
-    """num_replicates x num_points x dim scrambled Sobol points in (0, 1), float64.
+    """Draw num_replicates x num_points x dim scrambled Sobol points in (0, 1), float64.
 
     The replicates are independent and each is unbiased, so that the spread of their means is an honest standard
     error. `num_points` should be a power of two.
@@ -24,10 +24,10 @@ def uniform_replicates(num_replicates: int, num_points: int, dim: int, seed: int
 
 
 def normal_replicates(num_replicates: int, num_points: int, dim: int, seed: int, device: torch.device) -> Tensor:
-    """The same as standard-normal draws."""
+    """Draw num_replicates x num_points x dim scrambled Sobol points as standard normal numbers, float64."""
     return torch.special.ndtri(uniform_replicates(num_replicates, num_points, dim, seed, device))
 
 
 def mean_and_error(replicates: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean over the first dimension and its standard error."""
+    """Return the mean over the first dimension and its standard error."""
     return replicates.mean(0), replicates.detach().std(0) / replicates.shape[0] ** 0.5

@@ -28,7 +28,7 @@ Allow = Callable[[int], None]
 
 
 def normal_distributions(loc: Tensor, scale: Tensor, allow: Allow) -> Distributions:
-    """Densities and distribution functions of normal scores, rows x A, scales greater than 0.
+    """Compute densities and distribution functions of normal scores, rows x A, scales greater than 0.
 
     Rows in which scales differ by more than 1e200, or locations are beyond 1e300 of their middle, are NaN.
     """
@@ -115,7 +115,7 @@ def _keep(order: Tensor, needed: Tensor) -> Tensor:
 
 
 def resolved_beta_distributions(arms: Arms, allow: Allow) -> Distributions:
-    """Densities and distribution functions of the logits of Beta scores."""
+    """Compute densities and distribution functions of the logits of Beta scores."""
 
     def log_density(x: Tensor, _: Tensor) -> Tensor:
         return arms.relative_log_density(x[..., None]) + arms.log_peak[:, None]

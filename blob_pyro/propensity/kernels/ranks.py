@@ -43,7 +43,7 @@ def _upper_part(scores: Distributions, num_ranks: int) -> Distributions:
 
 
 def rank_probs(scores: Distributions, num_ranks: int) -> Tensor:
-    """The probability of every arm at every rank, the highest score first: rows x A x num_ranks."""
+    """Compute the probability of every arm at every rank, the highest score first: rows x A x num_ranks."""
     scores = _upper_part(scores, num_ranks)
     above, below = scores.log_survival.exp(), scores.log_cdf.exp()
     before = _counts_before(above, below, num_ranks)
@@ -54,7 +54,7 @@ def rank_probs(scores: Distributions, num_ranks: int) -> Tensor:
 
 
 def ordering_log_probs(scores: Distributions, ordering: Tensor) -> Tensor:
-    """Log P(Y_o1 > Y_o2 > ... > Y_ok > all others) for orderings rows x k, one number a row.
+    """Compute log P(Y_o1 > Y_o2 > ... > Y_ok > all others) for orderings rows x k, one number a row.
 
     Nested integration from below: first P(all others < Y_ok < y) as a function of y, then P(... < Y_o(k-1) < y), ...
     """
