@@ -19,7 +19,7 @@ VERBS = {
     "Group", "Guess", "Halve", "Hash", "Have", "Hold", "Import", "Integrate", "Invert", "Iterate", "Join",
     "Keep", "Label", "Learn", "Leave", "Let", "List", "Load", "Log", "Look", "Make", "Map", "Mark", "Maximise",
     "Measure", "Minimise", "Move", "Multiply", "Name", "Number", "Open", "Pair", "Pick", "Place", "Play",
-    "Plot", "Predict", "Put", "Raise", "Rank", "Read", "Refuse", "Reject", "Remove", "Repeat", "Replace",
+    "Plot", "Predict", "Put", "Raise", "Rank", "Recommend", "Read", "Refuse", "Reject", "Remove", "Repeat", "Replace",
     "Reproduce", "Return", "Run", "Sample", "Save", "Say", "Scale", "Score", "Seed", "Set", "Shorten", "Show",
     "Simulate", "Solve", "Sort", "Split", "Start", "Stop", "Store", "Sum", "Summarise", "Take", "Tell", "Test",
     "Time", "Train", "Turn", "Undo", "Update", "Use", "Visit", "Wait", "Warn", "Wrap", "Write", "Yield",

@@ -5,6 +5,7 @@ from blob_pyro.data.covariates import Covariate
 from blob_pyro.data.event_log import EventLog
 from blob_pyro.data.histories import Histories, as_histories
 from blob_pyro.data.log_warnings import LogWarning
+from blob_pyro.data.view_history import ViewHistory
 from blob_pyro.data.vocabulary import Vocabulary
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "EventLog",
     "Histories",
     "LogWarning",
+    "ViewHistory",
     "Vocabulary",
     "as_candidates",
     "as_histories",

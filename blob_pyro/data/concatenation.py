@@ -28,15 +28,33 @@ _OPTIONAL = ("propensity", "propensity_error", "position", "score")
 _NAMED = (("policy", "policies"), ("policy_version", "policy_versions"))
 
 
-def concatenate(logs: Sequence[EventLog], duplicates: Duplicates, items: Vocabulary | None) -> Rows:
+def concatenate(
+    logs: Sequence[EventLog],
+    duplicates: Duplicates,
+    items: Vocabulary | None,
+    earlier: Sequence[EventLog] = (),
+    names: Sequence[str] = (),
+) -> Rows:
     """Join the rows of all logs; `EventLog.concat` has checked the arguments.
 
     At equal times of one user each log's own order is kept, and otherwise an impression precedes a view.
+
+    Args:
+        logs: one or more.
+        duplicates: see `EventLog.concat`.
+        items: the catalogue, or None.
+        earlier: more logs, of whose views those of the users of ``logs`` count in contexts, beside what each log
+            remembers itself. One that ``logs`` have too counts once.
+        names: of ``logs`` and of ``earlier``, for errors.
     """
-    names = [f"logs[{number}]" for number in range(len(logs))]
+    names = [*names] or [f"logs[{number}]" for number in range(len(logs))]
+    own = len(logs)
+    remembered = [(f"{name}.earlier", log.earlier) for name, log in zip(names, logs) if log.earlier is not None]
+    logs = [*logs, *earlier, *(log for _, log in remembered)]
+    names = [*names, *(name for name, _ in remembered)]
     time, view_time, clock = _one_clock(logs, names)
     catalogue, item_numbers = _catalogue(logs, names, items)
-    users, user_numbers = _users(logs, names)
+    users, user_numbers = _users(logs, names, own)
     user = np.concatenate([new[log.user.numpy()] for new, log in zip(user_numbers, logs)])
     view_user = np.concatenate([new[log.view_user.numpy()] for new, log in zip(user_numbers, logs)])
     action = np.concatenate([new[log.action.numpy()] for new, log in zip(item_numbers, logs)])
@@ -47,13 +65,19 @@ def concatenate(logs: Sequence[EventLog], duplicates: Duplicates, items: Vocabul
     for name, plural in _NAMED:
         columns[name], columns[plural] = _named_column(logs, names, name, plural)
     reward = np.concatenate([log.reward.numpy() for log in logs])
-    kept, kept_views = np.ones(len(user), dtype=bool), np.ones(len(view_user), dtype=bool)
+    past = viewed.source >= own
+    kept, kept_views = np.ones(len(user), dtype=bool), ~past
     if duplicates != "keep":
         facts = [reward, *(columns[name] for name in ("propensity",) if columns[name] is not None)]
         key = [columns["position"]] if columns["position"] is not None else []
         kept = shown.not_repeated(duplicates == "drop", key, facts)
-        kept_views = viewed.not_repeated(duplicates == "drop", [], [])
-    warn_of_two_lives(shown, viewed, clock, kept, kept_views)
+        kept_views[~past] = viewed.of(~past).not_repeated(duplicates == "drop", [], [])
+    warn_of_two_lives(shown, viewed.of(~past), clock, kept, kept_views[~past])
+    known = past & (view_user >= 0)
+    if known.any():  # what is remembered counts once, however many logs remember it
+        there = known | kept_views
+        kept_views[there] |= viewed.of(there).not_repeated(True, [], [])
+        past = known & (view_time < _first_times(len(users), (user, time, kept), (view_user, view_time, ~past)))
     views_before, views_at_once = (np.concatenate(part) for part in zip(*map(views_at_the_same_time, logs)))
     tie = np.concatenate([2 * views_before[kept], 2 * views_at_once[kept_views] + 1])
     first = np.argsort(tie, kind="stable")  # the sort by user and time that follows is stable
@@ -64,6 +88,7 @@ def concatenate(logs: Sequence[EventLog], duplicates: Duplicates, items: Vocabul
         return None if column is None else column[kept][impressions]
 
     rows: dict[str, Any] = {name: in_order(columns[name]) for name in (*_OPTIONAL, *(name for name, _ in _NAMED))}
+    rows["row"] = in_order(None if own > 1 or logs[0].row is None else logs[0].row.numpy())
     here = torch.from_numpy(np.flatnonzero(kept)[impressions])
     return Rows(
         items=catalogue,
@@ -78,7 +103,16 @@ def concatenate(logs: Sequence[EventLog], duplicates: Duplicates, items: Vocabul
         policy_versions=columns["policy_versions"],
         covariates={name: covariate[here] for name, covariate in _covariates(logs, names).items()},
         clock=clock,
+        earlier=np.concatenate([np.zeros(kept.sum(), dtype=bool), past[kept_views]])[first] if known.any() else None,
     )
+
+
+def _first_times(num_users: int, *kinds: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
+    """For each row of the last kind, the time of its user's first event among the marked rows of all kinds."""
+    first = np.full(num_users, np.inf) if any(k[1].dtype.kind == "f" for k in kinds) else np.full(num_users, 2**63 - 1)
+    for user, time, marked in kinds:
+        np.minimum.at(first, user[marked], time[marked])
+    return first[kinds[-1][0]]
 
 
 # --- what the logs must agree on ---------------------------------------------------------------------------------
@@ -149,13 +183,21 @@ def _catalogue(
         return Vocabulary.union(catalogues, [f"{name}.items" for name in names])
 
 
-def _users(logs: Sequence[EventLog], names: Sequence[str]) -> tuple[Vocabulary, list[np.ndarray]]:
-    """Users with a view or an impression, and the number of each user of each log, -1 for those who have neither."""
+def _users(logs: Sequence[EventLog], names: Sequence[str], own: int) -> tuple[Vocabulary, list[np.ndarray]]:
+    """Users of the first few logs with an event, and the number of each user of each log, -1 for those who are none."""
     present = [np.zeros(log.num_users, dtype=bool) for log in logs]
     for one, log in zip(present, logs):
         one[log.user.numpy()] = one[log.view_user.numpy()] = True
     some = [log.users if one.all() else Vocabulary(_picked(log.users, one)) for one, log in zip(present, logs)]
     users, numbers = Vocabulary.union(some, [f"{name}.users" for name in names])
+    if len(logs) > own:
+        present_somewhere = np.zeros(len(users), dtype=bool)
+        for new in numbers[:own]:
+            present_somewhere[new] = True
+        if not present_somewhere.all():
+            renumbered = np.where(present_somewhere, np.cumsum(present_somewhere) - 1, -1)
+            users = Vocabulary(_picked(users, present_somewhere))
+            numbers = [renumbered[new] for new in numbers]
     whole = []
     for one, number in zip(present, numbers):
         whole.append(np.full(len(one), -1))

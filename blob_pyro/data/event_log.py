@@ -6,19 +6,25 @@ import warnings
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
 from blob_pyro.data import readers
+from blob_pyro.data.assembly import assemble
 from blob_pyro.data.clock import NUMBER
 from blob_pyro.data.concatenation import DUPLICATES, Duplicates, concatenate
 from blob_pyro.data.covariates import Covariate
+from blob_pyro.data.export import to_frames
 from blob_pyro.data.histories import Histories
-from blob_pyro.data.log_warnings import warn_of_ranges, warn_of_unseen_views
+from blob_pyro.data.log_parts import split
 from blob_pyro.data.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from blob_pyro.data.view_history import ViewHistory
 
 __all__ = ["EventLog"]
 
@@ -77,6 +83,11 @@ class EventLog:
     score: Tensor | None = None
     policy_version: Tensor | None = None
     policy_versions: Vocabulary | None = None
+    earlier: EventLog | None = None
+    """Views of the log's users from before it, a log of views alone with the same ``users``: contexts count them, and
+    nothing else does. See `blob_pyro.data.ViewHistory`."""
+    row: Tensor | None = None
+    """The row of the table of impressions that each was read from, ``N`` int64; None for logs of other origin."""
 
     @classmethod
     def from_tables(
@@ -88,6 +99,7 @@ class EventLog:
         num_items: int | None = None,
         items: Iterable[Hashable] | None = None,
         covariates: Iterable[str] = (),
+        history: ViewHistory | None = None,
     ) -> EventLog:
         """Make a log of two tables that speak Arrow: pandas, polars (lazy or not), pyarrow, or a dict of arrays.
 
@@ -106,6 +118,8 @@ class EventLog:
             items: the catalogue's ids, if it holds more than the log shows. Default: the ids in the log, sorted.
             covariates: columns of ``impressions`` that say what else was known at the decision (hour, device): numbers,
                 or categories. `blob_pyro.models.EventCovariates` puts them into the click logit.
+            history: what users had viewed before these tables begin: their contexts start with it. It adds no views to
+                the log and no items to ``items``; by default the catalogue holds its items too.
 
         Raises:
             ValueError: naming the table, the column, the first offending row and the remedy: for a missing column; a
@@ -132,7 +146,8 @@ class EventLog:
             [[1], [1, 0]]
         """
         names = {} if columns is None else columns
-        return cls._assemble(readers.from_tables(views, impressions, names, num_items, items, covariates=covariates))
+        rows = readers.from_tables(views, impressions, names, num_items, items, covariates=covariates)
+        return cls._assemble(cls._with_history(rows, history, num_items is not None or items is not None))
 
     @classmethod
     def read_parquet(
@@ -144,12 +159,14 @@ class EventLog:
         num_items: int | None = None,
         items: Iterable[Hashable] | None = None,
         covariates: Iterable[str] = (),
+        history: ViewHistory | None = None,
     ) -> EventLog:
         """Read Parquet files (or folders of them), of which only the columns needed are read. See `from_tables`."""
         names = {} if columns is None else columns
         covariates = readers.covariate_names(covariates)
         tables = readers.read_parquet(views, impressions, names, covariates)
-        return cls._assemble(readers.from_tables(*tables, names, num_items, items, covariates=covariates))
+        rows = readers.from_tables(*tables, names, num_items, items, covariates=covariates)
+        return cls._assemble(cls._with_history(rows, history, num_items is not None or items is not None))
 
     @classmethod
     def from_recogym(cls, frame: Any, num_items: int, *, drop_final_rows: bool = True) -> EventLog:
@@ -281,68 +298,95 @@ class EventLog:
         catalogue = None if items is None else Vocabulary(items, "items")
         return cls._assemble(concatenate(logs, duplicates, catalogue))
 
+    def split(
+        self, *, time: Any = None, users: float | Iterable[Hashable] | None = None, seed: int = 0
+    ) -> tuple[EventLog, EventLog]:
+        """Hold some events out: a log to learn from, and one to be judged by.
+
+        By time, the second log's contexts hold all that its users had viewed, before the split too (see ``earlier``);
+        its views are those from then on. By users, all events of a user are in one of the two.
+
+        Args:
+            time: what happens from then on is held out: a number, or whatever pandas takes for a timestamp, on the
+                log's clock.
+            users: are held out: their ids, or the fraction of users, drawn at random and rounded to whole users.
+            seed: of that draw.
+
+        Returns:
+            What is left, and what is held out, over one catalogue.
+
+        Raises:
+            ValueError: if one of the two would be empty, naming the log's range; for an unknown user, or a time on
+                another clock.
+            TypeError: if neither or both of ``time`` and ``users`` are given.
+
+        Example:
+            >>> log = EventLog.from_tables(
+            ...     views={"user": ["ann", "ann"], "time": [1, 4], "item": ["tea", "mug"]},
+            ...     impressions={"user": ["ann", "ann"], "time": [3, 5], "action": ["mug", "tea"], "reward": [1, 0]},
+            ... )
+            >>> train, held_out = log.split(time=4)
+            >>> held_out
+            EventLog(1 users, 2 items, 1 views, 1 impressions in 1 distinct contexts, 0 rewarded)
+            >>> held_out.contexts.to_sequences()
+            [[1, 0]]
+        """
+        return split(self, time, users, seed)
+
+    def with_items(self, items: Vocabulary | Iterable[Hashable]) -> EventLog:
+        """Return the same events over a larger catalogue: items keep their ids, and their numbers become its.
+
+        Args:
+            items: the catalogue, which holds every item of this one; for example ``blob.items``.
+
+        Raises:
+            ValueError: for an item of this log that it lacks.
+        """
+        catalogue = items if isinstance(items, Vocabulary) else Vocabulary(items, "items")
+        return self if catalogue == self.items else self._assemble(concatenate([self], "keep", catalogue))
+
     @classmethod
-    def _assemble(cls, rows: readers.Rows) -> EventLog:
-        """Order the rows and find what each impression's user had viewed before it: no loop over users or rows."""
-        order = _stable_order(rows.user, rows.time, rows.tick)
-        user, is_view = rows.user[order], rows.is_view[order]
-        count = np.int32 if len(order) < 2**31 else np.int64
-        views_so_far = np.cumsum(is_view, dtype=count)  # after each row, over all users
-        first_row = np.flatnonzero(np.concatenate([[True], user[1:] != user[:-1]]))
-        views_before_user = np.zeros(len(rows.users), dtype=np.int64)
-        views_before_user[user[first_row]] = views_so_far[first_row] - is_view[first_row]
+    def _with_history(cls, rows: readers.Rows, history: ViewHistory | None, catalogue_is_given: bool) -> readers.Rows:
+        if history is None:
+            return rows
+        if not hasattr(history, "rows_before"):
+            raise TypeError(f"history: expected a ViewHistory, got {history!r} (a {type(history).__name__})")
+        log = cls._assemble(rows, warn=False)  # of what lacks its history, and is not what is returned
+        return history.rows_before(log, log.items if catalogue_is_given else None)
 
-        view_rows = order[is_view]
-        impression_rows = order[~is_view]
-        impression = impression_rows  # into the impression-only columns
-        if rows.is_view[: len(impression_rows)].any():  # they do not come first
-            impression = (np.cumsum(~rows.is_view) - 1)[impression_rows]
-        impression_user = user[~is_view]
-        starts = views_before_user[impression_user]
-        lengths = views_so_far[~is_view] - starts
-        new = np.ones(len(impression_user), dtype=bool)
-        new[1:] = (impression_user[1:] != impression_user[:-1]) | (lengths[1:] != lengths[:-1])
-        view_user = rows.user[view_rows]
-        view_item = _tensor(rows.item[view_rows])
-        views_per_user = np.bincount(view_user, minlength=len(rows.users))
-        viewers = np.flatnonzero(views_per_user)
-        num_items = len(rows.items)
-        view_time, time = rows.time[view_rows], rows.time[impression_rows]
-        if not (rows.two_tables and warn_of_ranges(view_time, time, rows.clock, stacklevel=3)):
-            warn_of_unseen_views(views_per_user, impression_user, lengths, stacklevel=3)
+    @classmethod
+    def _assemble(cls, rows: readers.Rows, warn: bool = True) -> EventLog:
+        return cls(**assemble(rows, cls.of_views, warn))
 
-        def pick(column: np.ndarray | None) -> Tensor | None:
-            return None if column is None else _tensor(column[impression])
-
-        return cls(
-            items=rows.items,
-            users=rows.users,
-            view_user=_tensor(view_user),
-            view_time=_tensor(view_time),
-            view_item=view_item,
-            user=_tensor(impression_user),
-            time=_tensor(time),
-            action=_tensor(rows.item[impression_rows]),
-            reward=_tensor(rows.reward[impression]),
-            propensity=pick(rows.propensity),
-            position=pick(rows.position),
-            policy=pick(rows.policy),
-            policies=rows.policies,
-            covariates={name: covariate[_tensor(impression)] for name, covariate in rows.covariates.items()},
-            context=_tensor(np.cumsum(new) - 1),
-            contexts=Histories(view_item, _tensor(starts[new]), _tensor(lengths[new].astype(np.int64)), num_items),
-            sessions=Histories.from_ragged(view_item, _tensor(views_per_user[viewers]), num_items),
-            clock=rows.clock,
-            propensity_error=pick(rows.propensity_error),
-            score=pick(rows.score),
-            policy_version=pick(rows.policy_version),
-            policy_versions=rows.policy_versions,
-        )
+    @classmethod
+    def of_views(
+        cls, items: Vocabulary, item: Tensor, users: Vocabulary, user: Tensor, time: Tensor, clock: str
+    ) -> EventLog:
+        """Make a log of views alone, from numbers and times as a log keeps them; ``V > 0`` each."""
+        rows = user.numpy()
+        return cls._assemble(
+            readers.Rows(
+                items=items, users=users, user=rows, time=time.numpy(), is_view=np.ones(len(rows), dtype=bool),
+                item=item.numpy(), reward=np.zeros(0, dtype=np.float32), clock=clock,
+            )
+        )  # fmt: skip
 
     @property
     def num_items(self) -> int:
         """The number of items in the catalogue."""
         return len(self.items)
+
+    @property
+    def context_user(self) -> Tensor:
+        """The number in ``users`` of each context's user, one per row of ``contexts``."""
+        found = torch.zeros(len(self.contexts), dtype=torch.int64)
+        found[self.context] = self.user
+        return found
+
+    @property
+    def session_user(self) -> Tensor:
+        """The number in ``users`` of each session's user, one per row of ``sessions``."""
+        return self.view_user.unique()
 
     @property
     def num_users(self) -> int:
@@ -365,6 +409,16 @@ class EventLog:
             f"{self.num_impressions:,} impressions in {len(self.contexts):,} distinct contexts, "
             f"{int(self.reward.sum()):,} rewarded)"
         )
+
+    def to_frames(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Write out the two tables of a log, with its ids, times and all that is known of its impressions.
+
+        What it remembers from before (``earlier``) is not in them: see `blob_pyro.data.ViewHistory`.
+
+        Returns:
+            Views and impressions, in the log's order, with the columns that `from_tables` reads; zoned times in UTC.
+        """
+        return to_frames(self)
 
     def to_obp(self, *, context: Any = None, action_context: Any = None, logging_probs: Any = None) -> dict[str, Any]:
         """Write the log as the Open Bandit Pipeline's ``bandit_feedback`` dictionary.
@@ -405,21 +459,3 @@ class EventLog:
                 "log: has no bandit events (column 'action'); the bandit model needs some. Pass impressions=..., "
                 "or use BLO, which learns from views alone"
             )
-
-
-def _tensor(values: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values))
-
-
-def _stable_order(user: np.ndarray, time: np.ndarray, tick: int) -> np.ndarray:
-    """Row order by user, then time, then row: one sort on a combined key where the times are integers.
-
-    ``tick`` divides every time, so that seconds, kept as nanoseconds, still fit the key.
-    """
-    if time.dtype.kind in "iu" and time.size:
-        low, high = int(time.min()), int(time.max())
-        span = (high - low) // tick + 1
-        if (int(user.max()) + 1) * span < 2**63 and high - low < 2**63:
-            since = time - low
-            return np.argsort(user * span + (since if tick == 1 else since // tick), kind="stable")
-    return np.lexsort((time, user))

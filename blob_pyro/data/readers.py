@@ -33,7 +33,8 @@ class Rows:
 
     ``user``, ``time``, ``is_view`` and ``item`` (viewed or recommended) have one entry per row; the other columns
     one per impression, in the same order. ``clock`` and ``tick`` are those of `clock.Times`; ``two_tables`` says that
-    views and impressions came with a clock each.
+    views and impressions came with a clock each. ``earlier`` marks views, one entry per row, that the log
+    remembers; ``row`` says where in the table each impression stood.
     """
 
     items: Vocabulary
@@ -55,6 +56,8 @@ class Rows:
     clock: str = clock.NUMBER
     tick: int = 1
     two_tables: bool = False
+    earlier: np.ndarray | None = None
+    row: np.ndarray | None = None
 
 
 def from_tables(
@@ -105,6 +108,7 @@ def from_tables(
         clock=both[0].clock,
         tick=int(np.gcd.reduce([times.tick for times in both])),
         two_tables=True,
+        row=np.arange(num_impressions),
     )
 
 

@@ -34,6 +34,8 @@ def views_at_the_same_time(log: EventLog) -> tuple[np.ndarray, np.ndarray]:
     new[1:] = (view_user[1:] != view_user[:-1]) | (log.view_time[1:] != log.view_time[:-1]).numpy()
     first = rank[new][np.cumsum(new) - 1] if len(rank) else rank
     seen = log.contexts.lengths[log.context].numpy()
+    if log.earlier is not None:  # its users are those of the log, and its views precede all else of theirs
+        seen = seen - np.bincount(log.earlier.view_user.numpy(), minlength=log.num_users)[user]
     last = before_user[user] + seen - 1  # the last view before the impression, if it is in this log
     at = np.zeros(len(user), dtype=np.int64)
     tied = (seen > 0) & (seen <= views[user])
@@ -51,6 +53,10 @@ class Kind(NamedTuple):
     time: np.ndarray
     item: np.ndarray
     source: np.ndarray
+
+    def of(self, rows: np.ndarray) -> Kind:
+        """Pick some of the rows."""
+        return self._replace(user=self.user[rows], time=self.time[rows], item=self.item[rows], source=self.source[rows])
 
     @property
     def shared(self) -> np.ndarray:
