@@ -85,6 +85,7 @@ TESTED_WITH = {
     "distributions/test_kl": "ops/precision",
     "distributions/test_softmax_views": "ops/row_chunks ops/log_normalizer",
     "experiments/test_figure1": "experiments/figure1_report experiments/sparse_logistic",
+    "experiments/test_off_policy_coverage": "experiments/off_policy_coverage_report",
     "guides/test_recipes": "guides/bandit guides/certainty guides/draws guides/multivariate testing",
     "guides/test_encoders": "guides/offsets guides/organic",
     "infer/bounds/test_bounds": (

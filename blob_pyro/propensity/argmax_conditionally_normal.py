@@ -220,8 +220,11 @@ class ArgmaxConditionallyNormal(EstimatedIndexDistribution):
     def _refine(self, index: Tensor) -> Propensity:
         """Probabilities of actions, some shape x batch_shape, with as many points as each of them needs."""
         assert self.tolerance is not None
-        action, batch = index.flatten(), self.batch_shape.numel()
-        context = torch.arange(batch, device=index.device).repeat(max(1, len(action) // max(1, batch)))
+        asked, batch = index.flatten(), self.batch_shape.numel()
+        where = torch.arange(batch, device=index.device).repeat(max(1, len(asked) // max(1, batch)))
+        # An action may be asked about many times in one context: it is integrated once.
+        pair, place = torch.unique(where * self.num_actions + asked, return_inverse=True)
+        context, action = pair // self.num_actions, pair % self.num_actions
         mean, error = (torch.zeros(len(action), dtype=torch.float64, device=index.device) for _ in range(2))
         sums = mean.new_zeros(self.num_replicates, len(action))
         todo, before, points = torch.arange(len(action), device=index.device), 0, self.num_points
@@ -233,6 +236,7 @@ class ArgmaxConditionallyNormal(EstimatedIndexDistribution):
             before, points = points, 2 * points
             if points * self.num_replicates > self.max_points:
                 break
+        mean, error = mean[place], error[place]
         if self.allowed is not None:
             mean = mean.masked_fill(~self._pick(self.allowed, index).flatten(), 0.0)
         return Propensity(*(t.view(index.shape).to(self.scale.dtype) for t in (mean, error)))

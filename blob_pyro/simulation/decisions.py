@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from blob_pyro.data import Histories
-from blob_pyro.policies import Policy
+from blob_pyro.policies import Policy, ThompsonSampling
 from blob_pyro.policies.repeated import sample_each
 from blob_pyro.simulation.environment import Environment
 
@@ -145,6 +145,9 @@ class _Choice:
 class Decisions:
     """The actions of a policy in one session of recommendations of each of ``N`` users.
 
+    Thompson sampling whose propensities are conditional has one draw of the shared parameters for each session, as it
+    has one history: its propensities are those given the draw.
+
     Args:
         policy: called once, on all the users.
         histories: the views that it sees.
@@ -157,6 +160,9 @@ class Decisions:
         def choose(histories: Histories) -> _Choice:
             if isinstance(policy, InformedPolicy):
                 distribution = policy.action_distribution_given_interests(omega)
+            elif isinstance(policy, ThompsonSampling) and policy.propensity == "conditional":
+                seed = int(torch.randint(2**63 - 1, (), device=omega.device))
+                distribution = policy.given_draw(histories, seed=seed)
             else:
                 distribution = policy.action_distribution(histories)
             return _Choice(distribution, len(omega), histories.num_items, omega.device)

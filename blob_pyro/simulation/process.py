@@ -61,6 +61,7 @@ def simulate_users(
     batch_size: int = 1024,
     propensities: bool = False,
     click_probabilities: bool = False,
+    interests: bool = False,
 ) -> Iterator[Views | Impressions]:
     """Simulate the lives of ``users``: views of all first sessions, then the impressions that follow, and so on.
 
@@ -73,6 +74,7 @@ def simulate_users(
         batch_size: sessions for which the policy decides in one call.
         propensities: whether to compute them.
         click_probabilities: whether to compute them for all impressions.
+        interests: whether impressions come with them.
     """
     row = torch.arange(len(users), device=users.device)  # into the memory
     memory = _Memory(len(users), environment.num_items, users.device)
@@ -98,7 +100,7 @@ def simulate_users(
             decisions = Decisions(policy, memory.recall(row[batch], recent), omega[batch], recent is not None)
             who = users[batch], time[batch], length[batch], omega[batch]
             impressions, shown[batch], clicked[batch], omega[batch] = recommend(
-                environment, random, decisions, *who, propensities, click_probabilities
+                environment, random, decisions, *who, propensities, click_probabilities, interests
             )
             yield impressions
         time = time + shown

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import get_args
 
@@ -20,7 +20,7 @@ from blob_pyro.simulation.process import HistoryMode, simulate_users
 from blob_pyro.simulation.random import CounterRandom, torch_seed
 from blob_pyro.simulation.sessions import Impressions, Views
 
-__all__ = ["RecoGym"]
+__all__ = ["RecoGym", "log_of"]
 
 # Users whose lives run side by side: enough to make a round of sessions worth its overhead, few enough for the cache.
 _USERS_AT_ONCE = 16_384
@@ -107,9 +107,7 @@ class RecoGym(Environment):
                     who, users, random, history=history, batch_size=batch_size,
                     propensities=propensities, progress=progress,
                 )  # fmt: skip
-        views = [event for event in events if isinstance(event, Views)]
-        impressions = [event for event in events if isinstance(event, Impressions)]
-        return _log(self.num_items, views, impressions, propensities)
+        return log_of(self.num_items, events, propensities)
 
     def lives(
         self,
@@ -121,6 +119,7 @@ class RecoGym(Environment):
         batch_size: int | None = None,
         propensities: bool = False,
         click_probabilities: bool = False,
+        interests: bool = False,
         progress: bool | str = False,
     ) -> Iterator[Views | Impressions]:
         """Simulate everything that happens to ``users``, in portions; what `simulate` and `ab_test` are made of.
@@ -140,7 +139,7 @@ class RecoGym(Environment):
                 batch = torch.arange(start, min(start + _USERS_AT_ONCE, users.stop), device=self.gamma.device)
                 yield from simulate_users(
                     self, policy, batch, random, history=history, batch_size=batch_size,
-                    propensities=propensities, click_probabilities=click_probabilities,
+                    propensities=propensities, click_probabilities=click_probabilities, interests=interests,
                 )  # fmt: skip
                 bar.update(len(batch))
 
@@ -149,7 +148,18 @@ class RecoGym(Environment):
         return Oracle(self)
 
 
-def _log(num_items: int, views: list[Views], impressions: list[Impressions], propensities: bool) -> EventLog:
+def log_of(num_items: int, events: Iterable[Views | Impressions], propensities: bool = True) -> EventLog:
+    """What has happened, as `RecoGym.lives` yields it, as a log.
+
+    Args:
+        num_items: size of the catalogue.
+        events: of any users, in any order.
+        propensities: whether impressions have them.
+    """
+    events = list(events)
+    views = [event for event in events if isinstance(event, Views)]
+    impressions = [event for event in events if isinstance(event, Impressions)]
+
     def column(portions: list[Views] | list[Impressions], name: str) -> torch.Tensor:
         values = [getattr(portion, name) for portion in portions]
         return torch.cat(values) if values else torch.zeros(0, dtype=torch.int64)

@@ -42,6 +42,8 @@ class Impressions:
         click: bool, what happened.
         click_probability: float64, the environment's probability that it would; None where it was not asked for.
         propensity: float64, the policy's probability of ``action``; None where it was not asked for.
+        interests: ``... x embedding_dim`` float64, the user's at the decision; None where they were not asked for. With
+            them `blob_pyro.simulation.environment.Environment.click_probability` knows every item's click probability.
     """
 
     user: Tensor
@@ -50,6 +52,7 @@ class Impressions:
     click: Tensor
     click_probability: Tensor | None
     propensity: Tensor | None
+    interests: Tensor | None = None
 
 
 def drift(environment: Environment, random: CounterRandom, user: Tensor, event: Tensor | int) -> Tensor:
@@ -157,6 +160,7 @@ def recommend(
     omega: Tensor,
     propensities: bool = True,
     click_probabilities: bool = True,
+    interests: bool = False,
 ) -> tuple[Impressions, Tensor, Tensor, Tensor]:
     """Simulate one session of recommendations per user.
 
@@ -170,6 +174,7 @@ def recommend(
         omega: ``N x embedding_dim``, interests at the first recommendation.
         propensities: whether to compute them.
         click_probabilities: whether to compute them for all impressions; few are needed to tell who clicks.
+        interests: whether to return them with the impressions.
 
     Returns:
         The impressions; for each user their number and whether the last was clicked; the interests after them.
@@ -183,9 +188,11 @@ def recommend(
         steps = environment.sigma_omega * drift(environment, random, user[session], event)
         after = omega[session] + _cumulative_sum(steps, position)
 
+    def now(part: Tensor) -> Tensor:
+        return after[part] - steps[part] if environment.change_omega_for_bandits else omega[session[part]]
+
     def click_probability(part: Tensor) -> Tensor:
-        now = after[part] - steps[part] if environment.change_omega_for_bandits else omega[session[part]]
-        return environment.click_probability(now, action[part])
+        return environment.click_probability(now(part), action[part])
 
     # Thinning: no click probability reaches the ceiling, so what lies above it needs no closer look.
     draw = random.uniform(page, _CLICK)
@@ -203,6 +210,7 @@ def recommend(
         click=last & clicked[seen_session],
         click_probability=click_probability(seen) if click_probabilities else None,
         propensity=propensity[seen] if propensity is not None else None,
+        interests=now(seen) if interests else None,
     )
     return impressions, shown, clicked, after[seen[last]] if environment.change_omega_for_bandits else omega
 

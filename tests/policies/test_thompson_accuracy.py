@@ -48,6 +48,20 @@ def test_only_what_needs_them_gets_more_points(monkeypatch):
     assert [points for _, points in asked] == [2, *(2**k for k in range(1, len(asked)))]
 
 
+def test_an_action_that_is_asked_about_again_is_integrated_once(monkeypatch):
+    actions = ThompsonActions(posterior(), num_points=2, num_replicates=4, tolerance=0.2)
+    once, asked = actions.propensity(torch.tensor([0, 1, 2, 3])), []
+    sums = ArgmaxConditionallyNormal._sums
+    monkeypatch.setattr(
+        ArgmaxConditionallyNormal, "_sums", lambda self, c, a, z: asked.append(len(a)) or sums(self, c, a, z)
+    )
+    again = actions.propensity(torch.tensor([[0, 1, 2, 3], [0, 5, 2, 3], [0, 1, 2, 3]]))
+    assert asked[0] == 5
+    torch.testing.assert_close(again.probability[0], once.probability, rtol=1e-12, atol=0)
+    torch.testing.assert_close(again.error[2], once.error, rtol=1e-9, atol=0)
+    assert again.probability[1, 1] != once.probability[1]
+
+
 def test_a_budget_that_is_not_enough_is_said():
     actions = ThompsonActions(posterior(), num_points=2, num_replicates=8, tolerance=1e-5, max_points=64)
     with pytest.warns(PropensityToleranceWarning, match=r"4 of 4 probabilities .* after 64 points, above .* of 1e-05"):

@@ -6,10 +6,12 @@ import torch
 from scipy import stats
 
 from blob_pyro.data import Histories
-from blob_pyro.policies import Policy, SessionPopularity, Uniform
+from blob_pyro.ops.seeds import seeded
+from blob_pyro.policies import Policy, SessionPopularity, ThompsonSampling, Uniform
 from blob_pyro.policies.repeated import sample_each
 from blob_pyro.simulation import RecoGym
 from blob_pyro.simulation.decisions import Decisions, check_policy, sample_by_inversion
+from tests.policies.test_thompson_conditional import Known
 
 PROBS = torch.tensor([[0.0, 0.1, 0.0, 0.6, 0.3, 0.0], [0.5, 0.0, 0.0, 0.0, 0.0, 0.5]], dtype=torch.float64)
 
@@ -107,6 +109,24 @@ def test_a_propensity_that_rounding_has_carried_above_one_is_one():
         torch.tensor([0]), torch.tensor([0]), torch.tensor([0.5], dtype=torch.float64), propensities=True
     )
     assert propensity.tolist() == [1.0]
+
+
+def test_conditional_propensities_are_those_of_one_draw_a_session():
+    policy = ThompsonSampling(Known(), propensity="conditional")
+    session = torch.arange(4).repeat_interleave(500)
+    histories = Histories.from_sequences([[1]] * 4, 6)
+    with seeded(3, "cpu"):
+        two = [Decisions(policy, histories, torch.zeros(4, 5)) for _ in range(2)]
+        drawn = [
+            one.draw(session, torch.zeros_like(session), torch.rand(2000).double(), propensities=True) for one in two
+        ]
+    for action, propensity in drawn:
+        for mine in range(4):
+            found = {(a, p) for a, p in zip(action[session == mine].tolist(), propensity[session == mine].tolist())}
+            assert len(found) == len({a for a, _ in found})  # one propensity for each action
+            share = torch.bincount(action[session == mine], minlength=6) / 500
+            assert all(abs(share[a] - p) < 5 * (p / 500) ** 0.5 for a, p in found)
+    assert drawn[0][1].unique().tolist() != drawn[1][1].unique().tolist()
 
 
 def test_plain_categoricals_do_not_touch_the_generator():

@@ -1,5 +1,6 @@
 """The vectorised environment: its logs, its common random numbers, what policies get to see, what is refused."""
 
+import dataclasses
 from itertools import pairwise
 
 import pytest
@@ -156,6 +157,17 @@ def test_clicks_follow_the_click_probability():
     for part in p.argsort().chunk(4):  # calibrated in every quarter, not only on average
         error = (p[part] * (1 - p[part])).sum().sqrt() / len(part)
         assert abs(float(click[part].mean() - p[part].mean())) < 4 * float(error)
+
+
+def test_interests_are_those_that_clicks_come_from():
+    for environment in (ENVIRONMENT, dataclasses.replace(ENVIRONMENT, change_omega_for_bandits=True)):
+        events = environment.lives(Uniform(40), range(50), CounterRandom(0), click_probabilities=True, interests=True)
+        for event in events:
+            if isinstance(event, Impressions):
+                of_action = environment.click_probability(event.interests, event.action)
+                assert torch.equal(of_action, event.click_probability)
+    (_, without, *_) = environment.lives(Uniform(40), range(50), CounterRandom(0))
+    assert without.interests is None
 
 
 def test_probabilities():
