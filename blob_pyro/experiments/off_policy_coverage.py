@@ -155,6 +155,7 @@ class OffPolicyCoverage:
                 for name, policy in players.targets.items()
             }
             predicted = players.click_probabilities(events.contexts).to(torch.float64)[events.context]
+        assert events.propensity is not None
         number = torch.from_numpy(np.asarray(events.users.ids))[events.user] // self.num_users
         parts = []
         for log in range(self.logs_per_block):
