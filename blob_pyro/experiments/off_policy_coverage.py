@@ -1,4 +1,4 @@
-"""Do off-policy intervals of Thompson sampling cover the truth in RecoGym, with each kind of propensity?
+"""Coverage of off-policy intervals in RecoGym, where Thompson sampling logs with each kind of propensities.
 
 In each environment a BLOB learns from a small log, and its Thompson sampling logs fresh users, again and again. Two
 other policies are valued from these logs: Thompson sampling of a BLOB that learnt from the same log under a narrower
@@ -94,7 +94,7 @@ class _Target(NamedTuple):
 
 @dataclass(frozen=True)
 class OffPolicyCoverage:
-    """The experiment.
+    """Many logs of Thompson sampling, from each of which two other policies are valued.
 
     Args:
         num_items: size of the catalogue; half of the items behave differently when recommended.
@@ -128,13 +128,13 @@ class OffPolicyCoverage:
     logs_per_block: int = 10
 
     def players(self, seed: int) -> Players:
-        """The policies of an environment, fitted when they are first asked for."""
+        """Return the policies of an environment, fitted when they are first asked for."""
         if seed not in self._known:
             self._known[seed] = self._fit(seed)
         return self._known[seed]
 
     def run(self, block: int, kind: str) -> pd.DataFrame:
-        """Fresh logs, `logs_per_block` of them: a row for each log, policy (or difference) and estimator.
+        """Simulate fresh logs, and estimate: a row for each log, policy (or difference) and estimator.
 
         Args:
             block: its number, which seeds it and says which environment it is of.
@@ -168,7 +168,7 @@ class OffPolicyCoverage:
         return pd.concat(parts, ignore_index=True).assign(block=block, environment=seed, kind=kind)
 
     def simulate(self, players: Players, kind: str, block: int) -> tuple[EventLog, Tensor]:
-        """All users of a block's logs, and the true click probabilities of all items at each impression, ``N x P``."""
+        """Simulate all users of a block: their log, and every item's true click probability at each row, ``N x P``."""
         environment, number = players.environment, KINDS.index(kind)
         random = CounterRandom(environment.seed, _LOGS, block, number)
         users = range(self.num_users * self.logs_per_block)
@@ -182,7 +182,7 @@ class OffPolicyCoverage:
         return log_of(self.num_items, lives), environment.click_probability(interests[order])
 
     def ab_test(self, seed: int) -> pd.DataFrame:
-        """Click rates among fresh users, a row per policy: ``environment``, ``target``, ``rate`` and its ``error``."""
+        """Measure click rates of fresh users, a row per policy: ``environment``, ``target``, ``rate``, ``error``."""
         players = self.players(seed)
         policies = {"logging": players.logging["mixture"], **players.targets}
         test = ab_test(players.environment, policies, self.num_test_users, seed=_TEST)

@@ -1,4 +1,4 @@
-"""What many logs of the coverage experiment say: a table, sentences, a figure, and where they are kept."""
+"""Report on many logs of the coverage experiment: a table, sentences, a figure, and where they are kept."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Runs:
 
 
 def summarize(logs: pd.DataFrame) -> pd.DataFrame:
-    """Over logs: a row for each kind of propensities, target and estimator.
+    """Average over logs: a row for each kind of propensities, target and estimator.
 
     Args:
         logs: rows of `OffPolicyCoverage.run`.
@@ -121,7 +121,7 @@ def summarize(logs: pd.DataFrame) -> pd.DataFrame:
 
 
 def shifts(logs: pd.DataFrame, ab_tests: pd.DataFrame) -> pd.DataFrame:
-    """How the rate of an A/B test differs from the truth on logged contexts, on average over environments.
+    """Compare A/B tests with the truth on logged contexts, on average over environments.
 
     Another policy's clicks come at other times, a click brings a user back to browse, and so contexts are other ones.
 
@@ -145,7 +145,7 @@ def shifts(logs: pd.DataFrame, ab_tests: pd.DataFrame) -> pd.DataFrame:
 
 
 def verdict(summary: pd.DataFrame) -> list[str]:
-    """What was asked of the intervals, and what came out, a line for each kind of propensities.
+    """Say what was asked of the intervals, and what came out, a line for each kind of propensities.
 
     Args:
         summary: of `summarize`.
@@ -171,7 +171,7 @@ def verdict(summary: pd.DataFrame) -> list[str]:
 
 
 def plot(summary: pd.DataFrame) -> Figure:
-    """Coverage of each estimator with two binomial standard errors to either side, a panel per target.
+    """Plot the coverage of each estimator with two binomial standard errors to either side, a panel per target.
 
     Args:
         summary: of `summarize`.

@@ -149,7 +149,7 @@ class RecoGym(Environment):
 
 
 def log_of(num_items: int, events: Iterable[Views | Impressions], propensities: bool = True) -> EventLog:
-    """What has happened, as `RecoGym.lives` yields it, as a log.
+    """Make a log of what has happened, as `RecoGym.lives` yields it.
 
     Args:
         num_items: size of the catalogue.
