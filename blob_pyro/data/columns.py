@@ -86,8 +86,10 @@ class Column:
             return np.fromiter(map(is_missing_value, self.values), dtype=bool, count=len(self))
         column = self.arrow
         if pa.types.is_float16(column.type):
-            return np.isnan(column.to_numpy().astype(np.float64))
-        return pc.is_null(column, nan_is_null=True).to_numpy()
+            result: np.ndarray = np.isnan(column.to_numpy().astype(np.float64))
+            return result
+        result = pc.is_null(column, nan_is_null=True).to_numpy()
+        return result
 
     def require(self, remedy: str) -> None:
         """Refuse values that are missing."""
@@ -130,7 +132,8 @@ class Column:
         if pa.types.is_null(kind):
             return np.full(len(column), np.nan)
         if pa.types.is_float16(kind):
-            return column.to_numpy().astype(np.float64)
+            result: np.ndarray = column.to_numpy().astype(np.float64)
+            return result
         if not (
             pa.types.is_integer(kind)
             or pa.types.is_floating(kind)
@@ -139,7 +142,8 @@ class Column:
         ):
             raise ValueError(f"{self.where} has type {kind}; {what}. {remedy}")
         values = pc.cast(column, pa.float64(), safe=False)
-        return (pc.fill_null(values, float("nan")) if values.null_count else values).to_numpy()
+        result = (pc.fill_null(values, float("nan")) if values.null_count else values).to_numpy()
+        return result
 
 
 def as_values(raw: Any, where: str) -> Values:

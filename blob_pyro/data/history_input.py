@@ -140,7 +140,7 @@ def _place(row: int, ends: np.ndarray, argument: str) -> str:
     return f"{argument}[{history}][{row - (int(ends[history - 1]) if history else 0)}]"
 
 
-def _one(sequence: Any, where: str) -> list:
+def _one(sequence: Any, where: str) -> list[Any]:
     """One history as a list of ids."""
     if type(sequence) is list:
         return sequence

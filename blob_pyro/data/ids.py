@@ -147,13 +147,15 @@ def _encode(values: pa.ChunkedArray) -> tuple[pa.Array, np.ndarray]:
 def _codes(indices: pa.Array) -> np.ndarray:
     if indices.type != pa.int32():
         indices = indices.cast(pa.int64())
-    return (indices.fill_null(-1) if indices.null_count else indices).to_numpy(zero_copy_only=False)
+    result: np.ndarray = (indices.fill_null(-1) if indices.null_count else indices).to_numpy(zero_copy_only=False)
+    return result
 
 
 def _picked(which: pa.Array, row: np.ndarray) -> np.ndarray:
     """A property of the distinct values, at the rows; nothing is looked up where none has it."""
     which = which.to_numpy(zero_copy_only=False)
-    return which[row] if which.any() else which
+    result: np.ndarray = which[row] if which.any() else which
+    return result
 
 
 def _only_used(distinct: pa.Array, row: np.ndarray) -> tuple[pa.Array, np.ndarray]:
@@ -177,7 +179,7 @@ def _read_objects(column: Column, remedy: str, mixed: bool) -> Ids:
         first = kinds[type(column.values[0])]
         other = np.array([kinds[type(v)] is not first for v in column.values])
         column.fail(other, f"ids have different types, {describe_kinds(distinct_kinds)}", _PLAIN)
-    if distinct_kinds <= {int} or distinct_kinds in ({str}, {bytes}, {float}):
+    if distinct_kinds <= {int} or any(distinct_kinds == {kind} for kind in (str, bytes, float)):
         kind = next(iter(distinct_kinds), int)
         try:
             values = pa.array(column.values, pa.large_string() if kind is str else None)

@@ -257,7 +257,8 @@ def _is_view(column: Column) -> np.ndarray:
     known = {"organic": 1, "bandit": 0}
     code = np.array([known.get(kind, -1) if isinstance(kind, str) else -1 for kind in kinds.objects])[kinds.row]
     column.fail(code < 0, "an event is 'organic' or 'bandit'", remedy)
-    return code == 1
+    result: np.ndarray = code == 1
+    return result
 
 
 def _names(column: Column | None, remedy: str) -> tuple[Vocabulary | None, np.ndarray | None]:

@@ -131,7 +131,8 @@ def integers(column: Column, what: str, rows: np.ndarray | None = None) -> np.nd
     arrow = column.arrow
     if rows is None and arrow is not None and pa.types.is_integer(arrow.type) and arrow.type != pa.uint64():
         column.require("Fill it, or leave the column out")
-        return pc.cast(arrow, pa.int64()).to_numpy()
+        result: np.ndarray = pc.cast(arrow, pa.int64()).to_numpy()
+        return result
     values = column.floats(what, remedy)
     column.fail(np.isnan(values) & where, "a value is missing", "Fill it, or drop the row")
     column.fail(~((np.floor(values) == values) & (np.abs(values) < 2**53)) & where, what, remedy)

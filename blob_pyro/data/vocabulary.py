@@ -181,11 +181,13 @@ class Vocabulary:
             outside = f"an id is outside 0..{len(self) - 1} (num_items={len(self)})"
             default = outside if self.is_numbered else "unknown id"
             column.fail(unknown[ids.row], problem or default, remedy or f"Ids are {known}")
-        return numbers[ids.row]
+        result: np.ndarray = numbers[ids.row]
+        return result
 
     def numbers_of(self, ids: Ids) -> np.ndarray:
         """Return the number of each row's id, -1 where it is not in the vocabulary; ``N`` int64."""
-        return self._numbers_of(ids)[ids.row]
+        result: np.ndarray = self._numbers_of(ids)[ids.row]
+        return result
 
     def _numbers_of(self, ids: Ids) -> np.ndarray:
         """The number of each distinct id, -1 where it is not in the vocabulary."""
@@ -197,7 +199,10 @@ class Vocabulary:
             if len(distinct) > 64 and len(self._kinds) == 1:
                 try:
                     known = pa.array(self.ids, distinct.type)
-                    return pc.fill_null(pc.index_in(distinct, value_set=known), -1).to_numpy().astype(np.int64)
+                    result: np.ndarray = (
+                        pc.fill_null(pc.index_in(distinct, value_set=known), -1).to_numpy().astype(np.int64)
+                    )
+                    return result
                 except (OverflowError, UnicodeEncodeError):  # the vocabulary holds larger integers
                     pass
         if isinstance(self._numbers, range):
@@ -233,7 +238,8 @@ class Vocabulary:
         where = np.asarray(numbers)
         if self.is_numbered:
             return where.astype(np.int64)
-        return self._as_array[where]
+        result: np.ndarray = self._as_array[where]
+        return result
 
     @cached_property
     def _as_array(self) -> np.ndarray:

@@ -48,7 +48,8 @@ def import_arviz() -> ModuleType:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # 0.x announces 1.x
         import arviz
-    return arviz
+    module: ModuleType = arviz
+    return module
 
 
 def _dataset(

@@ -96,7 +96,8 @@ class ArrowheadNormal(TorchDistribution):
         if self._validate_args:
             self._validate_sample(value)
         quadratic = self.whiten(value - self.loc).square().sum(-1)
-        return -0.5 * (quadratic + self.event_shape[0] * math.log(2 * math.pi)) - self._half_log_det
+        log_prob: Tensor = -0.5 * (quadratic + self.event_shape[0] * math.log(2 * math.pi)) - self._half_log_det
+        return log_prob
 
     @property
     def _half_log_det(self) -> Tensor:
@@ -138,4 +139,5 @@ class ArrowheadNormal(TorchDistribution):
 
     def entropy(self) -> Tensor:
         """Return the differential entropy in nats, ``batch_shape``."""
-        return 0.5 * self.event_shape[0] * (1 + math.log(2 * math.pi)) + self._half_log_det
+        entropy: Tensor = 0.5 * self.event_shape[0] * (1 + math.log(2 * math.pi)) + self._half_log_det
+        return entropy

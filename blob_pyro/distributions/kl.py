@@ -9,7 +9,7 @@ __all__ = ["kl_multivariate_normal_independent_normal"]
 
 
 @register_kl(MultivariateNormal, Independent)
-def kl_multivariate_normal_independent_normal(p: MultivariateNormal, q: Independent) -> Tensor:
+def kl_multivariate_normal_independent_normal(p: MultivariateNormal, q: Independent[Normal]) -> Tensor:
     r"""Compute ``KL(N(m, S) | N(loc, diag(scale^2)))``: a full-covariance posterior against independent normals.
 
     .. math:: \tfrac12 \sum_k \Big[ \frac{S_{kk} + (m_k - \text{loc}_k)^2}{\text{scale}_k^2} - 1

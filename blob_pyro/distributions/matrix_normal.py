@@ -92,13 +92,17 @@ class MatrixNormal(TorchDistribution):
             self._validate_sample(value)
         n, m = self.event_shape
         whitened = whiten(value - self.loc, self)
-        return -0.5 * (whitened.square().sum((-2, -1)) + n * m * math.log(2 * math.pi)) - 0.5 * self._log_det
+        log_prob: Tensor = (
+            -0.5 * (whitened.square().sum((-2, -1)) + n * m * math.log(2 * math.pi)) - 0.5 * self._log_det
+        )
+        return log_prob
 
     @property
     def _log_det(self) -> Tensor:
         """Log-determinant of the Kronecker covariance."""
         n, m = self.event_shape
-        return 2 * (m * _log_diagonal(self.row_scale_tril) + n * _log_diagonal(self.column_scale_tril))
+        result: Tensor = 2 * (m * _log_diagonal(self.row_scale_tril) + n * _log_diagonal(self.column_scale_tril))
+        return result
 
     @property
     def mean(self) -> Tensor:
@@ -122,7 +126,8 @@ class MatrixNormal(TorchDistribution):
     def entropy(self) -> Tensor:
         """Return the differential entropy in nats, ``batch_shape``."""
         n, m = self.event_shape
-        return 0.5 * (n * m * (1 + math.log(2 * math.pi)) + self._log_det)
+        entropy: Tensor = 0.5 * (n * m * (1 + math.log(2 * math.pi)) + self._log_det)
+        return entropy
 
 
 def _log_diagonal(tril: Tensor) -> Tensor:
@@ -132,7 +137,8 @@ def _log_diagonal(tril: Tensor) -> Tensor:
 def whiten(x: Tensor, p: MatrixNormal) -> Tensor:
     """Compute ``A^-1 X B^-T`` for deviations ``X`` (``... x n x m``) from ``p``'s mean: standard normal under it."""
     left = torch.linalg.solve_triangular(p.row_scale_tril, x, upper=False)
-    return torch.linalg.solve_triangular(p.column_scale_tril, left.mT, upper=False).mT
+    result: Tensor = torch.linalg.solve_triangular(p.column_scale_tril, left.mT, upper=False).mT
+    return result
 
 
 @register_kl(MatrixNormal, MatrixNormal)
@@ -143,7 +149,8 @@ def _kl_matrix_normal(q: MatrixNormal, p: MatrixNormal) -> Tensor:
         torch.linalg.solve_triangular(p.column_scale_tril, q.column_scale_tril, upper=False).square().sum((-2, -1))
     )
     shift = whiten(q.loc - p.loc, p).square().sum((-2, -1))
-    return 0.5 * (rows * columns + shift - n * m + p._log_det - q._log_det)
+    divergence: Tensor = 0.5 * (rows * columns + shift - n * m + p._log_det - q._log_det)
+    return divergence
 
 
 @register_kl(Independent, MatrixNormal)
@@ -155,7 +162,8 @@ def _kl_independent_matrix_normal(q: Independent, p: MatrixNormal) -> Tensor:
     loc, variance = q.base_dist.loc, q.base_dist.variance
     trace = (p.precision_diagonal * variance).sum((-2, -1))
     shift = whiten(loc - p.loc, p).square().sum((-2, -1))
-    return 0.5 * (trace + shift - n * m + p._log_det - variance.log().sum((-2, -1)))
+    divergence: Tensor = 0.5 * (trace + shift - n * m + p._log_det - variance.log().sum((-2, -1)))
+    return divergence
 
 
 @register_kl(MatrixNormal, Independent)
@@ -166,4 +174,5 @@ def _kl_matrix_normal_independent(q: MatrixNormal, p: Independent) -> Tensor:
     n, m = q.event_shape
     loc, variance = p.base_dist.loc, p.base_dist.variance
     quadratic = ((q.variance + (q.loc - loc).square()) / variance).sum((-2, -1))
-    return 0.5 * (quadratic - n * m + variance.log().sum((-2, -1)) - q._log_det)
+    divergence: Tensor = 0.5 * (quadratic - n * m + variance.log().sum((-2, -1)) - q._log_det)
+    return divergence

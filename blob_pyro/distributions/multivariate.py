@@ -102,7 +102,8 @@ def _kl_arrowhead(q: TorchDistribution, p: ArrowheadNormal) -> Tensor:
     quadratic = p.whiten(torch.cat([(loc - p.loc).unsqueeze(0), factor.mT])).square().sum()
     if scale is not None:
         quadratic = quadratic + (p.precision_diagonal * scale.square()).sum()
-    return 0.5 * quadratic - p.log_prob(p.loc) - q.entropy()
+    divergence: Tensor = 0.5 * quadratic - p.log_prob(p.loc) - q.entropy()
+    return divergence
 
 
 class _AnalyticEntropy:
@@ -192,14 +193,16 @@ class MultivariatePart(Delta):
 def _cross_entropy_normal(q: MultivariatePart, p: Normal) -> Tensor:
     """``-E_q log p``: the part's share of the divergence; the entropy is its vector's."""
     quadratic = ((q.mean - p.loc).square() + q.variance) / p.variance
-    return (0.5 * (quadratic + p.variance.log() + math.log(2 * math.pi))).expand(p.batch_shape)
+    divergence: Tensor = (0.5 * (quadratic + p.variance.log() + math.log(2 * math.pi))).expand(p.batch_shape)
+    return divergence
 
 
 @register_kl(MultivariatePart, Independent)
 def _cross_entropy_independent(q: MultivariatePart, p: Independent) -> Tensor:
     if not isinstance(p.base_dist, Normal) or p.reinterpreted_batch_ndims != len(q.part_shape):
         raise NotImplementedError(f"no closed form of KL({q} || {p})")  # an ELBO then samples it
-    return _cross_entropy_normal(q, p.base_dist).sum(tuple(range(-len(q.part_shape), 0)))
+    divergence: Tensor = _cross_entropy_normal(q, p.base_dist).sum(tuple(range(-len(q.part_shape), 0)))
+    return divergence
 
 
 @register_kl(MultivariatePart, MatrixNormal)

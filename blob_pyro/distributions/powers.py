@@ -196,7 +196,8 @@ def log_normalizer(
     """
     at: Any = product.mean
     tilt = 0.5 * (precision * (at - loc).square()).sum()
-    return distribution.log_prob(at) - tilt - product.log_prob(at)
+    result: Tensor = distribution.log_prob(at) - tilt - product.log_prob(at)
+    return result
 
 
 def _times_covariance(distribution: TorchDistribution, vector: Tensor) -> Tensor:
@@ -211,4 +212,5 @@ def _inverse(precision: Tensor) -> Tensor:
     if not int(info):
         return torch.cholesky_inverse(factor)
     values, axes = torch.linalg.eigh(precision)
-    return axes / values.clamp(min=_LEAST * values.abs().max()) @ axes.mT
+    result: Tensor = axes / values.clamp(min=_LEAST * values.abs().max()) @ axes.mT
+    return result

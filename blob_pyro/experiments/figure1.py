@@ -90,7 +90,8 @@ class _Population(NamedTuple):
     def value_error(self) -> float:
         """Standard error of the value as that over all standard normal contexts."""
         values = (self.target["exact"] * self.expected_reward).sum(-1)
-        return float(values.std()) / len(values) ** 0.5
+        result: float = float(values.std()) / len(values) ** 0.5
+        return result
 
 
 class Speed(NamedTuple):
@@ -245,7 +246,8 @@ def _orthant(loc: np.ndarray, scale: np.ndarray, action: int) -> float:
 def _play(probs: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """One action per row of ``N x A`` probabilities."""
     above = random.random((len(probs), 1)) >= probs.cumsum(-1)
-    return above.sum(-1).clip(max=probs.shape[-1] - 1)
+    result: np.ndarray = above.sum(-1).clip(max=probs.shape[-1] - 1)
+    return result
 
 
 def _judge(estimate: Estimate) -> dict[str, Any]:

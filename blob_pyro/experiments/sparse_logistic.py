@@ -72,11 +72,13 @@ class SparseLogistic:
 
     def expected_reward(self, contexts: np.ndarray) -> np.ndarray:
         """Return the probability of a reward for each action, ``N x A``."""
-        return expit(_DEGREE * self._unshifted(contexts))
+        result: np.ndarray = expit(_DEGREE * self._unshifted(contexts))
+        return result
 
     def logging_probs(self, expected_reward: np.ndarray) -> np.ndarray:
         """Return the logging policy's probabilities, ``N x A``, where rewards are expected to be these."""
-        return softmax(self.inverse_temperature * expected_reward, axis=-1)
+        result: np.ndarray = softmax(self.inverse_temperature * expected_reward, axis=-1)
+        return result
 
     def _unshifted(self, contexts: np.ndarray) -> np.ndarray:
         starts = range(0, len(contexts), _CONTEXTS_AT_ONCE)

@@ -44,4 +44,5 @@ class OffsetNetwork(nn.Module):
 
     def forward(self, loc: Tensor, variance: Tensor) -> Tensor:
         """Return offsets, ``N``, for posterior means and variances, each ``N x K``."""
-        return self.offset(softplus(self.hidden(torch.cat([loc, variance.log()], -1)))).squeeze(-1)
+        result: Tensor = self.offset(softplus(self.hidden(torch.cat([loc, variance.log()], -1)))).squeeze(-1)
+        return result

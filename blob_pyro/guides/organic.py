@@ -42,7 +42,8 @@ class AmortizedGuide(PyroModule):
         if self.items is not None:
             self.items()
         with batch.plate():
-            return pyro.sample(INTEREST, self.posterior(batch.sessions))
+            result: Tensor = pyro.sample(INTEREST, self.posterior(batch.sessions))
+            return result
 
 
 class ItemGuide(PyroModule):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pyro import poutine
@@ -50,7 +50,7 @@ def make_guide(guide: str | Callable[..., Any], model: BanditModel, *, seed: int
     recipe: Any = guide if known is None else known.recipe
     with seeded(seed, model.item_embedding.device):
         _refuse_unfit(recipe, model)
-        made = recipe(model) if isinstance(recipe, type) or _makes_a_guide(recipe) else recipe
+        made: Any = recipe(model) if isinstance(recipe, type) or _makes_a_guide(recipe) else recipe
         if made is recipe and isinstance(made, nn.Module):
             made = own_copy(made, "guide")
             if isinstance(made, MultivariateGuide):  # it may have been made for a model with another prior
@@ -64,7 +64,7 @@ def make_guide(guide: str | Callable[..., Any], model: BanditModel, *, seed: int
         made.registered_name = name
         if known.training_defaults is not None:
             made.training_defaults = known.training_defaults
-    return made
+    return cast(nn.Module, made)
 
 
 def _makes_a_guide(guide: Any) -> bool:

@@ -46,24 +46,30 @@ class GuidedELBO(TraceMeanField_ELBO):
         self.handlers = handlers
 
     def _get_trace(
-        self, model: Callable, guide: Callable, args: tuple, kwargs: dict[str, Any]
+        self, model: Callable[..., Any], guide: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Trace, Trace]:  # the guide runs before the model, so the record is full by the time it is read
         record = RecordDistributions()
         for handler in self.handlers:
             model = handler(record.posterior)(model)
-        return super()._get_trace(model, record(guide), args, kwargs)
+        result: tuple[Trace, Trace] = super()._get_trace(model, record(guide), args, kwargs)
+        return result
 
-    def differentiable_loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Tensor:
+    def differentiable_loss(
+        self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Tensor:
         """Compute the loss as `pyro.infer.TraceMeanField_ELBO` does, reading nothing off the device: for capture."""
         traces = self._get_traces(model, guide, args, kwargs)
         losses = [self._differentiable_loss_particle(*pair)[1] for pair in traces]
-        return sum(losses[1:], losses[0]) / self.num_particles
+        result: Tensor = sum(losses[1:], losses[0]) / self.num_particles
+        return result
 
     def _differentiable_loss_particle(self, model_trace: Trace, guide_trace: Trace) -> tuple[Tensor, Tensor]:
         loss = -reduce(operator.add, _terms(model_trace, guide_trace))
         return loss.detach(), loss
 
-    def find_bad_site(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> str | None:
+    def find_bad_site(
+        self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> str | None:
         """Find the first site whose value or log-probability is not finite, in the guide or else the model; or None.
 
         Draws anew: a site that is bad for some draws only may escape.
@@ -103,7 +109,7 @@ def _first_bad_site(model_trace: Trace, guide_trace: Trace) -> str | None:
                 log_prob = site.get("log_prob_sum")
                 bad_value = torch.is_tensor(site["value"]) and not torch.isfinite(site["value"]).all()
                 if bad_value or (log_prob is not None and not torch.isfinite(log_prob)):
-                    return name
+                    return str(name)
     return None
 
 

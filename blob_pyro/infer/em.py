@@ -141,7 +141,8 @@ class ExpectationMaximization:
         distance = torch.addmm(self.rho, posterior.loc, self.psi.mT) - state.offset.unsqueeze(-1)
         terms = softplus(-state.xi).add_(distance.add_(state.xi), alpha=0.5)
         normalizer = state.offset + terms.sum(-1)
-        return linear - self.views * normalizer - dist.kl.kl_divergence(posterior, prior)
+        result: Tensor = linear - self.views * normalizer - dist.kl.kl_divergence(posterior, prior)
+        return result
 
     @staticmethod
     def _xi(mean: Tensor, variance: Tensor, offset: Tensor) -> Tensor:

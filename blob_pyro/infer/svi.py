@@ -43,7 +43,7 @@ def training_defaults(guide: nn.Module, model: BanditModel) -> TrainingDefaults:
         guide: see `blob_pyro.guides.bandit`.
         model: whose sites it covers.
     """
-    own = getattr(guide, "training_defaults", None)
+    own: TrainingDefaults | None = getattr(guide, "training_defaults", None)
     if own is not None:
         return own
     if _sampled_sites(guide, model):
@@ -157,7 +157,8 @@ def _sampled_sites(guide: nn.Module, model: BanditModel) -> set[str]:
         values = {name: trace.nodes[name]["value"] for name in model.site_priors()}
         with _Unprojected(record.posterior) as found:
             model.logit(values, model.example_batch())
-    return found.sites
+    result: set[str] = found.sites
+    return result
 
 
 class _Unprojected(Messenger):

@@ -255,7 +255,10 @@ class BanditModel(PyroModule):
             }
         values = {name: pyro.sample(name, distribution) for name, distribution in distributions.items()}
         with batch.plate():
-            return pyro.sample(CLICK, dist.Bernoulli(logits=self.logit(values, batch, items)), obs=batch.reward)
+            result: Tensor = pyro.sample(
+                CLICK, dist.Bernoulli(logits=self.logit(values, batch, items)), obs=batch.reward
+            )
+            return result
 
     def logit(self, values: dict[str, Tensor], batch: BanditBatch, items: Items | None = None) -> Tensor:
         """Compute each event's click logit given values of the sites (``w_b`` of any of its plates' shapes), ``B``."""
@@ -389,4 +392,5 @@ def whitening(psi: Tensor, jitter: float = 0.0, *, check: bool = True) -> Tensor
             "Cholesky factor; use an embedding_dim of at most num_items and fit the organic model first, or pass "
             "jitter=1e-6 to go on with an almost singular one"
         )
-    return factor.to(psi.dtype)
+    result: Tensor = factor.to(psi.dtype)
+    return result

@@ -231,7 +231,8 @@ def _ask(site: str, value: Tensor, operation: LinearOperation, *coefficients: Te
     if _unhandled.get():
         return operation.value(value, *coefficients)
     names = _names.get()
-    return _linear(value, operation, *coefficients, name=site if names is None else names.get(site, site))
+    result: Tensor = _linear(value, operation, *coefficients, name=site if names is None else names.get(site, site))
+    return result
 
 
 @contextmanager

@@ -92,7 +92,8 @@ class OrganicModel(PyroModule):
             views = SoftmaxViews(
                 omega, psi, rho, sessions.lengths, value.shape[-1], sessions.num_views, sparse=self.sparse
             )
-            return pyro.sample(VIEWS, views, obs=value)
+            result: Tensor = pyro.sample(VIEWS, views, obs=value)
+            return result
 
     def _items(self, site: str, parameter: Tensor, prior: dist.Normal | None) -> Tensor:
         """A parameter, a parameter that is scored by its prior, or a draw."""
@@ -100,4 +101,5 @@ class OrganicModel(PyroModule):
             return parameter
         distribution = dist.Normal(prior.loc.to(parameter), prior.scale.to(parameter))
         distribution = distribution.expand(parameter.shape).to_event(parameter.dim())
-        return pyro.sample(site, distribution, obs=parameter if self.priors.inference == "map" else None)
+        result: Tensor = pyro.sample(site, distribution, obs=parameter if self.priors.inference == "map" else None)
+        return result

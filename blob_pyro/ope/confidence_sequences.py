@@ -65,7 +65,8 @@ def lower_confidence_sequence(
     deviations = (terms - _predictions(terms, sums)).square_().cumsum_(0)
     at = torch.as_tensor(times - 1, device=terms.device)
     total, spread = sums[at].cpu().numpy(), deviations[at].cpu().numpy()
-    return (total - _mixture_boundary(spread, alpha, variance)) / times
+    result: np.ndarray = (total - _mixture_boundary(spread, alpha, variance)) / times
+    return result
 
 
 def lower_plug_in_bound(terms: Tensor, alpha: float) -> float:
@@ -107,7 +108,8 @@ def _mixture_boundary(spread: np.ndarray, alpha: float, variance: float) -> np.n
     def log_mixture(total: np.ndarray) -> np.ndarray:
         z = total + shape
         tail = special.gammaln(shape) + np.log(special.gammainc(shape, z))
-        return constant + total + spread - shape * np.log(z) + tail
+        result: np.ndarray = constant + total + spread - shape * np.log(z) + tail
+        return result
 
     low, high = np.zeros_like(spread), np.full_like(spread, 1.0)
     while (short := log_mixture(high) < odds).any():

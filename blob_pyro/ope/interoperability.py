@@ -119,7 +119,7 @@ def to_vowpal_wabbit(log: EventLog, path: str | Path | None = None) -> list[str]
         _text(log.action + 1), _text((-log.reward).to(torch.int64)), _text(propensity), pa.scalar(":")
     ).cast(pa.large_string())
     shown = features.cast(pa.large_string()).take(pa.array(log.context.cpu().numpy()))
-    lines = pc.binary_join_element_wise(label, shown, pa.scalar(" |", pa.large_string())).to_pylist()
+    lines: list[str] = pc.binary_join_element_wise(label, shown, pa.scalar(" |", pa.large_string())).to_pylist()
     if path is not None:
         Path(path).write_text("".join(f"{line}\n" for line in lines))
     return lines

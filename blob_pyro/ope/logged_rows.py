@@ -179,7 +179,8 @@ def _probabilities(policy: Policy, histories: Histories, name: str, slots: int) 
             probs = policy.slate_distribution(histories, slots).probs.cpu().movedim(-1, 1).flatten(0, 1)
     argument = {"target": "policy", "baseline": "baseline", "logs": "logging_policy"}[name]
     checks.probabilities(f"{argument}'s probabilities", probs)
-    return probs / probs.sum(-1, keepdim=True)
+    result: Tensor = probs / probs.sum(-1, keepdim=True)
+    return result
 
 
 def _check_logging(log: EventLog, of_policy: Tensor) -> None:

@@ -33,7 +33,8 @@ def log_normalizer(interest: Tensor, item_embedding: Tensor, item_intercept: Ten
         tensor([4.])
     """
     rows = max(1, row_chunks.MAX_ELEMENTS // max(len(item_intercept), 1))
-    return _LogNormalizer.apply(interest, item_embedding, item_intercept, rows)
+    result: Tensor = _LogNormalizer.apply(interest, item_embedding, item_intercept, rows)  # type: ignore[no-untyped-call]
+    return result
 
 
 class _LogNormalizer(torch.autograd.Function):

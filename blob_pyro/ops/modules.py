@@ -22,8 +22,8 @@ _NUMBER = re.compile(r"_\d+$")  # of `unique_name`
 
 def own_copy(module: M, argument: str) -> M:
     """Copy a module: see `own_copies`."""
-    (copied,) = own_copies(module, argument=argument)
-    return copied
+    copies: list[M] = own_copies(module, argument=argument)
+    return copies[0]
 
 
 def own_copies(*values: Any, argument: str, shared: Iterable[Any] = ()) -> list[Any]:

@@ -37,4 +37,5 @@ def scale_tril_from_precision(precision: Tensor, *, check: bool = True) -> Tenso
     factor = torch.linalg.cholesky if check else cholesky
     upper = factor(precision.flip(-2, -1)).flip(-2, -1)
     identity = torch.eye(precision.shape[-1], dtype=precision.dtype, device=precision.device)
-    return torch.linalg.solve_triangular(upper.mT, identity.expand_as(precision), upper=False)
+    result: Tensor = torch.linalg.solve_triangular(upper.mT, identity.expand_as(precision), upper=False)
+    return result

@@ -45,7 +45,8 @@ class Policy(ABC):
     @property
     def name(self) -> str:
         """The name of this policy in logs: its class's, unless it is given another one."""
-        return self.__dict__.get("_name", type(self).__name__)
+        name: str = self.__dict__.get("_name", type(self).__name__)
+        return name
 
     @name.setter
     def name(self, name: str) -> None:

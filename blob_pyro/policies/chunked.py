@@ -48,7 +48,8 @@ def propensity_of(actions: TorchDistribution, value: Tensor) -> Propensity:
     """Return the probability of what was played, and its error: 0 for a distribution that says of none."""
     own = getattr(actions, "propensity", None)
     if own is not None:
-        return own(value)
+        result: Propensity = own(value)
+        return result
     probability = actions.log_prob(value).exp()
     return Propensity(probability, torch.zeros_like(probability))
 

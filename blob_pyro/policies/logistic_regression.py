@@ -198,7 +198,8 @@ class BayesianLogisticRegression(nn.Module):
         """``C`` with ``C' C`` the covariance of the weights, ``... x D x D``."""
         tril = torch.linalg.cholesky(self.precision)
         eye = torch.eye(self.num_features, dtype=tril.dtype, device=tril.device)
-        return torch.linalg.solve_triangular(tril, eye.expand_as(tril), upper=False)
+        result: Tensor = torch.linalg.solve_triangular(tril, eye.expand_as(tril), upper=False)
+        return result
 
     def _stacked(self, of_weights: Tensor) -> Tensor:
         """A view with a first dimension of actions, which shared weights lack."""

@@ -28,7 +28,8 @@ def sample_each(distribution: TorchDistribution, counts: Tensor, num_items: int)
     """
     own = getattr(distribution, "sample_each", None)
     if own is not None:
-        return own(counts)
+        result: Tensor = own(counts)
+        return result
     width = int(counts.max()) if len(counts) else 0
     block = max(1, _SCORES_AT_ONCE // (num_items * max(len(counts), 1)))
     blocks = [distribution.sample((min(block, width - at),)) for at in range(0, width, block)]

@@ -65,21 +65,25 @@ class CandidateActions(TorchDistribution):
 
     def sample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
         """Draw the items played, ``sample_shape x N`` int64."""
-        return self.actions.sample(Size(sample_shape))
+        sample: Tensor = self.actions.sample(Size(sample_shape))
+        return sample
 
     @property
     def probs(self) -> Tensor:
         """The probability of every item, ``N x P``; 0 for what is no candidate."""
-        return self.actions.probs
+        probs: Tensor = self.actions.probs
+        return probs
 
     @property
     def mode(self) -> Tensor:
         """The likeliest item of each context, ``N`` int64."""
-        return self.actions.mode
+        mode: Tensor = self.actions.mode
+        return mode
 
     def entropy(self) -> Tensor:
         """Return the entropy in nats, ``N``."""
-        return self.actions.entropy()
+        entropy: Tensor = self.actions.entropy()
+        return entropy
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the log-propensity of the items ``value``, whose shape broadcasts with ``N``.
@@ -95,7 +99,8 @@ class CandidateActions(TorchDistribution):
                 f"value: item number {int(value[at])} is not among the candidates of context {at[-1]}, so it cannot "
                 "have been played there; pass the candidates of that decision"
             )
-        return self.actions.log_prob(value)
+        log_prob: Tensor = self.actions.log_prob(value)
+        return log_prob
 
 
 def among(actions: TorchDistribution, candidates: Candidates | None) -> TorchDistribution:

@@ -227,7 +227,8 @@ class DrawnThompsonActions(Categorical):
         """Return the same distribution with another batch shape; see `pyro.distributions.TorchDistribution.expand`."""
         new = self._get_checked_instance(DrawnThompsonActions, _instance)
         new.click_logits, new.allowed, new.num_draws = self.click_logits, self.allowed, self.num_draws
-        return super().expand(batch_shape, new)
+        result: DrawnThompsonActions = super().expand(batch_shape, new)
+        return result
 
     def restrict(self, mask: Tensor) -> DrawnThompsonActions:
         """Return the distribution over the best of some of the items only: see `ArgmaxNormal.restrict`.
@@ -248,4 +249,5 @@ class DrawnThompsonActions(Categorical):
     @property
     def error_estimate(self) -> Tensor:
         """The standard error of `probs` as an estimate of what the whole posterior would play, ``N x P``."""
-        return (self.probs * (1 - self.probs) / self.num_draws).sqrt()
+        error: Tensor = (self.probs * (1 - self.probs) / self.num_draws).sqrt()
+        return error

@@ -279,7 +279,8 @@ class ClickLogits(TorchDistribution):
             middle = (low + high) / 2
             above = self._cdf(middle) > probability
             low, high = torch.where(above, low, middle), torch.where(above, middle, high)
-        return (low + high) / 2
+        result: Tensor = (low + high) / 2
+        return result
 
     def click_probability(self) -> Tensor:
         """Return the click probability averaged over the posterior, ``E sigmoid(logit)``, ``N x P``."""

@@ -48,7 +48,8 @@ def check_vectors(owner: str, **arguments: Tensor) -> tuple[Tensor, ...]:
     check_devices(owner, **arguments)
     dtype = widest_dtype(*arguments.values())
     check_batch_shapes(owner, **{name: value.shape[:-1] for name, value in arguments.items()})
-    return torch.broadcast_tensors(*(value.to(dtype) for value in arguments.values()))
+    result: tuple[Tensor, ...] = torch.broadcast_tensors(*(value.to(dtype) for value in arguments.values()))
+    return result
 
 
 def widest_dtype(*values: Tensor) -> torch.dtype:
@@ -125,7 +126,8 @@ def check_matrix(owner: str, name: str, value: Tensor, num_actions: int, *, squa
 def check_batch_shapes(owner: str, **batch_shapes: torch.Size) -> torch.Size:
     """Broadcast batch shapes, or say which ones disagree."""
     try:
-        return torch.broadcast_shapes(*batch_shapes.values())
+        result: torch.Size = torch.broadcast_shapes(*batch_shapes.values())
+        return result
     except RuntimeError as error:
         found = {name: tuple(shape) for name, shape in batch_shapes.items()}
         raise ValueError(

@@ -100,11 +100,13 @@ class ScoreDistribution(TorchDistribution):
 
     @property
     def _device(self) -> torch.device:
-        return getattr(self, next(iter(self.event_dims))).device
+        result: torch.device = getattr(self, next(iter(self.event_dims))).device
+        return result
 
     @property
     def _dtype(self) -> torch.dtype:
-        return getattr(self, next(iter(self.event_dims))).dtype
+        dtype: torch.dtype = getattr(self, next(iter(self.event_dims))).dtype
+        return dtype
 
     def _is_differentiable(self) -> bool:
         return any(getattr(self, name).requires_grad for name in self.event_dims)
@@ -189,7 +191,7 @@ class IndexDistribution(ScoreDistribution):
 
     def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "IndexDistribution":
         """Repeat over a larger batch shape, without repeating the work."""
-        new = self._expanded(batch_shape, _instance)
+        new: IndexDistribution = self._expanded(batch_shape, _instance)
         new._source = self
         return new
 

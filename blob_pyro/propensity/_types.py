@@ -111,4 +111,5 @@ def checked_mask(owner: str, mask: Any, before: Tensor | None, shape: torch.Size
     if bool(empty.any()):
         where = f" of context {torch.nonzero(empty)[0].tolist()}" if mask.dim() > 1 else ""
         raise ValueError(f"{owner}: mask leaves no action{where} to play. Allow at least one.")
-    return mask.expand(shape)
+    result: Tensor = mask.expand(shape)
+    return result

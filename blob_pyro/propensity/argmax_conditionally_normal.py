@@ -280,4 +280,7 @@ class ArgmaxConditionallyNormal(EstimatedIndexDistribution):
         """Actions from the computed probabilities."""
         if sample_shape.numel() * self.scale.numel() == 0:
             return torch.zeros(sample_shape + self.batch_shape, dtype=torch.long, device=self._device)
-        return torch.distributions.Categorical(logits=self.log_probs, validate_args=False).sample(sample_shape)
+        result: Tensor = torch.distributions.Categorical(logits=self.log_probs, validate_args=False).sample(
+            sample_shape
+        )
+        return result

@@ -75,7 +75,7 @@ class _RankDistribution(ScoreDistribution):
 
     def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "_RankDistribution":
         """Repeat over a larger batch shape, without repeating the work."""
-        new = self._expanded(batch_shape, _instance)
+        new: _RankDistribution = self._expanded(batch_shape, _instance)
         new._source = self
         return new
 

@@ -385,8 +385,11 @@ def _draws(posterior: TorchDistribution, num_samples: int, seed: int) -> Tensor:
     loc, scale = posterior.mean, getattr(posterior, "scale_tril", None)
     if scale is not None:
         noise = standard_normal((num_samples, *loc.shape), seed, loc)
-        return loc + (scale @ noise.unsqueeze(-1)).squeeze(-1)
+        result: Tensor = loc + (scale @ noise.unsqueeze(-1)).squeeze(-1)
+        return result
     if isinstance(getattr(posterior, "base_dist", None), Normal):
-        return loc + posterior.stddev * standard_normal((num_samples, *loc.shape), seed, loc)
+        result = loc + posterior.stddev * standard_normal((num_samples, *loc.shape), seed, loc)
+        return result
     with seeded(seed, loc.device):
-        return posterior.sample((num_samples,))
+        result = posterior.sample((num_samples,))
+        return result

@@ -114,7 +114,7 @@ def load_blob(
     folder.require_finite(saved, lambda name: name.startswith(own))
     folder.restore({"organic_model": blo.model, "organic_guide": blo.guide}, saved)
     with _making(saved, "priors"):
-        blob = cls._assemble(blo, guide or name, priors, **options)
+        blob: BLOB = cls._assemble(blo, guide or name, priors, **options)
         if isinstance(blob.guide, DrawsGuide):
             blob.guide = DrawsGuide(blob.model, num_draws)
     folder.restore(_modules(blob), saved)
@@ -201,7 +201,7 @@ def _encoded(value: Any, tensors: dict[str, Tensor], where: str) -> Any:
 
 def _read_guide_name(fields: Fields, is_given: bool) -> str | None:
     """The name that the guide was saved under; None if it had none. One that is not given has to be registered."""
-    name = fields.raw("guide")
+    name: str | None = fields.raw("guide")
     known = ", ".join(sorted(GUIDES))
     remedy = "before you load, register the guide again, blob_pyro.register_guide(name, ...), or pass it, guide=..."
     fields.require(

@@ -49,14 +49,14 @@ class Fields:
 
     def finite(self, name: str) -> float:
         """Read a finite number that is not negative."""
-        value = self._value[name]
+        value: float = self._value[name]
         if type(value) not in (int, float) or not (math.isfinite(value) and value >= 0):
             self._refuse(name, "a number that is not negative")
         return value
 
     def boolean(self, name: str) -> bool:
         """Read True or False."""
-        value = self._value[name]
+        value: bool = self._value[name]
         if type(value) is not bool:
             self._refuse(name, "true or false")
         return value
@@ -74,7 +74,7 @@ class Fields:
         if optional and value is None:
             return None
         try:
-            made = decode(value, tensors, self._name(name))
+            made: T = decode(value, tensors, self._name(name))
         except SavedModelError as error:
             raise SavedModelError(error.problem, path=self._path, file=CONFIG, field=error.field) from error
         if not isinstance(made, cls):
@@ -83,7 +83,7 @@ class Fields:
 
     def records(self, name: str) -> list[dict[str, Any]]:
         """Read a list of flat objects."""
-        value = self._value[name]
+        value: list[dict[str, Any]] = self._value[name]
         if not isinstance(value, list) or not all(
             isinstance(row, dict) and all(isinstance(item, _RECORD) for item in row.values()) for row in value
         ):

@@ -119,4 +119,5 @@ class CounterRandom:
 
     def normal(self, page: Tensor, slot: Tensor | int) -> Tensor:
         """Draw standard normal numbers by the quantile function, in float64."""
-        return torch.special.ndtri(self.uniform(page, slot))
+        result: Tensor = torch.special.ndtri(self.uniform(page, slot))
+        return result

@@ -134,7 +134,8 @@ class RecoGymReference(Settings):
             agent_from_policy(policy, seed=self.seed + epoch, history=history) if isinstance(policy, Policy) else policy
         )
         with _progress_bars(progress):
-            return environment.generate_logs(num_users, agent, num_organic_users)
+            result: pd.DataFrame = environment.generate_logs(num_users, agent, num_organic_users)
+            return result
 
 
 def session_popularity_agent(num_items: int, epsilon: float = 0.3, seed: int = 0) -> Agent:
@@ -305,7 +306,8 @@ def _import_recogym() -> ModuleType:
         np.random.set_state(state)  # noqa: NPY002
         if borrowed:
             del scipy.rand
-    return recogym
+    module: ModuleType = recogym
+    return module
 
 
 @contextlib.contextmanager

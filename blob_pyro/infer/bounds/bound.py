@@ -137,7 +137,8 @@ def draws_of(views: SoftmaxViews, q: TorchDistribution, num_samples: int) -> Ten
     """Draw from the posterior, ``B x num_samples x K``; a single draw has been drawn already."""
     if num_samples == 1:
         return views.interest.unsqueeze(-2)
-    return q.rsample((num_samples,)).movedim(0, -2)
+    result: Tensor = q.rsample((num_samples,)).movedim(0, -2)
+    return result
 
 
 def draw_items(views: SoftmaxViews, num_items: int) -> Tensor:

@@ -37,8 +37,10 @@ def covariance_features(q: TorchDistribution) -> Tensor:
         )
     if isinstance(q, dist.MultivariateNormal):
         row, column = _triangle(q.event_shape[0], q.mean.device)
-        return q.covariance_matrix[..., row, column] * torch.where(row == column, 1, 2)
-    return q.variance
+        result: Tensor = q.covariance_matrix[..., row, column] * torch.where(row == column, 1, 2)
+        return result
+    result = q.variance
+    return result
 
 
 def item_features(item_embedding: Tensor, num_features: int) -> Tensor:

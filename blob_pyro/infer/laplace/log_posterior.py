@@ -74,7 +74,8 @@ class LogPosterior:
         """Return the log density of the prior."""
         priors, vector, evidence = self._priors_now()
         if vector is not None:
-            return vector.distribution.log_prob(theta) + evidence
+            result: Tensor = vector.distribution.log_prob(theta) + evidence
+            return result
         values = [priors[name].log_prob(value) for name, value in self.sites(theta).items()]
         return torch.stack(values).sum() + evidence
 
@@ -148,7 +149,8 @@ class LogPosterior:
 
     def scale(self, name: str) -> Tensor:
         """Return a learned scale of the model, by the name of its attribute."""
-        return getattr(self.model, name).detach()
+        result: Tensor = getattr(self.model, name).detach()
+        return result
 
     def update_scales(self, theta: Tensor, variance: Tensor) -> float:
         """Move each learned scale towards MacKay's fixed point, given mode and variances; largest relative change."""
@@ -177,11 +179,12 @@ def _prior_curvature(prior: TorchDistribution, value: Tensor, exact: bool) -> Te
     base: Any = prior.base_dist if isinstance(prior, Independent) else prior
     if isinstance(prior, Independent) or value.dim() == 0:
         return _elementwise_curvature(base, value, exact).flatten().diag()
-    curvature = -torch.func.hessian(prior.log_prob)(value).reshape(value.numel(), value.numel())
+    curvature: Tensor = -torch.func.hessian(prior.log_prob)(value).reshape(value.numel(), value.numel())
     if exact:
         return curvature
     eigenvalues, vectors = torch.linalg.eigh(curvature)
-    return vectors * eigenvalues.clamp(min=0) @ vectors.mT
+    gauss_newton: Tensor = vectors * eigenvalues.clamp(min=0) @ vectors.mT
+    return gauss_newton
 
 
 def _elementwise_curvature(prior: TorchDistribution, value: Tensor, exact: bool) -> Tensor:

@@ -128,6 +128,7 @@ class Run:
                 _copy(self.last, self.best)
 
     def _step(self, index: Tensor) -> Tensor:
+        loss: Tensor
         loss, norms, *gradients = self._gradients(index)
         self.norms = torch.where(self.failed.bool(), self.norms, norms)
         torch.maximum(self.failed, (~torch.isfinite(loss + norms.sum())).to(self.failed), out=self.failed)

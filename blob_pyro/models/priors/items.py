@@ -54,7 +54,8 @@ class KappaOnPopularity:
     def logit(self, model: ModelView, values: dict[str, Tensor], events: Events) -> Tensor:
         """Compute what the term adds to each event's logit, ``B``; see `LogitTerm.logit`."""
         popularity = model.popularity[events.action]
-        return broadcast(KAPPA_SLOPE, values[KAPPA_SLOPE], popularity) * popularity
+        result: Tensor = broadcast(KAPPA_SLOPE, values[KAPPA_SLOPE], popularity) * popularity
+        return result
 
     def fold(self, model: ModelView, posterior: dict[str, TorchDistribution]) -> dict[str, TorchDistribution] | None:
         """Fold the slope into the posterior of kappa: items' kappas then have one number in common.

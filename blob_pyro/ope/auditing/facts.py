@@ -74,7 +74,8 @@ class LogFacts:
     @cached_property
     def uniform_weight(self) -> np.ndarray:
         """The weights of the uniform policy, ``1 / (A p)``, of the usable rows."""
-        return 1 / (self.num_actions * self.propensity[self.usable])
+        weight: np.ndarray = 1 / (self.num_actions * self.propensity[self.usable])
+        return weight
 
 
 def _history_keys(contexts: Histories) -> np.ndarray:
@@ -84,4 +85,5 @@ def _history_keys(contexts: Histories) -> np.ndarray:
     with np.errstate(over="ignore"):
         sums = np.concatenate([[0], np.cumsum(numbers[contexts.items.cpu().numpy()])])
         starts = contexts.starts.cpu().numpy()
-        return sums[starts + contexts.lengths.cpu().numpy()] - sums[starts]
+        result: np.ndarray = sums[starts + contexts.lengths.cpu().numpy()] - sums[starts]
+        return result

@@ -73,7 +73,8 @@ def _on_grid(values: np.ndarray, draws: int) -> np.ndarray:
     counts = values * draws
     single = np.array_equal(values.astype(np.float32).astype(np.float64), values)
     tolerance = 1e-6 + (1.2e-7 if single else 1e-15) * counts  # the rounding of the numbers as they are stored
-    return np.abs(counts - np.round(counts)) < np.minimum(tolerance, 0.05)
+    result: np.ndarray = np.abs(counts - np.round(counts)) < np.minimum(tolerance, 0.05)
+    return result
 
 
 def _needs_all_of_it(distinct: np.ndarray, draws: int) -> bool:

@@ -99,14 +99,16 @@ def action_frequencies(facts: LogFacts) -> Finding:
 
 def _against_one(total: np.ndarray, squares: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Standard errors between the mean of 1{a}/p and 1."""
-    return (total - rows) / np.sqrt(np.maximum(squares - rows, 0.0))
+    result: np.ndarray = (total - rows) / np.sqrt(np.maximum(squares - rows, 0.0))
+    return result
 
 
 def _at_least_average(squares: np.ndarray, num_actions: int) -> np.ndarray:
     """Sums of squares, none below the average over the actions of its slot that were played."""
     by_slot = np.where(np.isfinite(squares), squares, 0.0).reshape(-1, num_actions)
     average = by_slot.sum(-1) / np.maximum((by_slot > 0).sum(-1), 1)
-    return np.maximum(by_slot, average[:, None]).reshape(-1)
+    result: np.ndarray = np.maximum(by_slot, average[:, None]).reshape(-1)
+    return result
 
 
 def _mean_inverse(facts: LogFacts, name: str, weight: np.ndarray) -> Finding:

@@ -151,7 +151,8 @@ class _NextItem(PyroModule):
     def final_states(self, histories: Histories) -> Tensor:
         """The state after each history, ``N x hidden_dim``."""
         sequences = [items.new_tensor([self.start, *items.tolist()]) for items in self._split(histories)]
-        return self.recurrent(self._embedded(sequences))[1][0]
+        result: Tensor = self.recurrent(self._embedded(sequences))[1][0]
+        return result
 
     def _embedded(self, sequences: list[Tensor]) -> PackedSequence:
         packed = pack_sequence(sequences, enforce_sorted=False)
@@ -166,7 +167,10 @@ class _NextItem(PyroModule):
         weight, intercept = self.weight, self.intercept
 
         def log_prob(state: Tensor, target: Tensor) -> Tensor:
-            return dist.Categorical(logits=state @ weight.mT + intercept, validate_args=False).log_prob(target)
+            log_prob: Tensor = dist.Categorical(logits=state @ weight.mT + intercept, validate_args=False).log_prob(
+                target
+            )
+            return log_prob
 
         with batch.plate() as rows:
             value = in_row_chunks(log_prob, state, target, width=len(intercept)).sum()

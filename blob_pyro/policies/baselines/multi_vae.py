@@ -105,7 +105,8 @@ class MultiVAE:
         counts = as_histories(histories, self.items).to("cpu").counts()
         with torch.no_grad():
             loc, _ = self._networks["encoder"](nn.functional.normalize(counts)).chunk(2, -1)
-            return self._networks["decoder"](loc).log_softmax(-1)
+            result: Tensor = self._networks["decoder"](loc).log_softmax(-1)
+            return result
 
 
 def _networks(num_items: int, hidden_dim: int, latent_dim: int) -> nn.ModuleDict:
@@ -127,4 +128,5 @@ def negative_bound(networks: nn.ModuleDict, counts: Tensor, beta: float) -> Tens
     latent = loc + (log_variance / 2).exp() * torch.randn_like(loc)
     log_likelihood = (counts * networks["decoder"](latent).log_softmax(-1)).sum(-1)
     divergence = 0.5 * (log_variance.exp() + loc.square() - 1 - log_variance).sum(-1)
-    return (beta * divergence - log_likelihood).mean()
+    result: Tensor = (beta * divergence - log_likelihood).mean()
+    return result

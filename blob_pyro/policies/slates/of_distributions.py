@@ -59,7 +59,8 @@ def _beta(actions: ArgmaxBeta, mask: Tensor, num_slots: int) -> RepeatableSlates
 
 
 def _rows(actions: Any, name: str) -> Tensor:
-    return getattr(actions, name).detach().expand(*actions.batch_shape, actions.num_actions)
+    result: Tensor = getattr(actions, name).detach().expand(*actions.batch_shape, actions.num_actions)
+    return result
 
 
 _OF: dict[type, _Make] = {ArgmaxNormal: _normal, ArgmaxLogNormal: _normal, ArgmaxBeta: _beta}

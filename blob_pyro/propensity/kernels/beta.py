@@ -318,6 +318,10 @@ def argmax_beta_log_probs(concentration1: Tensor, concentration0: Tensor) -> Ten
     a, b = torch.broadcast_tensors(concentration1, concentration0)
     num_arms = a.shape[-1]
     if num_arms == 1:  # whatever its score
-        return 0 * (a + b)
-    log_probs, _ = _ArgmaxBeta.apply(a.reshape(-1, num_arms), b.reshape(-1, num_arms))
-    return log_probs.reshape(a.shape)
+        log_prob: Tensor = 0 * (a + b)
+        return log_prob
+    log_probs, _ = _ArgmaxBeta.apply(  # type: ignore[no-untyped-call]
+        a.reshape(-1, num_arms), b.reshape(-1, num_arms)
+    )
+    log_prob = log_probs.reshape(a.shape)
+    return log_prob

@@ -83,7 +83,8 @@ class Distributions:
         whole = (value * width * rule).sum(-1)
         before = torch.nn.functional.pad(whole[:, :-1].cumsum(-1), (1, 0))
         integral = before[..., None] + (value * width) @ matrix.mT
-        return integral.flatten(-2).clamp_min(1e-320).log() + top
+        result: Tensor = integral.flatten(-2).clamp_min(1e-320).log() + top
+        return result
 
     def reversed(self) -> "Distributions":
         """Return the same for the scores with their signs changed: the largest becomes the smallest."""

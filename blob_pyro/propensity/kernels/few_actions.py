@@ -57,4 +57,5 @@ def argmax_probs_of_two(loc: Tensor, covariance: Tensor) -> Tensor:
     variance = covariance[:, 0, 0] + covariance[:, 1, 1] - 2 * covariance[:, 0, 1]
     gap = loc[:, 0] - loc[:, 1]
     standard = gap / variance.clamp_min(_LEAST).sqrt()
-    return torch.special.ndtr(torch.stack([standard, -standard], dim=-1))
+    result: Tensor = torch.special.ndtr(torch.stack([standard, -standard], dim=-1))
+    return result

@@ -290,10 +290,13 @@ def choose_method(scores: JointlyNormal) -> str:
 def default_points(method: str, num_actions: int) -> int:
     """Choose points per replicate for a tenth of a second a vector on one core (two tenths at 20 orthants)."""
     if method == "orthants":
-        return max(2048, min(16384, 2 ** int(math.log2(2**19 / num_actions**2))))
+        result: int = max(2048, min(16384, 2 ** int(math.log2(2**19 / num_actions**2))))
+        return result
     if method == "envelope":
-        return max(16, min(1024, 2 ** int(math.log2(2**22 / num_actions**2))))
-    return max(8, min(128, 2 ** int(math.log2(2**14 / num_actions))))
+        result = max(16, min(1024, 2 ** int(math.log2(2**22 / num_actions**2))))
+        return result
+    result = max(8, min(128, 2 ** int(math.log2(2**14 / num_actions))))
+    return result
 
 
 def working_bytes(method: str, num_rows: int, num_actions: int, num_replicates: int) -> int:

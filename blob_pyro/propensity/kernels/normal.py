@@ -400,5 +400,8 @@ def argmax_normal_log_probs(loc: Tensor, scale: Tensor, accuracy: Accuracy = EXA
     """
     loc, scale = torch.broadcast_tensors(loc, scale)
     num_arms = loc.shape[-1]
-    log_probs, _ = _ArgmaxNormal.apply(loc.reshape(-1, num_arms), scale.reshape(-1, num_arms), accuracy)
-    return log_probs.reshape(loc.shape)
+    log_probs, _ = _ArgmaxNormal.apply(  # type: ignore[no-untyped-call]
+        loc.reshape(-1, num_arms), scale.reshape(-1, num_arms), accuracy
+    )
+    log_prob: Tensor = log_probs.reshape(loc.shape)
+    return log_prob

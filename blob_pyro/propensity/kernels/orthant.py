@@ -115,7 +115,8 @@ def _separation_of_variables(limit: Tensor, factor: Tensor, uniform: Tensor) -> 
             else:
                 beside[:, step] = draw
     assert product is not None
-    return product.unflatten(-1, (replicates, points)).mean(-1)
+    result: Tensor = product.unflatten(-1, (replicates, points)).mean(-1)
+    return result
 
 
 def argmax_probs_by_orthants(

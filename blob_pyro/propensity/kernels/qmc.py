@@ -25,7 +25,8 @@ def uniform_replicates(num_replicates: int, num_points: int, dim: int, seed: int
 
 def normal_replicates(num_replicates: int, num_points: int, dim: int, seed: int, device: torch.device) -> Tensor:
     """Draw num_replicates x num_points x dim scrambled Sobol points as standard normal numbers, float64."""
-    return torch.special.ndtri(uniform_replicates(num_replicates, num_points, dim, seed, device))
+    result: Tensor = torch.special.ndtri(uniform_replicates(num_replicates, num_points, dim, seed, device))
+    return result
 
 
 def mean_and_error(replicates: Tensor) -> tuple[Tensor, Tensor]:
