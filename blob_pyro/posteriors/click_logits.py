@@ -7,7 +7,6 @@ from copy import copy
 from functools import cached_property
 from typing import ClassVar, NamedTuple
 
-import numpy as np
 import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution
@@ -17,12 +16,14 @@ from torch.distributions import constraints
 from torch.nn.functional import softplus
 
 from blob_pyro.distributions import MatrixNormal
-from blob_pyro.distributions.multivariate import MultivariatePart, factors
+from blob_pyro.distributions.multivariate import MultivariatePart
 from blob_pyro.infer.local_reparameterization.projections import project_right
 from blob_pyro.models.sites import KAPPA, W_A, W_B, W_C, ZETA
 from blob_pyro.ops.memory import require_memory
 from blob_pyro.ops.row_chunks import MAX_ELEMENTS
 from blob_pyro.ops.tensors import map_tensors
+from blob_pyro.posteriors.site_vectors import SiteVector, num_shared_factors, site_vector
+from blob_pyro.posteriors.weight_quadrature import WeightQuadrature, hermite
 
 __all__ = ["ClickLogits", "has_closed_form"]
 
@@ -64,9 +65,10 @@ class ClickLogits(TorchDistribution):
         self, posterior: dict[str, TorchDistribution], item_embedding: Tensor, whitening: Tensor, interest: Tensor
     ) -> None:
         self.item_embedding, self.whitening, self.interest = item_embedding, whitening, interest
-        self.num_shared = _num_shared(posterior)
-        self.weights = [_vector(posterior, name, self.num_shared) for name in (W_A, W_B, W_C)]
-        self.kappa = _vector(posterior, KAPPA, self.num_shared)
+        self.num_shared = num_shared_factors(posterior)
+        self.weights = [site_vector(posterior, name, self.num_shared) for name in (W_A, W_B, W_C)]
+        self._quadrature = WeightQuadrature(*self.weights[:2])
+        self.kappa = site_vector(posterior, KAPPA, self.num_shared)
         self.kappa_loc, self.kappa_scale = self.kappa.loc, self.kappa.scale
         self.is_certain = all(
             isinstance(d, dist.Delta) and not isinstance(d, MultivariatePart) for d in posterior.values()
@@ -135,12 +137,13 @@ class ClickLogits(TorchDistribution):
         if self.interest.dtype == torch.float64:
             return self
         new = copy(self)
-        for name in _OF_CONTEXTS:
+        for name in (*_OF_CONTEXTS, "_common", "_standard"):
             new.__dict__.pop(name, None)
         for name in ("item_embedding", "whitening", "interest", "_zeta_factor"):
             setattr(new, name, getattr(self, name).double())
-        new.weights = [_Vector(*(t.double() for t in w)) for w in self.weights]
-        new.kappa = _Vector(*(t.double() for t in self.kappa))
+        new.weights = [SiteVector(*(t.double() for t in w)) for w in self.weights]
+        new._quadrature = WeightQuadrature(*new.weights[:2])
+        new.kappa = SiteVector(*(t.double() for t in self.kappa))
         new.kappa_loc, new.kappa_scale = new.kappa.loc, new.kappa.scale
         new._zeta = map_tensors(self._zeta, torch.Tensor.double)
         return new
@@ -231,7 +234,7 @@ class ClickLogits(TorchDistribution):
     @property
     def mean(self) -> Tensor:
         """The mean of each logit, ``N x P``, exact up to Gauss-Hermite quadrature of softplus."""
-        features, weights = self._weight_features(_WEIGHT_NODES)
+        features, weights = self._quadrature.features(_WEIGHT_NODES)
         a, b, *along, one, u, v = (weights @ features).to(self.interest.dtype).unbind()
         base = one * (self.kappa_loc + self.weights[2].loc) + self._common.mT @ self._standard @ torch.stack([u, v])
 
@@ -246,7 +249,7 @@ class ClickLogits(TorchDistribution):
     @property
     def variance(self) -> Tensor:
         """The variance of each logit, ``N x P``, exact up to Gauss-Hermite quadrature of softplus."""
-        features, weights = self._weight_features(_WEIGHT_NODES)
+        features, weights = self._quadrature.features(_WEIGHT_NODES)
         centered, dtype = features - weights @ features, self.interest.dtype
         covariance = (centered.mT * weights @ centered).to(dtype)
         strength = features[:, 1]
@@ -284,7 +287,7 @@ class ClickLogits(TorchDistribution):
 
     def click_probability(self) -> Tensor:
         """Return the click probability averaged over the posterior, ``E sigmoid(logit)``, ``N x P``."""
-        nodes, weights = _hermite(_LOGIT_NODES, self.kappa_loc)
+        nodes, weights = hermite(_LOGIT_NODES, self.kappa_loc)
 
         def average(loc: Tensor, scale: Tensor) -> Tensor:
             return torch.stack([w * torch.sigmoid(loc + scale * x) for x, w in zip(nodes, weights)]).sum(0)
@@ -294,39 +297,15 @@ class ClickLogits(TorchDistribution):
     def _mixture(self, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Average over the weights of ``function`` of each logit's location and scale given them."""
         terms, spread = self._terms, self._spread
-        features, weights = self._weight_features(_MIXTURE_NODES)
+        features, weights = self._quadrature.features(_MIXTURE_NODES)
         total = torch.zeros_like(self.affinity)
         for row, weight in zip(features.to(terms.dtype), weights.to(terms.dtype)):
             total = total + weight * function(terms @ row, spread.at(row[1].square(), row[1]).clamp(min=1e-24).sqrt())
         return total
 
-    def _weight_features(self, num_nodes: int) -> tuple[Tensor, Tensor]:
-        """``(A, B, B u, B v, 1, u, v)`` with ``A = sp(w_a), B = sp(w_b)``, at nodes ``u, v`` of the two weights."""
-        nodes, weights = _hermite(num_nodes, self.kappa_loc.to(torch.float64))
-        u, v = (grid.flatten() for grid in torch.meshgrid(nodes, nodes, indexing="ij"))
-        a, b = (w.loc.to(torch.float64) for w in self.weights[:2])
-        tril = self._weight_tril.to(torch.float64)
-        strength_a, strength_b = softplus(a + tril[0, 0] * u), softplus(b + tril[1, 0] * u + tril[1, 1] * v)
-        features = [strength_a, strength_b, strength_b * u, strength_b * v, torch.ones_like(u), u, v]
-        return torch.stack(features, -1), torch.outer(weights, weights).flatten()
-
-    @property
-    def _weight_tril(self) -> Tensor:
-        """Cholesky factor of the covariance of ``w_a`` and ``w_b``; zero where there is no doubt."""
-        loading = torch.stack([w.factor for w in self.weights[:2]])
-        own = torch.stack([w.scale for w in self.weights[:2]]).square()
-        (aa, ab), (_, bb) = loading @ loading.mT + own.diag()
-        first = aa.sqrt()
-        below = torch.where(aa > 0, ab / first.clamp(min=1e-30), 0.0)
-        return torch.stack([first, 0 * first, below, (bb - below.square()).clamp(min=0).sqrt()]).view(2, 2)
-
     @cached_property
     def _standard(self) -> Tensor:
-        """Loadings of the standardised weights on the numbers of a Gaussian vector, ``R x 2``."""
-        tril, (a, b, _) = self._weight_tril, self.weights
-        inverse = torch.where(tril.diagonal() > 0, 1 / tril.diagonal().clamp(min=1e-30), 0.0)
-        first = inverse[0] * a.factor
-        return torch.stack([first, inverse[1] * (b.factor - tril[1, 0] * first)], -1)
+        return self._quadrature.loadings
 
     @property
     def _zeta_along(self) -> Tensor:
@@ -340,7 +319,7 @@ class ClickLogits(TorchDistribution):
 
     @cached_property
     def _terms(self) -> Tensor:
-        """Each logit's location given the weights, as a linear form of `_weight_features`, ``N x P x 7``."""
+        """Each logit's location given the weights, as a linear form of `WeightQuadrature.features`, ``N x P x 7``."""
         psi = self.item_embedding
         deviation = self.deviation_loc @ psi.mT
         deviation_along = [self._whitened @ (psi @ zeta).mT for zeta in self._zeta_along]
@@ -378,55 +357,3 @@ class _Spread(NamedTuple):
 
     def at(self, squared_strength: Tensor, strength: Tensor) -> Tensor:
         return squared_strength * self.of_deviation + 2 * strength * self.together + self.of_base
-
-
-class _Vector(NamedTuple):
-    """A scalar or vector site: ``loc + scale e + z' factor``, factor ``R x shape``."""
-
-    loc: Tensor
-    scale: Tensor
-    factor: Tensor
-
-
-def _num_shared(posterior: dict[str, TorchDistribution]) -> int:
-    vectors = {id(d.multivariate): d.multivariate for d in posterior.values() if isinstance(d, MultivariatePart)}
-    if len(vectors) > 1:
-        raise ValueError("posterior: its sites are parts of several Gaussian vectors; click_logits takes one")
-    return factors(next(iter(vectors.values()))).factor.shape[-1] if vectors else 0
-
-
-def _vector(posterior: dict[str, TorchDistribution], name: str, num_shared: int) -> _Vector:
-    site = posterior[name]
-    if isinstance(site, MultivariatePart):
-        loc, factor, scale = site.factors
-        if scale is None and name == KAPPA:
-            return _with_own_noise(loc, factor)
-        return _Vector(loc, torch.zeros_like(loc) if scale is None else scale, factor)
-    if isinstance(site, dist.Delta):
-        loc, scale = site.v, torch.zeros_like(site.v)
-    else:
-        base = getattr(site, "base_dist", site) if name == KAPPA else site
-        if not isinstance(base, dist.Normal):
-            wanted = "an independent normal" if name == KAPPA else "a normal"
-            raise ValueError(f"site {name!r}: click_logits needs {wanted} posterior, got {site!r}; use blob.sample")
-        loc, scale = base.loc, base.scale
-    return _Vector(loc, scale, loc.new_zeros(num_shared, *loc.shape))
-
-
-def _with_own_noise(loc: Tensor, factor: Tensor) -> _Vector:
-    """A vector at the end of a Cholesky factor, with as much of its covariance as possible given to its own noise.
-
-    The distribution is the same; but given the shared parameters each entry keeps some variance, as propensities need.
-    """
-    last = factor[-len(loc) :].mT
-    covariance = (last @ last.mT).double()
-    least = 0.999 * torch.linalg.eigvalsh(covariance)[0].clamp(min=0)
-    eye = torch.eye(len(loc), dtype=covariance.dtype, device=loc.device)
-    rest = torch.linalg.cholesky(covariance - least * eye).to(loc.dtype)
-    return _Vector(loc, least.sqrt().to(loc.dtype).expand_as(loc), torch.cat([factor[: -len(loc)], rest.mT]))
-
-
-def _hermite(num_nodes: int, tensor: Tensor) -> tuple[Tensor, Tensor]:
-    """Nodes and weights of the standard normal."""
-    nodes, weights = (torch.from_numpy(a).to(tensor) for a in np.polynomial.hermite_e.hermegauss(num_nodes))
-    return nodes, weights / weights.sum()

@@ -174,7 +174,7 @@ class ArgmaxMultivariateNormal(ArgmaxJointlyNormal):
                 total variation. For comparison with published numbers only.
             options: passed to the constructor.
 
-        Source: paper 2, eq. 7.
+        Source: Jeunen 2025, eq. 7.
 
         >>> features = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.7, 0.7]])
         >>> ArgmaxMultivariateNormal.from_linear(torch.zeros(2), torch.eye(2), features).probs

@@ -3,167 +3,33 @@
 from __future__ import annotations
 
 import numbers
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import pandas as pd
 import torch
 from pyro.distributions import TorchDistribution
-from torch import Tensor, nn
+from torch import Tensor
 
-from blob_pyro.data import EventLog, Histories, Vocabulary, as_histories
+from blob_pyro.data import Histories, as_histories
 from blob_pyro.data.covariates import slice_covariates
-from blob_pyro.models import BanditBatch, BanditModel
 from blob_pyro.ops.arguments import one_of, whole_number
-from blob_pyro.ops.modules import require_finite
 from blob_pyro.ops.seeds import check_seed, derived_seed, seeded, standard_normal
 from blob_pyro.posteriors.click_logits import ClickLogits
 from blob_pyro.posteriors.drawn_click_logits import DrawnClickLogits, linear_features
-from blob_pyro.posteriors.guide_posterior import GuidePosterior
-from blob_pyro.recommenders.blo import BLO
-from blob_pyro.recommenders.covariates import covariates_of_histories, decision_points
+from blob_pyro.recommenders.click_model_parts import ClickModelParts, Parts
+from blob_pyro.recommenders.covariates import covariates_of_histories
 from blob_pyro.recommenders.top_items import top_items
 
-__all__ = ["ClickModel", "Parts"]
+__all__ = ["ClickModel", "ClickModelParts", "Parts"]
 
 _OF_INTERESTS = 1  # what a second seed is derived for
 
 
-class Parts(NamedTuple):
-    """The parts that answer, replaced as a whole: another thread sees the old or the new, and never half of each."""
-
-    blo: BLO
-    known: GuidePosterior
-
-
-class ClickModel:
+class ClickModel(ClickModelParts):
     """A posterior over every item's click logit, and the questions that it answers; `blob_pyro.BLOB` fits it.
 
     Many threads may ask at once, also while one of them fits: they get the answers of before until it is done.
-
-    Attributes:
-        omega: "mean" or "sample": see `blob_pyro.BLOB`.
-        fits: settings of every fit and update.
     """
-
-    omega: Literal["mean", "sample"]
-    fits: list[dict[str, Any]]
-    _parts: Parts
-
-    @property
-    def blo(self) -> BLO:
-        """The organic model, which nothing but this object changes."""
-        return self._parts.blo
-
-    @property
-    def model(self) -> BanditModel:
-        """The bandit model, over the items as ``blo`` has them."""
-        return self._parts.known.model
-
-    @property
-    def guide(self) -> nn.Module:
-        """The guide. Setting another one leaves it to you to say that it is fitted: see `mark_fitted`."""
-        return self._parts.known.guide
-
-    @guide.setter
-    def guide(self, guide: nn.Module) -> None:
-        self._parts = Parts(self.blo, GuidePosterior(self.model, guide))
-
-    @property
-    def fitted(self) -> bool:
-        """True after a fit; ``fits`` has the settings of it and of every update since."""
-        return bool(self.fits)
-
-    def mark_fitted(self, log: EventLog) -> None:
-        """Say that you have trained ``guide`` yourself, by Pyro's own means, and that the model may answer from it.
-
-        Args:
-            log: what it was trained on; recorded in ``fits`` is how many events that were.
-
-        Raises:
-            ValueError: if the log is none of this catalogue's bandit events, or a parameter is not finite.
-
-        Example:
-            >>> import pyro
-            >>> from blob_pyro import BLO, BLOB
-            >>> from blob_pyro.infer import GuidedELBO, LocalReparameterization
-            >>> log = EventLog.from_tables(
-            ...     views={"user": [1, 1, 2, 2], "time": [0, 1, 0, 1], "item": list("abbc")},
-            ...     impressions={"user": [1, 2, 2], "time": [2, 3, 4], "action": list("cab"), "reward": [1, 0, 0]},
-            ... )
-            >>> blo = BLO(log.num_items, embedding_dim=2)
-            >>> trace = blo.fit(log, num_epochs=5, progress=False)
-            >>> blob = BLOB(blo)
-            >>> elbo = GuidedELBO(LocalReparameterization)
-            >>> svi = pyro.infer.SVI(blob.model, blob.guide, pyro.optim.Adam({"lr": 0.1}), elbo)
-            >>> losses = [svi.step(blob.batch(log)) for _ in range(20)]
-            >>> blob.mark_fitted(log)
-            >>> blob.scores([["a"]]).shape
-            torch.Size([1, 3])
-        """
-        self._check_log(log)
-        require_finite({"model": self.model, "guide": self.guide}, "mark_fitted")
-        self.fits = [*self.fits, {"call": "mark_fitted", "num_rows": log.num_impressions}]
-
-    def _require_fitted(self, call: str) -> None:
-        if not self.fitted:
-            raise ValueError(
-                f"{call}: the model is not fitted; call fit(log) first, or mark_fitted(log) if you have trained its "
-                "guide yourself. What the prior says, prior_click_rates(histories) tells"
-            )
-
-    @property
-    def items(self) -> Vocabulary:
-        """The catalogue, as the log had it."""
-        return self.blo.items
-
-    @property
-    def num_items(self) -> int:
-        """The number of items in the catalogue, ``P``."""
-        return self.blo.num_items
-
-    @property
-    def device(self) -> torch.device:
-        """The device that the parameters are on."""
-        return self.model.item_embedding.device
-
-    def batch(self, log: EventLog, covariates: Any = None) -> BanditBatch:
-        """Put the log's bandit events on this model's device, as ``model`` and ``guide`` take them.
-
-        Every distinct context is embedded once, from all the user's views before the decision.
-
-        Args:
-            log: with bandit events over the organic model's catalogue.
-            covariates: of each user, ``log.num_users x F`` in the order of ``log.users``, for `UserCovariates`; those
-                of `EventCovariates` are read from the log. Events that differ in one are contexts of their own.
-
-        Raises:
-            ValueError: if the log has no bandit events, its items are not the organic model's, or covariates are
-                missing or misshapen.
-        """
-        return self._batch(self._parts, log, covariates)
-
-    def _check_log(self, log: EventLog) -> None:
-        if not isinstance(log, EventLog):
-            raise TypeError(
-                f"log: expected an EventLog, got a {type(log).__name__}; make one with EventLog.from_tables(...)"
-            )
-        log.require_impressions()
-        if log.items != self.items:
-            raise ValueError(f"log: its items ({log.items!r}) are not those the organic model knows ({self.items!r})")
-
-    def _batch(self, parts: Parts, log: EventLog, covariates: Any) -> BanditBatch:
-        self._check_log(log)
-        device = parts.known.device
-        points = decision_points(parts.known.model, log, covariates)
-        action, reward, context, history = (
-            t.to(device) for t in (log.action, log.reward, points.context, points.history)
-        )
-        interest, scale = self._interest(parts.blo, log.contexts)
-        if points.covariates is not None:
-            interest, scale = interest[history], None if scale is None else scale[history]
-        rows = None if points.covariates is None else points.covariates.to(device)
-        reward = reward.to(interest.dtype)
-        return BanditBatch(interest, context, action, reward, log.num_impressions, rows, scale)
 
     def posterior(self) -> dict[str, TorchDistribution]:
         """Return the guide's distribution of each site, by name, detached from its parameters.
@@ -409,10 +275,3 @@ class ClickModel:
         for term in self.model.terms:
             coordinates.update(term.coordinates())
         return to_inference_data({"posterior": posterior, "prior": prior}, list(self.items.ids), coordinates)
-
-    def _interest(self, blo: BLO, histories: Histories) -> tuple[Tensor, Tensor | None]:
-        """Posterior mean of omega, and its scale (or Cholesky factor) if it is to be propagated."""
-        if self.omega == "mean":
-            return blo.embed(histories), None
-        posterior = blo.user_posterior(histories)
-        return posterior.mean, getattr(posterior, "scale_tril", posterior.stddev)

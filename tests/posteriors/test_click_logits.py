@@ -9,6 +9,7 @@ from torch.nn.functional import softplus
 
 from blob_pyro.distributions import ArrowheadNormal, MatrixNormal, MultivariatePart
 from blob_pyro.models.sites import KAPPA, W_A, W_B, W_C, ZETA
+from blob_pyro.ops.tensors import map_tensors
 from blob_pyro.posteriors import best_items
 from blob_pyro.posteriors.best_items import best_each
 from blob_pyro.posteriors.click_logits import ClickLogits
@@ -205,6 +206,20 @@ def test_picking_contexts(problem):
     d = ClickLogits(posterior(zetas()["independent"]), psi, factor, interest)
     assert torch.allclose(d[1:].mean, d.mean[1:])
     assert torch.allclose(d[:1].expand((4,)).variance, d.variance[:1].expand(4, -1))
+
+
+@pytest.mark.parametrize("kind", ["full", "low rank", "arrowhead"])
+def test_double_precision_after_answers_in_single(problem, kind):
+    """What has been computed in single precision is not kept."""
+    single = [t.float() for t in problem]
+    vector, parts = correlated(kind)
+    exact = ClickLogits(parts, *problem)
+    vector = map_tensors(vector, torch.Tensor.float)
+    rounded = {n: MultivariatePart(vector.mean, vector, p.start, p.part_shape) for n, p in parts.items()}
+    d = ClickLogits(rounded, *single)
+    assert d.mean.dtype == d.variance.dtype == torch.float32
+    torch.testing.assert_close(d.double().mean, exact.mean, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(d.double().variance, exact.variance, atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """P(argmax) of jointly normal scores as Gaussian orthant probabilities, one per action.
 
 Action i wins when the A - 1 differences Y_j - Y_i are all negative: a multivariate normal CDF at the differences of
-the means (paper 2, eq. 6, with the covariance that the scores really have). Each is computed by Genz's separation of
+the means (Jeunen 2025, eq. 6, with the covariance that scores really have). Each is computed by Genz's separation of
 variables (A. Genz, "Numerical computation of multivariate normal probabilities", 1992) with the most demanding
 conditions first (Gibson, Glasbey and Elston, 1994): a greedy pivoted Cholesky factorisation, then quasi-Monte Carlo
 over A - 2 truncated normals, the last one being integrated in closed form.
