@@ -147,13 +147,15 @@ TESTED_WITH = {
     "policies/test_thompson_mixture": "policies/thompson_actions",
     "simulation/test_decisions": "policies/repeated",
     "posteriors/test_click_logits": "posteriors/best_items posteriors/drawn_click_logits posteriors/guide_posterior",
-    "recommenders/test_click_model": "posteriors/next_priors guides/registry",
+    "recommenders/test_click_model": "posteriors/next_priors guides/registry recommenders/click_model_parts",
     "propensity/test_correlated":
         "propensity/argmax_conditionally_normal propensity/argmax_low_rank_normal "
         "propensity/argmax_multivariate_normal propensity/kernels/jointly_normal propensity/kernels/orthant "
         "propensity/kernels/few_actions propensity/kernels/draws propensity/kernels/qmc",
     "propensity/test_argmax": "propensity/kernels/adaptive propensity/kernels/functions",
-    "propensity/test_argmax_normal": "propensity/kernels/normal propensity/kernels/mesh propensity/kernels/envelope",
+    "propensity/test_argmax_normal":
+        "propensity/kernels/normal propensity/kernels/normal_arms propensity/kernels/normal_panels "
+        "propensity/kernels/mesh propensity/kernels/envelope",
     "propensity/test_argmax_beta": "propensity/kernels/beta",
     "propensity/test_ranks": "propensity/kernels/ranks propensity/kernels/rank_meshes",
     "propensity/test_extreme_normals": "propensity/kernels/cumulative",
