@@ -1,6 +1,7 @@
 """A summary, the first line of a docstring, is understood by a reader who sees that line alone."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -139,3 +140,11 @@ def test_the_package_is_walked():
     assert kinds.count("function") > 500
     assert kinds.count("class") > 200
     assert kinds.count("property") > 100
+
+
+def test_docstrings_have_one_dialect():
+    """`name` for what can be looked up, ``code`` for what can be typed, and :math: for formulas; no other roles."""
+    files = {str(path.relative_to(ROOT)): path.read_text() for path in ROOT.rglob("*.py")}
+    roles = {name: set(re.findall(r"(:[a-z]+:)`", text)) - {":math:"} for name, text in files.items()}
+    roles = {name: found for name, found in roles.items() if found}
+    assert not roles

@@ -136,9 +136,11 @@ _ANALYTIC = {
 def with_analytic_entropy(multivariate: TorchDistribution) -> TorchDistribution:
     """Return the same distribution, whose `score_parts` hold the closed-form entropy: for a guide's auxiliary site."""
     analytic = _ANALYTIC.get(type(multivariate))
-    if analytic is not None:
-        multivariate.__class__ = analytic
-    return multivariate
+    if analytic is None:
+        return multivariate
+    same = analytic.__new__(analytic)
+    same.__dict__.update(vars(multivariate))
+    return same
 
 
 class MultivariatePart(Delta):

@@ -139,7 +139,7 @@ def _(distribution: ArrowheadNormal, precision: Tensor, loc: Tensor) -> TorchDis
     inverse = torch.linalg.solve_triangular(tril, torch.eye(distribution.num_shared).to(tril), upper=False)
     slope = loading @ inverse
     total = torch.maximum(own + of_own, _LEAST * own)
-    # the precision of what is shared once the own numbers are integrated out
+    # the precision of what is shared once each item's numbers are integrated out
     shared = inverse.mT @ inverse + slope.mT @ ((own - own.square() / total).unsqueeze(-1) * slope) + of_shared.diag()
     scale_tril = torch.linalg.cholesky(_inverse(shared))
     new = ArrowheadNormal(

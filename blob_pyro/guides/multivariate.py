@@ -49,7 +49,7 @@ class MultivariateGuide(PyroModule):
         self.shapes = {name: Size(priors[name].event_shape) for name in names}
         self.num_own = self.shapes[KAPPA].numel() if KAPPA in priors else 0
         moments = [prior_moments(priors[name]) for name in names]
-        self._prior_loc, self._prior_scale = (torch.cat([pair[i].flatten() for pair in moments]) for i in (0, 1))
+        self.prior_loc, self.prior_scale = (torch.cat([pair[i].flatten() for pair in moments]) for i in (0, 1))
 
     @property
     def size(self) -> int:
@@ -97,9 +97,9 @@ class LowRankGuide(MultivariateGuide):
         rank = usual if rank is None else rank
         if not 1 <= rank <= self.size:
             raise ValueError(f"rank: must lie between 1 and {self.size}, got {rank}")
-        self.loc = PyroParam(self._prior_loc)
-        self.scale = PyroParam(start_scale(self._prior_scale), constraints.positive)
-        spread = torch.randn(self.size, rank, generator=torch.Generator().manual_seed(0)).to(self._prior_loc)
+        self.loc = PyroParam(self.prior_loc)
+        self.scale = PyroParam(start_scale(self.prior_scale), constraints.positive)
+        spread = torch.randn(self.size, rank, generator=torch.Generator().manual_seed(0)).to(self.prior_loc)
         self.factor = PyroParam(0.1 * spread / rank**0.5)
         if isinstance(prior, dist.LowRankMultivariateNormal) and rank == prior.cov_factor.shape[-1]:
             self.scale = prior.cov_diag.sqrt()  # from what is known already
@@ -147,9 +147,9 @@ class FullGuide(MultivariateGuide):
                 f"guide 'full': a covariance of {self.size} numbers would need {self.size * (self.size + 1) // 2:,} "
                 f"parameters; use 'low_rank' or 'laplace' beyond {MOST_NUMBERS} numbers"
             )
-        self.loc = PyroParam(self._prior_loc)
-        self.scale = PyroParam(start_scale(self._prior_scale), constraints.positive)
-        self.lower = PyroParam(self._prior_loc.new_zeros(self.size * (self.size - 1) // 2))
+        self.loc = PyroParam(self.prior_loc)
+        self.scale = PyroParam(start_scale(self.prior_scale), constraints.positive)
+        self.lower = PyroParam(self.prior_loc.new_zeros(self.size * (self.size - 1) // 2))
         if self._prior is not None:
             self.start_from(self._prior.distribution)
 
@@ -194,8 +194,8 @@ class LaplaceGuide(MultivariateGuide):
         if prior is not None and not (isinstance(prior, ArrowheadNormal) and len(prior.scale) == self.num_own):
             self.num_own = 0
         num_shared = self.size - self.num_own
-        shared_scale, own_scale = start_scale(self._prior_scale).split([num_shared, self.num_own])
-        self.register_buffer("loc", self._prior_loc)
+        shared_scale, own_scale = start_scale(self.prior_scale).split([num_shared, self.num_own])
+        self.register_buffer("loc", self.prior_loc)
         self.register_buffer("shared_scale_tril", shared_scale.diag())
         self.register_buffer("loading", own_scale.new_zeros(self.num_own, num_shared))
         self.register_buffer("own_scale", own_scale.clone())

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from blob_pyro.ops.arguments import whole_number
+from blob_pyro.ops.renamed import renamed_in_module
 
-__all__ = ["dcg_at_k", "log_likelihood", "mean_reciprocal_rank", "recall_at_k"]
+__all__ = ["dcg_at_k", "log_likelihood", "recall_at_k", "reciprocal_rank"]
 
 
 def recall_at_k(scores: Tensor, target: Tensor, k: int) -> Tensor:
@@ -58,7 +59,7 @@ def dcg_at_k(scores: Tensor, target: Tensor, k: int) -> Tensor:
     return _expected(scores, target, lambda rank: (rank <= k) / torch.log2(rank + 1), k)
 
 
-def mean_reciprocal_rank(scores: Tensor, target: Tensor) -> Tensor:
+def reciprocal_rank(scores: Tensor, target: Tensor) -> Tensor:
     """Return ``1 / rank`` of the target, ``N``; its mean is the mean reciprocal rank.
 
     Args:
@@ -66,7 +67,7 @@ def mean_reciprocal_rank(scores: Tensor, target: Tensor) -> Tensor:
         target: item numbers, ``N``.
 
     Example:
-        >>> mean_reciprocal_rank(torch.tensor([[3.0, 2.0, 1.0]]), torch.tensor([2]))
+        >>> reciprocal_rank(torch.tensor([[3.0, 2.0, 1.0]]), torch.tensor([2]))
         tensor([0.3333])
     """
     return _expected(scores, target, lambda rank: 1 / rank, 1)
@@ -137,3 +138,6 @@ def _check(scores: Tensor, target: Tensor, name: str) -> None:
         raise ValueError(
             f"target: expected item numbers between 0 and {scores.shape[1] - 1}, got {int(target[row])} at row {row}"
         )
+
+
+__getattr__ = renamed_in_module(__name__, {"mean_reciprocal_rank": "reciprocal_rank"}, globals())

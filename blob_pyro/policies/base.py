@@ -157,8 +157,8 @@ class Policy(ABC):
             >>> frame[["user", "time", "position", "propensity", "propensity_error"]].values.tolist()
             [['ann', 7, 1, 0.5, 0.0], ['bob', 7, 1, 0.5, 0.0]]
         """
-        law = self.slate_distribution(histories, slots, candidates=candidates, covariates=covariates)
-        return decide(law, user, time, seed)
+        slates = self.slate_distribution(histories, slots, candidates=candidates, covariates=covariates)
+        return decide(slates, user, time, seed)
 
     def histories(self, histories: Histories | Any) -> Histories:
         """Make `Histories` over this policy's catalogue of whatever the caller holds."""

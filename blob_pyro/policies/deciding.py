@@ -94,7 +94,7 @@ class ChunkedSlates:
         found = []
         for contexts, _ in self._parts():
             every = torch.arange(num_items, device=self.histories.device).expand(len(contexts), -1)
-            found.append(self._law(contexts).rank_probs(every).to(self.histories.device))
+            found.append(self._slates_of(contexts).rank_probs(every).to(self.histories.device))
         return torch.cat(found) if found else torch.zeros(0, num_items, self.num_slots, dtype=torch.float64)
 
     def propensities(self, items: Any) -> Tensor:
@@ -111,7 +111,7 @@ class ChunkedSlates:
         found = [torch.zeros(0, self.num_slots, dtype=torch.float64)]
         for contexts, rows in self._parts():
             slates = shown[rows].to(self.histories.device)
-            found.append(self._law(contexts).propensities(slates).cpu())
+            found.append(self._slates_of(contexts).propensities(slates).cpu())
         return torch.cat(found)
 
     def draw(self, seed: int) -> Slots:
@@ -124,8 +124,8 @@ class ChunkedSlates:
         parts = []
         with torch.no_grad():
             for contexts, _ in self._parts():
-                law, scores = self._law(contexts), self.policy._scores(contexts)
-                item, propensity, error = self._drawn(law, contexts, source)
+                slates, scores = self._slates_of(contexts), self.policy._scores(contexts)
+                item, propensity, error = self._drawn(slates, contexts, source)
                 never = ~(propensity > 0)
                 if bool(never.any()):
                     row, slot = never.nonzero()[0].tolist()
@@ -142,23 +142,23 @@ class ChunkedSlates:
             return Slots(none.long(), none, none, none)
         return Slots(*(torch.cat(columns) for columns in zip(*parts)))
 
-    def _drawn(self, law: Slates, contexts: Contexts, source: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def _drawn(self, slates: Slates, contexts: Contexts, source: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Slates, propensities and errors; where many contexts are alike these are computed once for each kind."""
-        if law.knows_alike_contexts:
-            return law.draw_known(source)
+        if slates.knows_alike_contexts:
+            return slates.draw_known(source)
         first, kind = distinct_contexts(contexts)
         if 2 * len(first) > len(contexts):
-            return law.draw_known(source)
-        item, kinds = law.draw(source), self._law(contexts[first])
+            return slates.draw_known(source)
+        item, kinds = slates.draw(source), self._slates_of(contexts[first])
         every = torch.arange(self.policy.num_items, device=item.device).expand(len(first), -1)
         at = (kind[:, None].to(item.device), item, torch.arange(self.num_slots, device=item.device))
         return item, kinds.rank_probs(every)[at], kinds.rank_errors(every)[at]
 
-    def _law(self, contexts: Contexts) -> Slates:
-        law = self.policy._slates(contexts, self.num_slots)
-        if not isinstance(law, Slates):
-            raise TypeError(f"_slates: {type(self.policy).__name__} must return Slates, got a {type(law).__name__}")
-        return law
+    def _slates_of(self, contexts: Contexts) -> Slates:
+        slates = self.policy._slates(contexts, self.num_slots)
+        if not isinstance(slates, Slates):
+            raise TypeError(f"_slates: {type(self.policy).__name__} must return Slates, got a {type(slates).__name__}")
+        return slates
 
     def _parts(self) -> Iterator[tuple[Contexts, slice]]:
         size = min(max(1, _AT_ONCE // (self.policy.num_items * self.num_slots)), _CONTEXTS_AT_ONCE)
@@ -201,19 +201,19 @@ class ChunkedSlates:
             )
 
 
-def decide(law: ChunkedSlates, user: Any, time: Any, seed: int) -> pd.DataFrame:
+def decide(slates: ChunkedSlates, user: Any, time: Any, seed: int) -> pd.DataFrame:
     """Draw slates and return the rows to be logged of them; see `Policy.decide`."""
-    policy, count = law.policy, len(law)
+    policy, count = slates.policy, len(slates)
     users, times = _users(user, count), _times(time, count)
     name, version = policy.name, policy.version
-    shown = law.draw(seed)
-    context = np.repeat(np.arange(count), law.num_slots)
+    shown = slates.draw(seed)
+    context = np.repeat(np.arange(count), slates.num_slots)
     return pd.DataFrame(
         {
             "user": users.take(context).reset_index(drop=True),
             "time": times.take(context).reset_index(drop=True),
             "action": policy.items.column(shown.item.flatten()),
-            "position": np.tile(np.arange(1, law.num_slots + 1), count),
+            "position": np.tile(np.arange(1, slates.num_slots + 1), count),
             "score": shown.score.flatten().numpy(),
             "propensity": shown.propensity.flatten().numpy(),
             "propensity_error": shown.error.flatten().numpy(),

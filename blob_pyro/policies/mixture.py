@@ -78,9 +78,9 @@ class Mixture(Policy):
 
         def actions(part: Histories, where: slice) -> TorchDistribution:
             allowed = None if some is None else some.mask(where, part.device)
-            law = self._slates(Contexts(part, allowed, rows(where), where.start), 1)
+            slates = self._slates(Contexts(part, allowed, rows(where), where.start), 1)
             every = torch.arange(self.num_items, device=part.device).expand(len(part), -1)
-            return categorical(law.rank_probs(every).squeeze(-1))
+            return categorical(slates.rank_probs(every).squeeze(-1))
 
         return among(in_chunks(actions, history, self.num_items), some)
 

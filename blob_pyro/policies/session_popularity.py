@@ -53,8 +53,8 @@ class SessionPopularity(Policy):
         def actions(part: Histories, where: slice) -> TorchDistribution:
             if some is None:
                 return self._actions(part)
-            law = self._slates(Contexts(part, some.mask(where, part.device)), 1)
-            return categorical(law.next_probs(law.mask()).to(torch.get_default_dtype()))
+            slates = self._slates(Contexts(part, some.mask(where, part.device)), 1)
+            return categorical(slates.next_probs(slates.mask()).to(torch.get_default_dtype()))
 
         return among(in_chunks(actions, history, self.num_items), some)
 

@@ -42,8 +42,8 @@ def next_priors(model: BanditModel, posterior: dict[str, TorchDistribution], for
     initial = detached(model.initial_site_priors())
     first = model.priors if model.priors.initial is None else model.priors.initial
     again = {name: site for name, site in model.learned.items() if _is_normal(initial[site])}
-    held = {name: float(getattr(model, name).detach()) for name in again}
-    common: dict[str, Any] = {"scales": held, "initial": first}
+    scales = {name: float(getattr(model, name).detach()) for name in again}
+    common: dict[str, Any] = {"scales": scales, "initial": first}
     if forgetting < 1 and first.vector is not None:
         raise ValueError(
             "forgetting: the initial prior is BanditPriors.vector, one Gaussian over all sites, and an average of its "

@@ -42,7 +42,7 @@ class Propensity(NamedTuple):
 class ScoreDistribution(TorchDistribution):
     """A distribution of what is best among A random scores, with parameters over a batch of contexts.
 
-    Subclasses set :attr:`event_dims`: the parameters, and how many of their last dimensions describe the actions.
+    Subclasses set `event_dims`: the parameters, and how many of their last dimensions describe the actions.
     """
 
     event_dims: ClassVar[dict[str, int]]
@@ -169,8 +169,8 @@ class ScoreDistribution(TorchDistribution):
 class IndexDistribution(ScoreDistribution):
     """A distribution over 0..A-1, the index of the largest (or smallest) of A random scores.
 
-    Subclasses define :meth:`_compute_log_probs` and :meth:`_draw_scores`. Probabilities are computed once, when first
-    asked for, checked to be finite and to sum to one, and shared by everything that :meth:`expand` makes of the
+    Subclasses define `_compute_log_probs` and `_draw_scores`. Probabilities are computed once, when first
+    asked for, checked to be finite and to sum to one, and shared by everything that `expand` makes of the
     distribution.
     """
 
@@ -258,7 +258,7 @@ class IndexDistribution(ScoreDistribution):
 
     @property
     def logits(self) -> Tensor:
-        """The same as :attr:`log_probs`: normalised logits."""
+        """The same as `log_probs`: normalised logits."""
         return self.log_probs
 
     @property
@@ -338,9 +338,9 @@ class IndexDistribution(ScoreDistribution):
 
 
 class EstimatedIndexDistribution(IndexDistribution):
-    """An :class:`IndexDistribution` whose probabilities carry a numerical error, which it estimates.
+    """An `IndexDistribution` whose probabilities carry a numerical error, which it estimates.
 
-    Subclasses define :meth:`_estimate` in place of :meth:`_compute_log_probs`.
+    Subclasses define `_estimate` in place of `_compute_log_probs`.
     """
 
     _cached_error: Tensor | None = None
@@ -362,7 +362,7 @@ class EstimatedIndexDistribution(IndexDistribution):
 
     @property
     def error_estimate(self) -> Tensor:
-        """batch_shape x A: the numerical error of :attr:`probs`, one standard error where it is random."""
+        """batch_shape x A: the numerical error of `probs`, one standard error where it is random."""
         if isinstance(self._source, EstimatedIndexDistribution):
             return self._source.error_estimate.expand((*self.batch_shape, self.num_actions))
         if self._cached_error is None:

@@ -80,13 +80,13 @@ class Argmax(IndexDistribution):
     (so families without a `cdf`, such as StudentT, and mixtures work), on panels that are halved until all densities
     are resolved. The mass of every density is checked. Absolute accuracy is about 1e-12 (1e-8 where a density is
     unbounded at an upper end of its support, next to which scores are rounded). Rare actions have fewer digits than in
-    :class:`ArgmaxNormal` and :class:`ArgmaxBeta`, which should be preferred where they apply.
+    `ArgmaxNormal` and `ArgmaxBeta`, which should be preferred where they apply.
 
     Args:
         base: a distribution with batch shape batch_shape x A and no event dimensions, continuous, whose support is the
             real line, a half line or an interval: Gamma, StudentT, Laplace, Kumaraswamy, MixtureSameFamily, ...
         minimum: take the index of the smallest score instead.
-        validate_args: check the values given to :meth:`log_prob`; torch's default if None.
+        validate_args: check the values given to `log_prob`; torch's default if None.
 
     Raises:
         ValueError: a base distribution that is discrete, multivariate or has no actions; densities whose mass the

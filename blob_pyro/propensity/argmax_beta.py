@@ -51,15 +51,15 @@ class ArgmaxBeta(IndexDistribution):
         concentration1: batch_shape x A, positive: successes plus prior.
         concentration0: batch_shape x A, positive: failures plus prior.
         minimum: take the index of the smallest score instead (the concentrations change places).
-        validate_args: as for :class:`ArgmaxNormal`.
+        validate_args: as for `ArgmaxNormal`.
 
     Raises:
         ValueError: concentrations outside 1e-45 to 1e12, or so different in one context that no quadrature resolves
             them (when probabilities are asked for); shapes that do not fit, no actions. An action
-            outside 0..A-1 in :meth:`log_prob` raises torch's support error.
+            outside 0..A-1 in `log_prob` raises torch's support error.
 
     Source: O. Jeunen, "Counterfactual Inference under Thompson Sampling" (2025), section 3.2: eq. 5 with Beta
-    densities; eq. 15 is the same number for integers (:mod:`blob_pyro.propensity.closed_form`).
+    densities; eq. 15 is the same number for integers (`blob_pyro.propensity.closed_form`).
 
     >>> d = ArgmaxBeta(torch.tensor([2.0, 10.0, 0.5]), torch.tensor([8.0, 30.0, 0.5]))
     >>> d.probs

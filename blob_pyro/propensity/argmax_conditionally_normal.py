@@ -66,9 +66,9 @@ class ArgmaxConditionallyNormal(EstimatedIndexDistribution):
     .. math:: \pi_i = E_{z \sim N(0, I_D)} P(Y_i > Y_j \text{ for all } j \ne i \mid z),
         \qquad Y_j \mid z \sim N(\mathrm{location}_j(z), \mathrm{scale}_j^2).
 
-    The inner probability is exact up to 1e-8 (:class:`ArgmaxNormal`'s grid), the outer expectation is randomised
+    The inner probability is exact up to 1e-8 (`ArgmaxNormal`'s grid), the outer expectation is randomised
     quasi-Monte Carlo: Rao-Blackwellisation leaves only what the shared normals do. The location may be any function
-    of z: a linear one gives jointly normal scores (:class:`ArgmaxLowRankNormal`), a nonlinear one for example a
+    of z: a linear one gives jointly normal scores (`ArgmaxLowRankNormal`), a nonlinear one for example a
     posterior in which a few shared coefficients multiply the conditional means.
 
     Args:
@@ -77,17 +77,17 @@ class ArgmaxConditionallyNormal(EstimatedIndexDistribution):
         scale: batch_shape x A, conditional standard deviations; 0 is allowed.
         num_shared: D.
         num_points: points of each replicate, a power of two.
-        num_replicates: independent randomisations, at least 2; their spread gives :attr:`error_estimate`.
+        num_replicates: independent randomisations, at least 2; their spread gives `error_estimate`.
         seed: of the randomisation. The same seed gives the same probabilities.
         minimum: take the index of the smallest score instead.
-        validate_args: as for :class:`ArgmaxNormal`.
-        tolerance: relative standard error that :meth:`log_prob` and :meth:`propensity` bring the probabilities to that
-            they are asked for: points are doubled, for the contexts that need it, until it is met. (:attr:`probs` has
+        validate_args: as for `ArgmaxNormal`.
+        tolerance: relative standard error that `log_prob` and `propensity` bring the probabilities to that
+            they are asked for: points are doubled, for the contexts that need it, until it is met. (`probs` has
             the points that it has.) The inner probabilities are then exact to 1e-12, so that rare actions can be asked
             for. None for no such thing.
         max_points: the budget: no more than so many points in all replicates together, and so many integrals over the
             scores of one context, are spent on an action's probability. Where that is not enough, the best estimate is
-            returned and :class:`PropensityToleranceWarning` says how far it is known.
+            returned and `PropensityToleranceWarning` says how far it is known.
 
     Actions are drawn from the computed probabilities, so that what is sampled and what is logged agree.
 

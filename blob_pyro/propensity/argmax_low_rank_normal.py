@@ -28,8 +28,8 @@ class ArgmaxLowRankNormal(ArgmaxJointlyNormal):
     expectation is a tensor quadrature for one or two factors and randomised quasi-Monte Carlo for more; up to 24
     actions whose factors dominate it is Genz's method on the full covariance. Without a diagonal (d = 0) the scores
     are lines along the strongest factor and their upper envelope is integrated exactly, so that one factor costs no
-    error at all. The choice is in the attribute :attr:`method`, the absolute error of each probability in
-    :attr:`error_estimate`. With K about 20 dominant factors and 1,000 actions the error is that of plain Monte Carlo
+    error at all. The choice is in the attribute `method`, the absolute error of each probability in
+    `error_estimate`. With K about 20 dominant factors and 1,000 actions the error is that of plain Monte Carlo
     with as many draws: nothing better is known.
 
     Args:
@@ -42,7 +42,7 @@ class ArgmaxLowRankNormal(ArgmaxJointlyNormal):
         num_replicates: independent randomisations, at least 2.
         seed: of the randomisation; the same seed gives the same probabilities.
         minimum: take the index of the smallest score instead.
-        validate_args: as for :class:`ArgmaxNormal`.
+        validate_args: as for `ArgmaxNormal`.
 
     Raises:
         ValueError: parameters that are not finite, negative variances, shapes that do not fit, an unknown method,

@@ -33,7 +33,7 @@ class ArgmaxJointlyNormal(EstimatedIndexDistribution):
     """The base of full and low-rank covariances: a way to compute is chosen, used, and drawn from.
 
     Attributes:
-        method: the way of computation, see :mod:`blob_pyro.propensity.kernels.jointly_normal`.
+        method: the way of computation, see `blob_pyro.propensity.kernels.jointly_normal`.
         num_points: points of each replicate.
         num_replicates: independent randomisations.
         seed: of the randomisations.
@@ -90,9 +90,9 @@ class ArgmaxMultivariateNormal(ArgmaxJointlyNormal):
 
     With correlated scores the marginals are not enough: ignoring correlation where 20 actions shared two parameters
     moved single propensities by 0.14 and 0.38 in total variation. The way of computation is chosen by the size of the
-    problem (attribute :attr:`method`): exact up to three actions and for diagonal covariances, Genz's separation of
+    problem (attribute `method`): exact up to three actions and for diagonal covariances, Genz's separation of
     variables with greedy reordering up to 24 actions, Rao-Blackwellised quasi-Monte Carlo beyond; in the last one the
-    error grows to that of plain Monte Carlo as the covariance approaches singularity. :attr:`error_estimate` holds the
+    error grows to that of plain Monte Carlo as the covariance approaches singularity. `error_estimate` holds the
     absolute error of each probability; probabilities far below it are unreliable.
 
     Args:
@@ -104,7 +104,7 @@ class ArgmaxMultivariateNormal(ArgmaxJointlyNormal):
         num_replicates: independent randomisations, at least 2.
         seed: of the randomisation; the same seed gives the same probabilities.
         minimum: take the index of the smallest score instead.
-        validate_args: as for :class:`ArgmaxNormal`.
+        validate_args: as for `ArgmaxNormal`.
 
     Raises:
         ValueError: locations that are not finite, a covariance of the wrong shape, not symmetric, or not positive

@@ -27,7 +27,7 @@ class ArgmaxNormal(IndexDistribution):
     locations of any size and scales that differ by up to 140 orders of magnitude: every finite float32 input has an
     answer. First derivatives are exact (closed form); there are no second ones, and those beyond the largest number of
     the dtype (scales below 1e-38 in float32) are that number. The computation is in float64 for every dtype of the
-    parameters, and takes four numbers of their dtype for each context and action at once. :meth:`log_prob` of the one
+    parameters, and takes four numbers of their dtype for each context and action at once. `log_prob` of the one
     action that was played in each context, without gradients, does not compute those of the others, unless they are
     known: it takes a fifth of the time, and agrees to 1e-12.
 
@@ -37,12 +37,12 @@ class ArgmaxNormal(IndexDistribution):
             deterministic scores tie for the highest, they share its probability equally (and gradients are those
             of the shared probability: at a tie there is no derivative).
         minimum: take the index of the smallest score instead, by symmetry.
-        validate_args: check the arguments and the values given to :meth:`log_prob`; torch's default if None.
+        validate_args: check the arguments and the values given to `log_prob`; torch's default if None.
 
     Raises:
         ValueError: locations that are not finite, scales that are not finite or negative, shapes that do not fit,
             no actions; in float64, scales that matter and differ by more than 1e140 or are below 1e-307 (when
-            probabilities are asked for). An action outside 0..A-1 in :meth:`log_prob` raises torch's support error.
+            probabilities are asked for). An action outside 0..A-1 in `log_prob` raises torch's support error.
 
     Source: O. Jeunen, "Counterfactual Inference under Thompson Sampling" (2025), section 3, eq. 5, of which eq. 6
     is the same number as a multivariate normal CDF.
@@ -97,16 +97,16 @@ class ArgmaxLogNormal(ArgmaxNormal):
     r"""Thompson-sampling propensities for independent lognormal posteriors.
 
     :math:`\log Y_j \sim N(\mathrm{loc}_j, \mathrm{scale}_j^2)`. An increasing map of the scores leaves their order
-    unchanged, so this is :class:`ArgmaxNormal` on the logarithms; the class exists to say what the scores are.
+    unchanged, so this is `ArgmaxNormal` on the logarithms; the class exists to say what the scores are.
 
     Args:
         loc: batch_shape x A, the means of the logarithms.
         scale: batch_shape x A, the standard deviations of the logarithms.
         minimum: take the index of the smallest score instead.
-        validate_args: as for :class:`ArgmaxNormal`.
+        validate_args: as for `ArgmaxNormal`.
 
     Raises:
-        ValueError: as for :class:`ArgmaxNormal`.
+        ValueError: as for `ArgmaxNormal`.
 
     Source: O. Jeunen, "Counterfactual Inference under Thompson Sampling" (2025), section 3.1.2.
 

@@ -27,9 +27,9 @@ class ArgmaxNormalMixture(IndexDistribution):
     .. math:: \pi_i = \frac1M \sum_{m=1}^M P(Y_i > Y_j \text{ for all } j \ne i \mid z_m),
         \qquad Y_j \mid z \sim N(\mathrm{location}_j(z), \mathrm{scale}_j^2) \text{ independently}.
 
-    Where :class:`ArgmaxConditionallyNormal` estimates an expectation over all z, this *is* the finite mixture:
-    :meth:`sample` plays one of the points, and :attr:`probs` are the averages of M exact quadratures, to 1e-12;
-    :meth:`log_prob` of what was played takes one integral for each point, and not one for each of all actions. With
+    Where `ArgmaxConditionallyNormal` estimates an expectation over all z, this *is* the finite mixture:
+    `sample` plays one of the points, and `probs` are the averages of M exact quadratures, to 1e-12;
+    `log_prob` of what was played takes one integral for each point, and not one for each of all actions. With
     points that are draws from a posterior it tends to Thompson sampling from it as M grows.
 
     Args:
@@ -39,7 +39,7 @@ class ArgmaxNormalMixture(IndexDistribution):
         scale: batch_shape x A, conditional standard deviations; 0 is allowed.
         points: M x D.
         minimum: take the index of the smallest score instead.
-        validate_args: as for :class:`ArgmaxNormal`.
+        validate_args: as for `ArgmaxNormal`.
 
     Raises:
         ValueError: a scale that is not finite or negative, points that are no matrix or not finite, a location of the

@@ -110,7 +110,7 @@ def beta_minimum(a: Sequence[int], b: Sequence[int], action: int, *, max_terms: 
 def beta_max_by_symmetry(a: Sequence[int], b: Sequence[int], action: int, *, max_terms: int = 1_000_000) -> Fraction:
     """Compute P(Y_i is the largest): 1 - Y_i is the smallest, concentrations exchanged (Jeunen 2025, eqs. 14 and 15).
 
-    Cost: the product of the other arms' concentration0. See :func:`beta_minimum` for arguments and errors.
+    Cost: the product of the other arms' concentration0. See `beta_minimum` for arguments and errors.
 
     >>> beta_max_by_symmetry([1, 2, 3], [2, 1, 4], action=1)
     Fraction(179, 252)
@@ -126,7 +126,7 @@ def beta_max_by_inclusion_exclusion(
 
     .. math:: \pi(i) = \sum_{S \subseteq \{j \ne i\}} (-1)^{|S|} P(Y_i < Y_j \text{ for all } j \in S)
 
-    Cost: the product of (1 + concentration1) of the other arms. See :func:`beta_minimum` for arguments and errors.
+    Cost: the product of (1 + concentration1) of the other arms. See `beta_minimum` for arguments and errors.
 
     >>> beta_max_by_inclusion_exclusion([1, 2, 3], [2, 1, 4], action=1)
     Fraction(179, 252)

@@ -136,7 +136,7 @@ def _cells(loc: Tensor, log_scale: Tensor) -> list[_Cell]:
 def interpolated_argmax_normal_probs(loc: Tensor, scale: Tensor) -> Tensor:
     """Compute propensities of very many independent normal scores, to about 1e-12 absolutely.
 
-    For a hundred thousand arms and more, where :class:`ArgmaxNormal` takes seconds; for fewer, or for small
+    For a hundred thousand arms and more, where `ArgmaxNormal` takes seconds; for fewer, or for small
     probabilities to full relative accuracy, or gradients, use that. Scales that differ by more than a factor of 30 are
     handed on to it.
 
@@ -148,7 +148,7 @@ def interpolated_argmax_normal_probs(loc: Tensor, scale: Tensor) -> Tensor:
         A probabilities, in the dtype of the input.
 
     Raises:
-        ValueError: as for :class:`ArgmaxNormal`, or parameters with a batch dimension.
+        ValueError: as for `ArgmaxNormal`, or parameters with a batch dimension.
 
     Source: eq. 5 of O. Jeunen, "Counterfactual Inference under Thompson Sampling" (2025).
 

@@ -36,7 +36,7 @@ _BLOCK = 2**21
 class _RankDistribution(ScoreDistribution):
     """A distribution over ordered slates of the `num_ranks` best of A independent scores.
 
-    Subclasses give the densities (:meth:`_distributions`) and draw scores.
+    Subclasses give the densities (`_distributions`) and draw scores.
     """
 
     num_ranks: int
@@ -163,7 +163,7 @@ class _RankDistribution(ScoreDistribution):
         return torch.where(distinct, log_probs, -math.inf).reshape(batch_shape).to(self._dtype)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """The log-probability of ordered slates ... x num_ranks: :meth:`ordering_log_prob`."""
+        """The log-probability of ordered slates ... x num_ranks: `ordering_log_prob`."""
         check_actions(type(self).__name__, "value", value)
         # torch cannot look at no values along a dimension.
         if self._validate_args and value.numel() > 0:
@@ -184,8 +184,8 @@ class RankNormal(_RankDistribution):
     r"""The distribution of independent normal scores over the slots of a Thompson-sampled slate.
 
     Scores :math:`Y_j \sim N(\mathrm{loc}_j, \mathrm{scale}_j^2)` are drawn once and the `num_ranks` best actions are
-    shown in order. A sample (and the argument of :meth:`log_prob`) is an ordered slate of num_ranks actions;
-    :attr:`probs` holds the propensity of each action in each slot,
+    shown in order. A sample (and the argument of `log_prob`) is an ordered slate of num_ranks actions;
+    `probs` holds the propensity of each action in each slot,
 
     .. math:: P(\text{rank of } i = r) = \int f_i(y)\, P(\#\{j \ne i : Y_j > y\} = r - 1)\, dy,
 
@@ -198,7 +198,7 @@ class RankNormal(_RankDistribution):
         scale: batch_shape x A, standard deviations, greater than 0.
         num_ranks: slots, 1 to A.
         minimum: rank from the smallest score upwards instead.
-        validate_args: as for :class:`ArgmaxNormal`.
+        validate_args: as for `ArgmaxNormal`.
 
     Raises:
         ValueError: locations that are not finite, scales that are not finite and positive, shapes that do not fit,
@@ -250,15 +250,15 @@ class RankBeta(_RankDistribution):
 
     The sampler of the Open Bandit Dataset: click probabilities are drawn once for every impression,
     :math:`Y_j \sim \mathrm{Beta}(\mathrm{concentration1}_j, \mathrm{concentration0}_j)`, and the `num_ranks` best
-    items fill the slots in order. See :class:`RankNormal` for the formula and for what samples, :meth:`log_prob` and
-    :attr:`probs` are.
+    items fill the slots in order. See `RankNormal` for the formula and for what samples, `log_prob` and
+    `probs` are.
 
     Args:
         concentration1: batch_shape x A, positive.
         concentration0: batch_shape x A, positive.
         num_ranks: slots, 1 to A.
         minimum: rank from the smallest score upwards instead.
-        validate_args: as for :class:`ArgmaxNormal`.
+        validate_args: as for `ArgmaxNormal`.
 
     Raises:
         ValueError: concentrations outside 1e-45 to 1e12, shapes that do not fit, more slots than actions.

@@ -49,11 +49,11 @@ class JointBLOB(BLOB):
         ...     impressions={"user": [1, 2, 2], "time": [2, 3, 4], "action": list("cab"), "reward": [1, 0, 0]},
         ... )
         >>> blo = BLO(log.num_items, embedding_dim=2)
-        >>> history = blo.fit(log, num_epochs=5, progress=False)
+        >>> trace = blo.fit(log, num_epochs=5, progress=False)
         >>> blob = BLOB(blo)
-        >>> history = blob.fit(log, num_epochs=5, progress=False)
+        >>> trace = blob.fit(log, num_epochs=5, progress=False)
         >>> joint = JointBLOB(blob)
-        >>> history = joint.fit_jointly(log, num_epochs=2, progress=False)
+        >>> trace = joint.fit_jointly(log, num_epochs=2, progress=False)
         >>> joint.scores([["a"]]).shape
         torch.Size([1, 3])
     """

@@ -6,12 +6,13 @@ import math
 import pytest
 import torch
 
-from blob_pyro.ops.ranking_metrics import dcg_at_k, log_likelihood, mean_reciprocal_rank, recall_at_k
+from blob_pyro.ops import ranking_metrics
+from blob_pyro.ops.ranking_metrics import dcg_at_k, log_likelihood, recall_at_k, reciprocal_rank
 
 VALUE = {
     "recall": (lambda rank, k: float(rank <= k), recall_at_k),
     "dcg": (lambda rank, k: 1 / math.log2(rank + 1) if rank <= k else 0.0, dcg_at_k),
-    "reciprocal rank": (lambda rank, k: 1 / rank, lambda scores, target, k: mean_reciprocal_rank(scores, target)),
+    "reciprocal rank": (lambda rank, k: 1 / rank, lambda scores, target, k: reciprocal_rank(scores, target)),
 }
 
 
@@ -64,7 +65,7 @@ S, T, NAN = torch.tensor([[3.0, 2.0, 1.0], [0.0, 0.0, 1.0]]), torch.tensor([1, 1
 METRICS = {
     "recall": (lambda scores, target: recall_at_k(scores, target, 1), "scores"),
     "gain": (lambda scores, target: dcg_at_k(scores, target, 1), "scores"),
-    "reciprocal rank": (mean_reciprocal_rank, "scores"),
+    "reciprocal rank": (reciprocal_rank, "scores"),
     "log-likelihood": (log_likelihood, "probabilities"),
 }
 REFUSED = {
@@ -108,4 +109,9 @@ def test_counts_are_scores_too(dtype):
     counts = torch.tensor([[2, 2, 0], [0, 0, 0]], dtype=dtype)
     assert recall_at_k(counts, T, 1).tolist() == pytest.approx([1 / 2, 1 / 3])
     assert dcg_at_k(counts, T, 2).tolist() == pytest.approx([(1 + 1 / math.log2(3)) / 2, (1 + 1 / math.log2(3)) / 3])
-    assert mean_reciprocal_rank(counts, T).tolist() == pytest.approx([3 / 4, 11 / 18])
+    assert reciprocal_rank(counts, T).tolist() == pytest.approx([3 / 4, 11 / 18])
+
+
+def test_the_old_name_that_promised_a_mean_warns():
+    with pytest.warns(DeprecationWarning, match="'mean_reciprocal_rank' is now called 'reciprocal_rank'"):
+        assert ranking_metrics.mean_reciprocal_rank is reciprocal_rank

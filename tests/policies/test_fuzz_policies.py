@@ -114,9 +114,9 @@ def test_decisions(data):
     assert frame.position.tolist() == list(range(1, slots + 1)) * len(histories)
     slates = frame.action.to_numpy().reshape(len(histories), slots)
     assert all(len(set(slate)) == slots for slate in slates.tolist())
-    law = policy.slate_distribution(histories, slots, candidates=arguments["candidates"])
-    np.testing.assert_allclose(law.propensities(slates).flatten(), frame.propensity, rtol=1e-9)
-    assert torch.allclose(law.probs.sum(1), torch.ones(len(histories), slots).double(), atol=1e-9)
+    distribution = policy.slate_distribution(histories, slots, candidates=arguments["candidates"])
+    np.testing.assert_allclose(distribution.propensities(slates).flatten(), frame.propensity, rtol=1e-9)
+    assert torch.allclose(distribution.probs.sum(1), torch.ones(len(histories), slots).double(), atol=1e-9)
 
 
 @fuzz(data=st.data(), ordinary=150)

@@ -38,7 +38,7 @@ class LogPosterior:
         self.model, self.shapes = model, guide.shapes
         self.num_own, self.num_shared = guide.num_own, guide.size - guide.num_own
         device = model.item_embedding.device
-        self.start, self.spread = (t.detach().double().to(device) for t in (guide._prior_loc, guide._prior_scale))
+        self.start, self.spread = (t.detach().double().to(device) for t in (guide.prior_loc, guide.prior_scale))
         self.layout: dict[str, slice] = {}
         start = 0
         for name, shape in self.shapes.items():

@@ -40,7 +40,7 @@ class GRU:
     Example:
         >>> log = EventLog.from_tables(views={"user": [1] * 6, "time": list(range(6)), "item": list("ababab")})
         >>> gru = GRU(log.num_items, hidden_dim=8)
-        >>> history = gru.fit(log, num_epochs=60, learning_rate=0.05, progress=False, device="cpu")
+        >>> trace = gru.fit(log, num_epochs=60, learning_rate=0.05, progress=False, device="cpu")
         >>> gru.scores([["a"], ["a", "b"]]).argmax(-1)
         tensor([1, 0])
     """
@@ -97,7 +97,7 @@ class GRU:
         with seeded(seed, device):
             self.model.reset_parameters()
             held_out = None if validation is None else OrganicBatch(validation.to(device), len(sessions))
-            history = train(
+            trace = train(
                 self.model,
                 _no_latents,
                 Trace_ELBO(),
@@ -107,8 +107,8 @@ class GRU:
                 progress=progress,
                 description="GRU",
             )
-        self.fitted = self.fitted or len(history) > 0
-        return history
+        self.fitted = self.fitted or len(trace) > 0
+        return trace
 
     def scores(self, histories: Histories | Any) -> Tensor:
         """Return the log-probability of each item to be viewed next, ``N x P``.

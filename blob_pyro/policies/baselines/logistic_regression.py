@@ -23,7 +23,7 @@ class LogisticRegression:
 
     Every pair of a viewed and a recommended item has a weight of its own, every recommended item an intercept; all but
     the common intercept are penalised. This is what RecoGym's ``LogregPolyAgent`` fits. The likelihood is concave and
-    climbed by L-BFGS from zero: there is no seed.
+    maximised by L-BFGS from zero: there is no seed.
 
     Args:
         num_items: size ``P`` of the catalogue; ``P x P`` weights are held in memory.

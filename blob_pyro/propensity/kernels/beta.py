@@ -7,7 +7,7 @@ With x = logit(y) a Beta density becomes
 which is log-concave for all a, b > 0, with slope a - (a + b) p and curvature (a + b) p q: the singularities at 0 and 1
 are gone. The density is written relative to its mode logit(a / (a + b)) and normalised with Stirling's remainders, so
 that nothing cancels for concentrations of 1e6. Distribution functions are cumulated panel integrals
-(:mod:`blob_pyro.propensity.kernels.cumulative`); what lies below the first panel is integrated for each arm on its
+(`blob_pyro.propensity.kernels.cumulative`); what lies below the first panel is integrated for each arm on its
 own mesh.
 """
 

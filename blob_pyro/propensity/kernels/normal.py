@@ -6,9 +6,9 @@ With y a common threshold, :math:`S(y) = \sum_j \log F_j(y)` and the hazards :ma
 
 (Jeunen 2025, "Counterfactual Inference under Thompson Sampling", eq. 5), so that all A probabilities share the
 evaluations of S: the cost is A x Q for the whole vector. Every integrand is log-concave, which gives rigorous
-bounds for where it matters; see :mod:`blob_pyro.propensity.kernels.normal_panels`.
+bounds for where it matters; see `blob_pyro.propensity.kernels.normal_panels`.
 
-Distances are measured as :mod:`blob_pyro.propensity.kernels.normal_arms` says.
+Distances are measured as `blob_pyro.propensity.kernels.normal_arms` says.
 """
 
 import math
@@ -164,13 +164,13 @@ def argmax_normal_log_probs(loc: Tensor, scale: Tensor, accuracy: Accuracy = EXA
     .. math:: \log \pi_i = \log \int \frac{f_i(y)}{F_i(y)} \exp\Big(\sum_j \log F_j(y)\Big) dy
 
     Computed in float64 whatever the dtype of the input, in chunks, with closed-form first derivatives
-    (no second ones). Nothing is checked: this is the kernel under :class:`ArgmaxNormal`.
+    (no second ones). Nothing is checked: this is the kernel under `ArgmaxNormal`.
 
     Args:
         loc: batch_shape x A.
         scale: batch_shape x A, standard deviations, at least 0. Arms with scale 0 are deterministic; of several
             that hold the highest deterministic score each gets an equal share.
-        accuracy: :data:`EXACT`, or :data:`QUICK` for 1e-8.
+        accuracy: `EXACT`, or `QUICK` for 1e-8.
 
     Returns:
         batch_shape x A, in the dtype of the input. Probabilities below 1e-300 lose their relative accuracy and

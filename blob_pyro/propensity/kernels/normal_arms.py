@@ -24,7 +24,7 @@ class Accuracy:
         tail: arms further than this many standard deviations below the origin are out of reach.
         log_floor: integration starts where the distribution function of the maximum has this logarithm.
         log_trim: an integrand is dropped where it is e^-log_trim of its own peak.
-        units_per_panel: the width of the panels, see :mod:`blob_pyro.propensity.kernels.mesh`.
+        units_per_panel: the width of the panels, see `blob_pyro.propensity.kernels.mesh`.
         intervals: how many intervals the successive looks at a mesh use; most problems need two looks.
     """
 

@@ -12,7 +12,7 @@ until two staggered ones agree to 1e-8, when the error of their mean is of the o
 is 1 to rounding throughout are left out.
 
 What this does not resolve (deterministic arms, scales that differ by orders of magnitude where it matters) is given to
-the exact kernel for all arms, :mod:`blob_pyro.propensity.kernels.normal`.
+the exact kernel for all arms, `blob_pyro.propensity.kernels.normal`.
 """
 
 import math

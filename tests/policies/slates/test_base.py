@@ -21,13 +21,13 @@ from blob_pyro.propensity.kernels.normal_ranks import normal_rank_probs
 from blob_pyro.propensity.kernels.plackett_luce import plackett_luce_rank_probs
 
 
-def by_enumeration(law, row):
-    """P(item, slot) of one context: over all ordered slates, by the law's own next step."""
-    found = torch.zeros(law.num_items, law.num_slots, dtype=torch.float64)
-    for slate in itertools.permutations(range(law.num_items), law.num_slots):
-        left, chance = law.mask().clone(), 1.0
+def by_enumeration(distribution, row):
+    """P(item, slot) of one context: over all ordered slates, by the distribution's own next step."""
+    found = torch.zeros(distribution.num_items, distribution.num_slots, dtype=torch.float64)
+    for slate in itertools.permutations(range(distribution.num_items), distribution.num_slots):
+        left, chance = distribution.mask().clone(), 1.0
         for item in slate:
-            step = law.next_probs(left)[row]
+            step = distribution.next_probs(left)[row]
             chance *= float(step[item] / step.sum()) if step[item] > 0 else 0.0
             left[:, item] = False
             if not chance:
@@ -37,8 +37,8 @@ def by_enumeration(law, row):
     return found
 
 
-def every(law, size):
-    return law.rank_probs(torch.arange(law.num_items).expand(size, -1))
+def every(distribution, size):
+    return distribution.rank_probs(torch.arange(distribution.num_items).expand(size, -1))
 
 
 INF = float("inf")
@@ -53,7 +53,7 @@ SCORES = torch.tensor(
 )
 WEIGHTS = torch.tensor([[1.0, 2, 0, 0, 5], [0, 0, 0, 0, 0], [1, 1, 1, 3, 2], [0, 0, 7, 0, 0], [1, 1e-9, 0, 0, 1e9]])
 ALLOWED = torch.tensor([[1, 1, 1, 1, 1], [1, 0, 1, 0, 1], [1, 1, 1, 1, 1], [0, 0, 1, 1, 1], [1, 1, 0, 1, 1]]).bool()
-LAWS = {
+DISTRIBUTIONS = {
     **{
         f"epsilon {epsilon}, {slots} slots": lambda e=epsilon, s=slots: EpsilonGreedySlates(SCORES, s, e)
         for epsilon in (0.0, 0.25, 1.0)
@@ -70,26 +70,26 @@ LAWS = {
 }
 
 
-@pytest.mark.parametrize("make", LAWS.values(), ids=LAWS.keys())
+@pytest.mark.parametrize("make", DISTRIBUTIONS.values(), ids=DISTRIBUTIONS.keys())
 def test_rank_propensities_are_sums_over_all_slates(make):
-    law = make()
-    found = every(law, 5)
-    expected = torch.stack([by_enumeration(law, row) for row in range(5)])
+    distribution = make()
+    found = every(distribution, 5)
+    expected = torch.stack([by_enumeration(distribution, row) for row in range(5)])
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
-    torch.testing.assert_close(found.sum(1), torch.ones(5, law.num_slots).double(), rtol=0, atol=1e-12)
-    slates = law.draw(torch.Generator().manual_seed(0))
-    assert all(len(set(slate)) == law.num_slots for slate in slates.tolist())
-    picked = found.gather(1, slates.unsqueeze(-1).expand(-1, -1, law.num_slots)).diagonal(dim1=1, dim2=2)
-    torch.testing.assert_close(law.propensities(slates), picked)
-    assert (law.propensities(slates) > 0).all()
-    assert (law.propensity_errors(slates) == 0).all()
+    torch.testing.assert_close(found.sum(1), torch.ones(5, distribution.num_slots).double(), rtol=0, atol=1e-12)
+    slates = distribution.draw(torch.Generator().manual_seed(0))
+    assert all(len(set(slate)) == distribution.num_slots for slate in slates.tolist())
+    picked = found.gather(1, slates.unsqueeze(-1).expand(-1, -1, distribution.num_slots)).diagonal(dim1=1, dim2=2)
+    torch.testing.assert_close(distribution.propensities(slates), picked)
+    assert (distribution.propensities(slates) > 0).all()
+    assert (distribution.propensity_errors(slates) == 0).all()
 
 
 def test_a_mixture_shows_the_slate_of_one_part():
     parts = [EpsilonGreedySlates(SCORES, 2, 0.1), PlackettLuceSlates(SCORES.double().exp(), 2)]
-    law = MixtureSlates(parts, [0.3, 0.7])
-    torch.testing.assert_close(every(law, 5), 0.3 * every(parts[0], 5) + 0.7 * every(parts[1], 5))
-    assert law.draw(torch.Generator().manual_seed(1)).shape == (5, 2)
+    distribution = MixtureSlates(parts, [0.3, 0.7])
+    torch.testing.assert_close(every(distribution, 5), 0.3 * every(parts[0], 5) + 0.7 * every(parts[1], 5))
+    assert distribution.draw(torch.Generator().manual_seed(1)).shape == (5, 2)
 
 
 # --- kernels ----------------------------------------------------------------------------------------------------------
@@ -136,9 +136,9 @@ def test_items_without_a_weight_change_nothing():
 
 @pytest.mark.parametrize("smallest", [5e-324, 1e-310, 1e-300, 1e-291])
 def test_weights_beyond_what_time_can_tell_apart(smallest):
-    law = PlackettLuceSlates(torch.tensor([[1.0, smallest, 2e-320, 0.0, 1e-3]], dtype=torch.float64), 3)
-    found = every(law, 1)
-    torch.testing.assert_close(found[0], by_enumeration(law, 0), rtol=1e-12, atol=1e-15)
+    distribution = PlackettLuceSlates(torch.tensor([[1.0, smallest, 2e-320, 0.0, 1e-3]], dtype=torch.float64), 3)
+    found = every(distribution, 1)
+    torch.testing.assert_close(found[0], by_enumeration(distribution, 0), rtol=1e-12, atol=1e-15)
 
 
 @pytest.mark.parametrize("num_items", [1, 2, 3, 31, 64, 1000])
@@ -167,8 +167,8 @@ def test_scales_that_differ_too_much_are_left_to_others():
     loc, scale = torch.tensor([[0.0, 0.1, 0.2]]).double(), torch.tensor([[1.0, 1e-9, 2.0]]).double()
     _, reached = normal_rank_probs(loc, scale, 2)
     assert not reached.any()
-    law = slates_of(ArgmaxNormal(loc, scale), contexts(1, 3), 2)
-    torch.testing.assert_close(every(law, 1), RankNormal(loc, scale, 2).probs)
+    distribution = slates_of(ArgmaxNormal(loc, scale), contexts(1, 3), 2)
+    torch.testing.assert_close(every(distribution, 1), RankNormal(loc, scale, 2).probs)
 
 
 # --- slates of distributions ------------------------------------------------------------------------------------------
@@ -192,8 +192,8 @@ OF_SCORES = {
 def test_the_best_few_of_independent_scores(argmax, rank, options, slots):
     first, second = (p.double() for p in SHAPES)
     actions = argmax(first, second, **options)
-    law = slates_of(actions, contexts(2, 4), slots)
-    torch.testing.assert_close(every(law, 2), rank(first, second, slots, **options).probs, rtol=0, atol=1e-9)
+    distribution = slates_of(actions, contexts(2, 4), slots)
+    torch.testing.assert_close(every(distribution, 2), rank(first, second, slots, **options).probs, rtol=0, atol=1e-9)
     allowed = torch.tensor([[True, False, True, True], [True, True, False, False]])
     some = every(slates_of(actions, contexts(2, 4, allowed), slots), 2)
     for row in range(2):
