@@ -112,7 +112,8 @@ def _first_times(num_users: int, *kinds: tuple[np.ndarray, np.ndarray, np.ndarra
     first = np.full(num_users, np.inf) if any(k[1].dtype.kind == "f" for k in kinds) else np.full(num_users, 2**63 - 1)
     for user, time, marked in kinds:
         np.minimum.at(first, user[marked], time[marked])
-    return first[kinds[-1][0]]
+    of_rows: np.ndarray = first[kinds[-1][0]]
+    return of_rows
 
 
 # --- what the logs must agree on ---------------------------------------------------------------------------------

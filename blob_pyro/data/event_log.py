@@ -386,7 +386,8 @@ class EventLog:
     @property
     def session_user(self) -> Tensor:
         """The number in ``users`` of each session's user, one per row of ``sessions``."""
-        return self.view_user.unique()
+        users: Tensor = self.view_user.unique()
+        return users
 
     @property
     def num_users(self) -> int:

@@ -101,7 +101,7 @@ def time_on_clock(time: Any, clock: str) -> float:
         stamp = pd.Timestamp(time)
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"time: expected a timestamp, as pd.Timestamp takes it, got {time!r}: {error}") from None
-    if isinstance(time, Real) or stamp is pd.NaT:
+    if isinstance(time, Real) or pd.isna(stamp):
         raise ValueError(f"time: the log's times are {clock}s; expected one, got {time!r}")
     if (stamp.tzinfo is not None) != (clock == UTC):
         has, lacks = ("no zone", "one") if clock != UTC else ("a zone", "none")
