@@ -167,18 +167,23 @@ def open_bandit(folder: Path, output: Path | None) -> None:
 def _click_rates(number: int, seeds: int, first_seed: int, test_users: int, output: Path) -> None:
     from dataclasses import replace
 
-    from blob_pyro.experiments.click_rates import TABLE_3, TABLE_4, plot, run_all, summarize
+    from blob_pyro.experiments.click_rates import PUBLISHED_SEED, TABLE_3, TABLE_4
+    from blob_pyro.experiments.click_rates_report import NOTES, plot, summarize
+    from blob_pyro.experiments.saved_runs import SavedRuns
 
     experiment = replace(TABLE_3 if number == 3 else TABLE_4, test_users=test_users)
-    rows = pd.DataFrame()
-    for flips, seed, so_far in run_all(experiment, range(first_seed, first_seed + seeds), output):
+    asked = list(dict.fromkeys([PUBLISHED_SEED, *range(first_seed, first_seed + seeds)]))
+    try:
+        runs = SavedRuns(experiment, output, ("seed", "flips"))
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+    for seed, flips in runs.complete([(seed, flips) for seed in asked for flips in experiment.flips], experiment.run):
         click.echo(f"environment {seed}, {flips} flips: done", err=True)
-        rows = so_far
-    table = summarize(rows[rows["seed"].between(first_seed, first_seed + seeds - 1)], experiment.num_items)
+    table = summarize(runs.frame[runs.frame["seed"].isin(asked)], experiment.num_items)
     table.round(4).to_csv(output / "summary.csv")
-    plot(table).savefig(output / f"table{number}.png", dpi=120)
-    text = f"Table {number}: click rates in %, {seeds} environments from seed {first_seed}\n\n"
-    text += table.to_string(float_format=lambda value: f"{value:.3f}", na_rep="")
+    plot(table).savefig(output / f"table{number}.png", dpi=110)
+    text = f"Table {number}: click rates in %, {seeds} environments from seed {first_seed}, and that of seed 0\n\n"
+    text += table.to_string(float_format=lambda value: f"{value:.3f}", na_rep="") + "\n\n" + NOTES
     (output / f"table{number}.txt").write_text(text + "\n")
     click.echo(text)
 
