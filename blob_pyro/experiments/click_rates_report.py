@@ -78,12 +78,12 @@ def plot(table: pd.DataFrame) -> Figure:
     from matplotlib.figure import Figure
 
     flips = list(dict.fromkeys(table.index.get_level_values("flips")))
-    most = max(len(table.loc[number].loc["proper"]) for number in flips)
+    most = len(table.index.get_level_values("agent").unique())
     figure = Figure(figsize=(5.4 * len(flips), 1.6 + 0.24 * most), layout="constrained")
     axes = figure.subplots(1, len(flips), squeeze=False)[0]
     for ax, number in zip(axes, flips):
         part = table.loc[number]
-        agents = list(part.loc["proper"].index)[::-1]
+        agents = list(dict.fromkeys([*part.loc["proper"].index, *part.loc["as published"].index]))[::-1]
         place = {agent: at for at, agent in enumerate(agents)}
         for setting, shift in (("as published", -0.17), ("proper", 0.17)):
             rows = part.loc[setting]
