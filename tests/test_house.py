@@ -84,6 +84,7 @@ TESTED_WITH = {
     "distributions/test_arrowhead_normal": "distributions/multivariate infer/laplace/arrowhead_precision",
     "distributions/test_kl": "ops/precision",
     "distributions/test_softmax_views": "ops/row_chunks ops/log_normalizer",
+    "experiments/test_click_rates": "experiments/click_rates_report",
     "experiments/test_figure1": "experiments/figure1_report experiments/sparse_logistic",
     "experiments/test_off_policy_coverage": "experiments/off_policy_coverage_report",
     "guides/test_recipes": "guides/bandit guides/certainty guides/draws guides/multivariate testing",

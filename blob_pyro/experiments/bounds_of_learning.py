@@ -1,8 +1,9 @@
 """What can be earned with knowledge that no real policy has: rows that tables of click rates are read against.
 
-All of these know RecoGym's catalogue as users view it (``gamma``, ``mu_organic``), how a click follows from an affinity,
-and of a user what the user has viewed; interests are the normal approximation of their posterior at its mode, as if
-they had stood still. They differ in what they know of how recommendations are answered, ``beta`` and ``mu_bandit``.
+All of these know RecoGym's catalogue as users view it (``gamma``, ``mu_organic``), how a click follows from an
+affinity, and of a user what the user has viewed; interests are the normal approximation of their posterior at its mode,
+as if they had stood still. They differ in what they know of how recommendations are answered, ``beta`` and
+``mu_bandit``.
 
 An item's *answer* is its row of ``beta`` and its ``mu_bandit``. `EstimatedInterests` knows them all. A `BayesCeiling`
 has a prior over answers and the log that every other agent learns from, and plays the item with the highest posterior
@@ -16,8 +17,9 @@ probability of a click:
                           Posterior by importance weights of ``num_draws`` draws, the same ones for each item.
 ========================  ===========================================================================================
 
-The first two know how clicks relate to views; the last is what there is to gain without. A click of one event tells of
-the answer alone, not of the user's interests, which views have told already: so much is neglected of the exact posterior.
+The first two know how clicks relate to views; the last is what there is to gain without. A click tells of the answer
+alone here, and not of the user's interests, which views have told of already: so much is neglected of the exact
+posterior.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from blob_pyro import BLO, BLOB, EventLog
-from blob_pyro.experiments.bounds_of_learning import BayesCeiling, Constant, EstimatedInterests, best_item
+from blob_pyro.experiments.bounds_of_learning import BayesCeiling, Constant, EstimatedInterests, Link, best_item
 from blob_pyro.models import BanditPriors
 from blob_pyro.policies import Greedy, SessionPopularity
 from blob_pyro.policies.baselines import BASELINES
@@ -42,7 +42,7 @@ PAPER: dict[tuple[int, int], dict[str, float]] = {
 }  # fmt: skip
 """Click rates in %, as printed, by number of items and of flips; of Table 4 the rows that are known to us."""
 
-CEILINGS = {
+CEILINGS: dict[str, Link] = {
     "Bayes, swaps unknown": "swaps",
     "Bayes, answers of some item": "some item",
     "Bayes, answers unrelated to views": "no link",
@@ -82,7 +82,7 @@ class ClickRates:
     ceilings: tuple[str, ...] = tuple(CEILINGS)
 
     def run(self, seed: int, flips: int) -> pd.DataFrame:
-        """One environment and log: a row per setting and agent, with its click rate in %."""
+        """Run one environment and log: a row per setting and agent, with its click rate in %."""
         environment = RecoGym(self.num_items, num_flips=flips, seed=seed, embedding_dim=self.interests)
         logging = SessionPopularity(self.num_items, epsilon=0.3)
         log = environment.simulate(logging, self.num_users, self.num_organic_users)
@@ -110,7 +110,7 @@ class ClickRates:
         blo.fit(log, **options)
         priors = replace(BanditPriors.paper(), normalize_embeddings=True) if published else BanditPriors()
         ours: dict[str, AnyPolicy] = {"BLO": Greedy(blo)}
-        # The two guides agree to three decimals on click rates: the one that takes longer is fitted where it was printed.
+        # The guides agree to three decimals on click rates: the one that takes longer is fitted where it was printed.
         for name, guide in (("BLOB-NQ", "normal"), ("BLOB-MNQ", "matrix_normal"))[: 2 if published else 1]:
             blob = BLOB(blo, guide=guide, priors=priors)
             blob.fit(log, **options)

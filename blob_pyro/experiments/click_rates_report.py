@@ -65,7 +65,7 @@ def summarize(rows: pd.DataFrame, num_items: int) -> pd.DataFrame:
 
 
 def of_published_environment(rows: pd.DataFrame) -> dict[str, float]:
-    """Click rates of one setting and number of flips in the paper's environment, by agent; empty where it was not run."""
+    """Pick the click rates in the paper's environment, by agent, from rows of one setting and number of flips."""
     part = rows[rows["seed"] == PUBLISHED_SEED]
     return dict(zip(part["agent"], part["click_rate"]))
 

@@ -8,7 +8,7 @@ import torch
 from scipy import optimize, special, stats
 
 from blob_pyro import EventLog
-
+from blob_pyro.data import Histories
 from blob_pyro.experiments.bounds_of_learning import (
     BayesCeiling,
     Constant,
@@ -17,7 +17,6 @@ from blob_pyro.experiments.bounds_of_learning import (
     interests,
     swapped_pairs,
 )
-from blob_pyro.data import Histories
 from blob_pyro.simulation import RecoGym
 
 
