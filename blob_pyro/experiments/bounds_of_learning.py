@@ -1,4 +1,4 @@
-"""What can be earned with knowledge that no real policy has: rows that tables of click rates are read against.
+"""Policies with knowledge that no real one has: rows that tables of click rates are read against.
 
 All of these know RecoGym's catalogue as users view it (``gamma``, ``mu_organic``), how a click follows from an
 affinity, and of a user what the user has viewed; interests are the normal approximation of their posterior at its mode,
@@ -61,12 +61,12 @@ class Constant(Policy):
         self.item = item
 
     def action_distribution(self, histories: Histories | Any) -> dist.TorchDistribution:
-        """See `Policy.action_distribution`."""
+        """Return the distribution of the item played; see `Policy.action_distribution`."""
         return _always(torch.full((len(self.histories(histories)),), self.item), self.num_items)
 
 
 def best_item(environment: RecoGym, num_draws: int = 20_000) -> int:
-    """The item with the highest click rate over users as they arrive."""
+    """Find the item with the highest click rate over users as they arrive."""
     omega = torch.randn(
         num_draws, environment.embedding_dim, dtype=torch.float64, generator=generator(environment.seed)
     )
@@ -74,7 +74,7 @@ def best_item(environment: RecoGym, num_draws: int = 20_000) -> int:
 
 
 def interests(environment: RecoGym, histories: Histories, num_steps: int = 25) -> tuple[Tensor, Tensor]:
-    """The posterior of users' interests, as if these had stood still, by Newton's method.
+    """Compute the posterior of users' interests, as if these had stood still, by Newton's method.
 
     Args:
         environment: whose ``gamma`` and ``mu_organic`` are known.
@@ -117,7 +117,7 @@ class EstimatedInterests(Policy):
         self.environment = environment
 
     def action_distribution(self, histories: Histories | Any) -> dist.TorchDistribution:
-        """See `Policy.action_distribution`."""
+        """Return the distribution of the item played; see `Policy.action_distribution`."""
         mode, _ = interests(self.environment, self.histories(histories))
         return _always(self.environment.click_probability(mode).argmax(-1), self.num_items)
 
@@ -157,18 +157,18 @@ class BayesCeiling(Policy):
 
     @property
     def effective_draws(self) -> Tensor:
-        """See the attributes of the class."""
+        """Effective numbers of answers that are left for each item: see the attributes of the class."""
         return 1 / self.weight.square().sum(-1)
 
     def click_probabilities(self, histories: Histories | Any) -> Tensor:
-        """Posterior probabilities that each item is clicked, ``N x P``."""
+        """Return the posterior probabilities that each item is clicked, ``N x P``."""
         history = self.histories(histories)
         rows = max(1, _CELLS_AT_ONCE // len(self.vectors))
         parts = [self._answers(history[start : start + rows]) for start in range(0, len(history), rows)]
         return torch.cat([part @ self.weight.T for part in parts])
 
     def action_distribution(self, histories: Histories | Any) -> dist.TorchDistribution:
-        """See `Policy.action_distribution`."""
+        """Return the distribution of the item played; see `Policy.action_distribution`."""
         return _always(self.click_probabilities(histories).argmax(-1), self.num_items)
 
     def _answers(self, histories: Histories) -> Tensor:
@@ -199,7 +199,7 @@ class BayesCeiling(Policy):
 
 
 def swapped_pairs(evidence: Tensor, num_pairs: int, seed: int = 0, chains: int = 64, sweeps: int = 300) -> Tensor:
-    """Posterior probabilities of whose answer each item gives, where ``num_pairs`` pairs have exchanged theirs.
+    """Estimate the probabilities of whose answer each item gives, where ``num_pairs`` pairs have exchanged theirs.
 
     Metropolis sampling over sets of disjoint pairs, any of which is as probable as another a priori. A proposal renames
     two items, ``i`` and ``j``, which moves between any two such sets and is its own reverse. Chains start from random

@@ -1,4 +1,4 @@
-"""What many environments of `blob_pyro.experiments.click_rates` say: a table with intervals, a figure and notes."""
+"""Reports of many environments of `blob_pyro.experiments.click_rates`: a table with intervals, a figure and notes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ as published: agents see the views since their last recommendation, nine times i
 
 
 def summarize(rows: pd.DataFrame, num_items: int) -> pd.DataFrame:
-    """Per flips, setting and agent: mean over environments, against the paper, random items and BLO.
+    """Summarise each flips, setting and agent: means over environments, against the paper, random items and BLO.
 
     Args:
         rows: of `blob_pyro.experiments.click_rates.ClickRates.run`, with ``seed`` and ``flips``. Those of the paper's
@@ -71,7 +71,7 @@ def of_published_environment(rows: pd.DataFrame) -> dict[str, float]:
 
 
 def plot(table: pd.DataFrame) -> Figure:
-    """Click rates of `summarize` with a standard error to either side, a panel per flips.
+    """Plot click rates of `summarize` with a standard error to either side, a panel per flips.
 
     Crosses are the paper's, triangles ours as published in the paper's environment.
     """

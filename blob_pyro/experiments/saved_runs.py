@@ -25,7 +25,7 @@ _PACKAGES = ("torch", "pyro-ppl", "numpy", "scipy", "pandas")
 
 
 def environment() -> dict[str, Any]:
-    """What computes: versions of this package, of Python and of what both rest on, and the machine."""
+    """Describe what computes: versions of this package, of Python and of what both rest on, and the machine."""
     return {
         "blob_pyro": __version__,
         "python": platform.python_version(),
