@@ -81,6 +81,7 @@ TESTED_WITH = {
     "recommenders/test_updates": "models/priors/now",
     "models/priors/test_covariates": "data/covariates",
     "diagnostics/test_plots": "diagnostics/inference_data",
+    "diagnostics/test_psis": "diagnostics/summaries",
     "distributions/test_arrowhead_normal": "distributions/multivariate infer/laplace/arrowhead_precision",
     "distributions/test_kl": "ops/precision",
     "distributions/test_softmax_views": "ops/row_chunks ops/log_normalizer",

@@ -1,6 +1,9 @@
-"""Diagnostics of a fit: draws for ArviZ, and pictures."""
+"""Diagnostics of a fit: draws for ArviZ, checks, and pictures."""
 
+from blob_pyro.diagnostics.export_plan import ExportWarning
 from blob_pyro.diagnostics.inference_data import to_inference_data
 from blob_pyro.diagnostics.plots import plot_elbo, plot_prior_posterior
+from blob_pyro.diagnostics.psis import PSIS, psis
+from blob_pyro.diagnostics.summaries import summary
 
-__all__ = ["plot_elbo", "plot_prior_posterior", "to_inference_data"]
+__all__ = ["PSIS", "ExportWarning", "plot_elbo", "plot_prior_posterior", "psis", "summary", "to_inference_data"]

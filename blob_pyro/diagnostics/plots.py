@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from blob_pyro.diagnostics.inference_data import import_arviz
+from blob_pyro.diagnostics.inference_data import SAMPLE_DIMS, import_arviz
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,8 +70,9 @@ def plot_prior_posterior(data: Any, var_names: Sequence[str], axes: Sequence[Axe
         for group in ("prior", "posterior"):
             if name not in data[group]:
                 raise ValueError(f"var_names: {group} has no {name!r}; it has {sorted(data[group].data_vars)}")
-            if data[group][name].ndim != 1:
-                raise ValueError(f"var_names: {name!r} is no scalar, its dimensions are {data[group][name].dims}")
+            own = [dim for dim in data[group][name].dims if dim not in SAMPLE_DIMS]
+            if own:
+                raise ValueError(f"var_names: {name!r} is no scalar, it has the dimensions {own}")
     if axes is None:
         _, row = pyplot.subplots(
             1, len(var_names), figsize=(3.3 * len(var_names), 3), squeeze=False, layout="constrained"
@@ -81,7 +82,7 @@ def plot_prior_posterior(data: Any, var_names: Sequence[str], axes: Sequence[Axe
         raise ValueError(f"axes must be as many as var_names, {len(var_names)}, got {len(axes)}")
     for ax, name in zip(axes, var_names):
         for group, color in (("prior", "C1"), ("posterior", "C0")):
-            grid, density, *_ = import_arviz().kde(data[group][name].values)
+            grid, density, *_ = import_arviz().kde(data[group][name].values.ravel())
             ax.plot(grid, density, color=color, label=group)
         ax.set(xlabel=name, ylim=(0, None), yticks=[])
     axes[0].legend(frameon=False)

@@ -20,21 +20,31 @@ class DrawsGuide(PyroModule):
 
     Args:
         model: whose sites it covers.
-        num_draws: how many it holds. Before they are there, all are zero.
+        num_draws: how many it holds, of all chains together. Before they are there, all are zero.
+        num_chains: independent chains that they come from, one after the other, equally many of each: what convergence
+            is judged by.
+
+    Raises:
+        ValueError: if the draws cannot be dealt out equally to the chains.
     """
 
     takes_checkpoint = False
 
-    def __init__(self, model: BanditModel, num_draws: int = 1000) -> None:
+    def __init__(self, model: BanditModel, num_draws: int = 1000, num_chains: int = 2) -> None:
         super().__init__(unique_name("bandit_guide"))
-        self.num_draws = num_draws
+        if num_chains < 1 or num_draws % num_chains:
+            raise ValueError(
+                f"num_draws: must be a multiple of num_chains, so that every chain has as many; got {num_draws} draws "
+                f"of {num_chains} chains"
+            )
+        self.num_draws, self.num_chains = num_draws, num_chains
         self.shapes = {name: prior.event_shape for name, prior in model.site_priors().items()}
         for name, shape in self.shapes.items():
             self.register_buffer(f"{name}_draws", model.item_embedding.new_zeros(num_draws, *shape))
 
     @property
     def draws(self) -> dict[str, Tensor]:
-        """The draws, each ``num_draws x shape``."""
+        """The draws, each ``num_draws x shape``, chain after chain."""
         return {name: getattr(self, f"{name}_draws") for name in self.shapes}
 
     def fill(self, draws: dict[str, Tensor]) -> None:

@@ -95,6 +95,11 @@ class PlacedTerm:
             for site, dimensions in found.items()
         }
 
+    @property
+    def item_sites(self) -> tuple[str, ...]:
+        """Its sites with an entry for each item, by the model's names."""
+        return tuple(self._full(site) for site in getattr(self.term, "item_sites", ()))
+
     def _full(self, name: str) -> str:
         return name if self.name is None else f"{self.name}_{name}"
 

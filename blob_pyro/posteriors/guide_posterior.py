@@ -17,6 +17,7 @@ from pyro.distributions import Delta, Empirical, TorchDistribution
 from torch import Tensor, nn
 
 from blob_pyro.distributions.multivariate import MultivariatePart
+from blob_pyro.guides.certainty import certain_sites, is_a_set_of_draws
 from blob_pyro.infer.elbo import RecordDistributions
 from blob_pyro.models import BanditModel
 from blob_pyro.models.operations import unhandled
@@ -91,11 +92,23 @@ class GuidePosterior:
 
     def sample(self, num_samples: int) -> dict[str, Tensor]:
         """Draw the parameters jointly from torch's default generator, each ``num_samples x shape of the site``."""
-        with torch.no_grad(), own_parameter_store():
-            plate = pyro.plate("draws", num_samples, dim=-2)  # -1 is the plate of events
-            trace = poutine.trace(plate(self.guide)).get_trace(None)
-            names = self.model.site_priors()
-        return {n: trace.nodes[n]["value"].detach().expand(num_samples, 1, *names[n].event_shape)[:, 0] for n in names}
+        return self._sample(num_samples)[0]
+
+    def sample_with_density(self, num_samples: int) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Draw as `sample`, with the guide's log density at each draw, ``num_samples`` float64.
+
+        None in its place for a guide that is no density: a point mass in some number, or a set of draws.
+        """
+        values, trace = self._sample(num_samples)
+        if is_a_set_of_draws(self.guide, self.model) or certain_sites(self.guide, self.model):
+            return values, None
+        trace.compute_log_prob()
+        density = torch.zeros(num_samples, dtype=torch.float64, device=self.device)
+        for site in trace.nodes.values():
+            if site["type"] == "sample":
+                log_prob = site["log_prob"].detach().double()
+                density += log_prob.reshape(num_samples, -1).sum(-1) if log_prob.dim() else log_prob
+        return values, density
 
     def draws(self, num_samples: int, seed: int) -> dict[str, Tensor]:
         """Draw the parameters jointly under a seed; the last draws are kept, unless they take more than 64 MiB."""
@@ -119,6 +132,14 @@ class GuidePosterior:
         means = self._once("means", None, lambda: {name: d.mean for name, d in self.distributions().items()})
         with torch.no_grad(), unhandled():
             return self.model.coefficients(means)
+
+    def _sample(self, num_samples: int) -> tuple[dict[str, Tensor], poutine.Trace]:
+        with torch.no_grad(), own_parameter_store():
+            plate = pyro.plate("draws", num_samples, dim=-2)  # -1 is the plate of events
+            trace = poutine.trace(plate(self.guide)).get_trace(None)
+            shapes = {name: prior.event_shape for name, prior in self.model.site_priors().items()}
+        found = {name: trace.nodes[name]["value"].detach() for name in shapes}
+        return {n: value.expand(num_samples, 1, *shapes[n])[:, 0] for n, value in found.items()}, trace
 
     def _distributions(self) -> _Distributions:
         return self._once("distributions", None, self._run_guide)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import pandas as pd
@@ -10,9 +11,10 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
-from blob_pyro.data import Histories, as_histories
+from blob_pyro.data import EventLog, Histories, as_histories
 from blob_pyro.data.covariates import slice_covariates
-from blob_pyro.ops.arguments import one_of, whole_number
+from blob_pyro.ops.arguments import one_of, positive_number, whole_number
+from blob_pyro.ops.renamed import renamed_argument
 from blob_pyro.ops.seeds import check_seed, derived_seed, seeded, standard_normal
 from blob_pyro.posteriors.click_logits import ClickLogits
 from blob_pyro.posteriors.drawn_click_logits import DrawnClickLogits, linear_features
@@ -254,24 +256,69 @@ class ClickModel(ClickModelParts):
         known = self._parts.known
         return known.mean_coefficients()[:, : known.model.embedding_dim]
 
-    def to_inference_data(self, num_samples: int = 1000, seed: int = 0) -> Any:
-        """Draw from the posterior and the prior for ArviZ, along one ``sample`` dimension.
+    @renamed_argument("num_samples", "num_draws")
+    def to_inference_data(
+        self,
+        log: EventLog | None = None,
+        num_draws: int = 1000,
+        *,
+        groups: Sequence[str] | None = None,
+        sites: Sequence[str] | None = None,
+        items: Sequence[Any] | None = None,
+        num_events: int | None = None,
+        covariates: Any = None,
+        seed: int = 0,
+        max_gib: float = 2.0,
+    ) -> Any:
+        """Put draws, densities and data into ArviZ's container; with a log, every usual call of ArviZ works on it.
+
+        Groups: ``posterior``, ``prior`` and ``log_prior`` (by site). With a log also ``observed_data`` and
+        ``posterior_predictive``, ``prior_predictive``, ``log_likelihood`` (all of ``click``, by ``event``: rows of the
+        log), ``constant_data`` (action, user, context, history_length, time, and position and propensity if the log
+        has them) and ``sample_stats``: of each draw ``log_p`` (log density of clicks and parameters, nats), ``lp``,
+        the same under ArviZ's name, and ``log_q`` (log density of the guide; absent where it has none). They are what
+        importance weights need: see `blob_pyro.diagnostics.psis`.
+
+        Draws of a guide are independent and lie along one chain; those of "nuts" keep their chains. What does not fit
+        into ``max_gib`` is left out, items and events first, which a warning and the attribute ``left_out`` of every
+        group say.
 
         Args:
-            num_samples: draws of each.
+            log: with bandit events, such as the one of the fit.
+            num_draws: of posterior and prior each; of "nuts" as many of its own, evenly spaced.
+            groups: names of those to export; default all that can be had.
+            sites: names of the parameters to export; default all.
+            items: ids of the items to export, for sites with an entry per item; default all.
+            num_events: of the log, evenly spaced, for groups about events; default all.
+            covariates: see `batch`.
             seed: of the draws.
+            max_gib: of all groups together, in GiB.
 
         Returns:
-            ``arviz.InferenceData`` (ArviZ 0.x) or ``xarray.DataTree`` (1.x): groups ``posterior`` and ``prior``.
+            ``arviz.InferenceData`` (ArviZ 0.x) or ``xarray.DataTree`` (1.x), with dimensions ``chain`` and ``draw``.
+
+        Raises:
+            ValueError: if the model is not fitted; for an unknown group, site or item; a group of events without a log;
+                what is asked for by name and does not fit.
+
+        Warns:
+            ExportWarning: of what was left out.
         """
-        from blob_pyro.diagnostics import to_inference_data  # below in the order of imports, and slow to import
+        from blob_pyro.diagnostics.export import export  # below in the order of imports, and slow to import
 
         self._require_fitted("to_inference_data")
-        num_samples, known = whole_number(num_samples, "num_samples"), self._parts.known
-        with seeded(seed, known.device), torch.no_grad():
-            posterior = known.sample(num_samples)
-            prior = known.model.prior_draws(num_samples)
-        coordinates: dict[str, dict[str, Any]] = {}
-        for term in self.model.terms:
-            coordinates.update(term.coordinates())
-        return to_inference_data({"posterior": posterior, "prior": prior}, list(self.items.ids), coordinates)
+        if log is not None:
+            self._check_log(log)
+        return export(
+            self,
+            log,
+            whole_number(num_draws, "num_draws"),
+            groups=groups,
+            sites=sites,
+            items=items,
+            num_events=None if num_events is None else whole_number(num_events, "num_events"),
+            covariates=covariates,
+            seed=check_seed(seed),
+            max_bytes=positive_number(max_gib, "max_gib") * 2**30,
+            stacklevel=4,
+        )

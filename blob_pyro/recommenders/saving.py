@@ -31,7 +31,7 @@ __all__ = ["fingerprint_blo", "fingerprint_blob", "load_blo", "load_blob", "save
 
 Organic = TypeVar("Organic", bound="BLO")
 _ORGANIC = ("num_items", "embedding_dim", "encoder", "covariance", "sparse", "bound", "priors", "fits", "items")
-_BANDIT = ("guide", "num_draws", "omega", "jitter", "priors", "fits", "blo")
+_BANDIT = ("guide", "num_draws", "num_chains", "omega", "jitter", "priors", "fits", "blo")
 _SIZES = ("categories", "num_covariates", "num_draws")  # integers of these names are asked memory for
 _FEW = 1000  # they may be this large whatever the model's size
 
@@ -98,6 +98,7 @@ def load_blob(
     """Load a `BLOB`; see `BLOB.load`; made by the one of the classes that was saved, with its ``_assemble``."""
     saved = folder.load(path)
     cls = _require_class(saved, classes)
+    saved.config.setdefault("num_chains", None)  # models of draws that were saved before had one, and did not say so
     fields = Fields(saved.config, _BANDIT, saved.path)
     name, num_draws = _read_guide_name(fields, guide is not None), fields.integer("num_draws", optional=True)
     if guide is None and name is None:
@@ -105,6 +106,7 @@ def load_blob(
     if priors is None and fields.raw("priors") is None:
         raise _not_given(saved, "priors", "functions as priors or terms; pass them, priors=...")
     _require_small(saved, fields.raw("priors"), "priors")
+    num_chains = fields.integer("num_chains", optional=True)
     _require_small(saved, num_draws, "num_draws")
     options = {"omega": fields.choice("omega", ("mean", "sample")), "jitter": fields.finite("jitter")}
     priors = fields.part("priors", BanditPriors, saved.state) if priors is None else priors
@@ -116,7 +118,7 @@ def load_blob(
     with _making(saved, "priors"):
         blob: BLOB = cls._assemble(blo, guide or name, priors, **options)
         if isinstance(blob.guide, DrawsGuide):
-            blob.guide = DrawsGuide(blob.model, num_draws)
+            blob.guide = DrawsGuide(blob.model, num_draws, num_chains or 1)
     folder.restore(_modules(blob), saved)
     blob.fits = fits
     return blob
@@ -126,6 +128,7 @@ def _bandit_settings(blob: BLOB, tensors: dict[str, Tensor]) -> dict[str, Any]:
     return {
         "guide": registered_name(blob._recipe),
         "num_draws": blob.guide.num_draws if isinstance(blob.guide, DrawsGuide) else None,
+        **({"num_chains": blob.guide.num_chains} if isinstance(blob.guide, DrawsGuide) else {}),
         "omega": blob.omega,
         "jitter": blob.model.jitter,
         "priors": _encoded(blob.model.priors, tensors, "priors"),

@@ -46,9 +46,7 @@ def test_given_axes_are_used(data):
         pytest.param("w_a", r"var_names must be a list of names, at least one, got 'w_a'", id="string"),
         pytest.param([], r"var_names must be a list of names, at least one, got \[\]", id="empty"),
         pytest.param(["w_b"], r"var_names: prior has no 'w_b'; it has \['kappa', 'w_a', 'w_c'\]", id="unknown"),
-        pytest.param(
-            ["kappa"], r"var_names: 'kappa' is no scalar, its dimensions are \('sample', 'item'\)", id="vector"
-        ),
+        pytest.param(["kappa"], r"var_names: 'kappa' is no scalar, it has the dimensions \['item'\]", id="vector"),
     ],
 )
 def test_names_that_cannot_be_drawn_are_refused(data, var_names, message):

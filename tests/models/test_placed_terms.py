@@ -113,9 +113,9 @@ def test_both_are_saved_loaded_updated_and_labelled(guide, two, blo, log, tmp_pa
     assert len(again)
     back.update(log, num_epochs=2, progress=False)
     assert back.model.priors.replaced == set(back.model.site_priors())
-    posterior = blob.to_inference_data(num_samples=10)["posterior"]
-    assert posterior["brand_category_kappa"].shape == (10, 3)
-    assert posterior["type_category_kappa"].shape == (10, 2)
+    posterior = blob.to_inference_data(num_draws=10)["posterior"]
+    assert posterior["brand_category_kappa"].shape == (1, 10, 3)
+    assert posterior["type_category_kappa"].shape == (1, 10, 2)
 
 
 def test_a_name_changes_no_number(blo, log):
@@ -245,4 +245,4 @@ def test_labels_that_meet_are_refused(blo, log):
     blob = BLOB(blo, priors=BanditPriors(kappa_scale=0.3, terms=terms))
     blob.fit(log, num_epochs=1, progress=False, device="cpu")
     with pytest.raises(ValueError, match="coordinates: 'b' labels the dimension 'place' otherwise"):
-        blob.to_inference_data(num_samples=5)
+        blob.to_inference_data(num_draws=5)

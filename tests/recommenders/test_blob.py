@@ -94,18 +94,18 @@ def test_posterior_carries_no_graph(blob):
 
 
 def test_inference_data(blob, tmp_path):
-    data = blob.to_inference_data(num_samples=50)
+    data = blob.to_inference_data(num_draws=50)
     posterior = data["posterior"]
-    assert posterior["kappa"].dims == ("sample", "item")
-    assert posterior["zeta"].shape == (50, 3, 3)
-    assert data["prior"]["w_c"].sizes == {"sample": 50}
-    assert "chain" not in posterior.dims
-    again = blob.to_inference_data(num_samples=50)
+    assert posterior["kappa"].dims == ("chain", "draw", "item")
+    assert posterior["zeta"].shape == (1, 50, 3, 3)
+    assert data["prior"]["w_c"].sizes == {"chain": 1, "draw": 50}
+    with pytest.warns(DeprecationWarning, match="'num_samples' is now called 'num_draws'"):
+        again = blob.to_inference_data(num_samples=50)
     assert (again["posterior"]["w_a"] == posterior["w_a"]).all()
     data.to_netcdf(str(tmp_path / "posterior.nc"))
     with xr.open_dataset(tmp_path / "posterior.nc", group="posterior") as stored:
-        assert stored["kappa"].sel(item=3).shape == (50,)
-    assert az.hdi(posterior["w_c"].values) is not None
+        assert stored["kappa"].sel(item=3).shape == (1, 50)
+    assert az.hdi(posterior["w_c"].values.ravel()) is not None
 
 
 @pytest.mark.parametrize("guide", ["normal", "matrix_normal"])

@@ -114,9 +114,9 @@ def test_a_correlated_prior_is_saved_and_shown(blo, log, guide, other, tmp_path)
     assert torch.equal(back.model.vector_prior.distribution.mean, prior.mean)
     back.update(log, **QUICK)  # and again
     assert blob.prior_click_rates(HISTORIES, num_samples=50).shape == (50, 3, 12)
-    draws = blob.to_inference_data(num_samples=2000)["prior"]
+    draws = blob.to_inference_data(num_draws=2000)["prior"]
     w_c = torch.as_tensor(draws[W_C].values.copy()).flatten()
-    kappa = torch.as_tensor(draws[KAPPA].values.copy()).view(-1, 12)
+    kappa = torch.as_tensor(draws[KAPPA].values.copy()).reshape(-1, 12)
     found = torch.stack([w_c, *kappa.mT]).corrcoef()[0, 1:]
     row = before[2] / (before[2, 2] * before.diagonal()).sqrt()
     assert torch.allclose(found, row[-12:], atol=5 / 2000**0.5)

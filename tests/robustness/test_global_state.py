@@ -111,7 +111,7 @@ CALLS = {
     "click_intervals": lambda w: w.full.click_intervals(HISTORIES),
     "prior_click_rates": lambda w: w.blob.prior_click_rates(HISTORIES, num_samples=3),
     "beta_hat": lambda w: w.blob.beta_hat,
-    "to_inference_data": lambda w: w.blob.to_inference_data(num_samples=5),
+    "to_inference_data": lambda w: w.blob.to_inference_data(num_draws=5),
     "save": lambda w: w.blob.save(w.folder / "model"),
     "check_guide": lambda w: check_guide("matrix_normal"),
     "make_guide": lambda w: [make_guide(g, w.blob.model) for g in ("normal", "low_rank", "laplace", AutoNormal)],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import pyro.distributions as dist
 from pyro.distributions import TorchDistribution, constraints
@@ -54,6 +55,7 @@ class RandomScaleKappa:
     """
 
     scale: TorchDistribution
+    item_sites: ClassVar[tuple[str, ...]] = (WHITENED_KAPPA,)
 
     def build(self, model: ModelView) -> None:
         """Check against the model, and add the buffers that the term needs; see `LogitTerm.build`."""
@@ -90,6 +92,7 @@ class HorseshoeKappa:
     """
 
     scale: TorchDistribution = field(default_factory=lambda: dist.HalfCauchy(0.1))
+    item_sites: ClassVar[tuple[str, ...]] = (WHITENED_KAPPA, LOG_LOCAL_SCALE)
 
     def build(self, model: ModelView) -> None:
         """Check against the model, and add the buffers that the term needs; see `LogitTerm.build`."""

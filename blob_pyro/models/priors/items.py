@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import pyro.distributions as dist
 import torch
@@ -99,6 +100,7 @@ class ItemDeviations:
     """
 
     scale: Scale = field(default_factory=lambda: Learned(0.1))
+    item_sites: ClassVar[tuple[str, ...]] = (BETA_DEVIATION,)
 
     def build(self, model: ModelView) -> None:
         """Check against the model, and add the buffers that the term needs; see `LogitTerm.build`."""

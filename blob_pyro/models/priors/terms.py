@@ -44,7 +44,8 @@ class LogitTerm(Protocol):
 
     A term that asks for covariates has an attribute ``num_covariates``, its ``F``; one that is the same for all items
     has ``moves_all_items_alike = True``, and policies do not ask for its covariates. ``coordinates()`` may name the
-    entries of its sites for ArviZ: ``{site: {dimension: labels}}``.
+    entries of its sites for ArviZ: ``{site: {dimension: labels}}``. ``item_sites`` may name sites whose first dimension
+    is the items, which get the items' own ids.
 
     Example:
         >>> import pyro.distributions as dist

@@ -246,6 +246,6 @@ def test_saved_updated_and_labelled(blob, log, tmp_path):
     given = {"hour": [0.5], "device": ["phone"]}
     assert torch.equal(again.click_logits([[0]], given).mean, blob.click_logits([[0]], given).mean)
     again.update(log, progress=False)
-    data = again.to_inference_data(20)
+    data = again.to_inference_data(num_draws=20)
     assert list(data["posterior"]["event_covariate"].values) == ["hour", "device=desktop", "device=phone"]
-    assert data["posterior"][EVENT_COVARIATE_WEIGHT].dims == ("sample", "event_covariate")
+    assert data["posterior"][EVENT_COVARIATE_WEIGHT].dims == ("chain", "draw", "event_covariate")
