@@ -17,7 +17,7 @@ VERBS = {
     "Add", "Apply", "Ask", "Average", "Become", "Build", "Cast", "Check", "Choose", "Collect", "Compare",
     "Compute", "Copy", "Correct", "Count", "Cut", "Deal", "Declare", "Decode", "Describe", "Detach", "Divide",
     "Draw", "Encode", "Estimate", "Evaluate", "Factor", "Fill", "Find", "Fit", "Fold", "Forget", "Give", "Go",
-    "Group", "Guess", "Halve", "Hash", "Have", "Hold", "Import", "Integrate", "Invert", "Iterate", "Join",
+    "Group", "Guess", "Halve", "Hash", "Have", "Hold", "Import", "Integrate", "Invert", "Iterate", "Join", "Judge",
     "Keep", "Label", "Learn", "Leave", "Let", "List", "Load", "Log", "Look", "Make", "Map", "Mark", "Maximise",
     "Measure", "Minimise", "Move", "Multiply", "Name", "Number", "Open", "Pair", "Pick", "Place", "Play",
     "Plot", "Predict", "Put", "Raise", "Rank", "Recommend", "Read", "Refuse", "Reject", "Remove", "Repeat", "Replace",

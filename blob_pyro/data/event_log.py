@@ -20,7 +20,7 @@ from blob_pyro.data.concatenation import DUPLICATES, Duplicates, concatenate
 from blob_pyro.data.covariates import Covariate
 from blob_pyro.data.export import to_frames
 from blob_pyro.data.histories import Histories
-from blob_pyro.data.log_parts import split
+from blob_pyro.data.log_parts import split, with_items
 from blob_pyro.data.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -343,7 +343,7 @@ class EventLog:
             ValueError: for an item of this log that it lacks.
         """
         catalogue = items if isinstance(items, Vocabulary) else Vocabulary(items, "items")
-        return self if catalogue == self.items else self._assemble(concatenate([self], "keep", catalogue))
+        return self if catalogue == self.items else with_items(self, catalogue)
 
     @classmethod
     def _with_history(cls, rows: readers.Rows, history: ViewHistory | None, catalogue_is_given: bool) -> readers.Rows:
@@ -410,6 +410,19 @@ class EventLog:
             f"{self.num_impressions:,} impressions in {len(self.contexts):,} distinct contexts, "
             f"{int(self.reward.sum()):,} rewarded)"
         )
+
+    def _repr_html_(self) -> str:
+        figures = {
+            "users": self.num_users,
+            "items": self.num_items,
+            "views": self.num_views,
+            "impressions": self.num_impressions,
+            "distinct contexts": len(self.contexts),
+            "rewarded": int(self.reward.sum()),
+            "times are": self.clock,
+            "propensities": "none" if self.propensity is None else "logged",
+        }
+        return pd.DataFrame({"EventLog": figures}).to_html()
 
     def to_frames(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Write out the two tables of a log, with its ids, times and all that is known of its impressions.

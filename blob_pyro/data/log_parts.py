@@ -18,7 +18,7 @@ from blob_pyro.data.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from blob_pyro.data.event_log import EventLog
 
-__all__ = ["part", "split", "time_on_clock"]
+__all__ = ["part", "split", "time_on_clock", "with_items"]
 
 
 def split(log: EventLog, time: Any, users: Any, seed: int) -> tuple[EventLog, EventLog]:
@@ -83,6 +83,24 @@ def part(log: EventLog, impressions: np.ndarray, views: np.ndarray, remember: bo
         contexts=log.contexts[torch.from_numpy(context)],
         sessions=Histories.from_ragged(view_item, views_per_user[views_per_user > 0], log.num_items),
         earlier=_earlier(log, users, number, ~views if remember else None),
+    )
+
+
+def with_items(log: EventLog, items: Vocabulary) -> EventLog:
+    """Number a log's items by a larger catalogue: see `EventLog.with_items`."""
+    try:
+        number = torch.from_numpy(items.encode(log.items.ids, "log.items"))
+    except ValueError as error:
+        raise ValueError(f"items: must hold all items of the log: {error}") from None
+    contexts, sessions = (replace(h, items=number[h.items], num_items=len(items)) for h in (log.contexts, log.sessions))
+    return replace(
+        log,
+        items=items,
+        view_item=number[log.view_item],
+        action=number[log.action],
+        contexts=contexts,
+        sessions=sessions,
+        earlier=None if log.earlier is None else with_items(log.earlier, items),
     )
 
 

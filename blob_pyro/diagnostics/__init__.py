@@ -1,9 +1,22 @@
 """Diagnostics of a fit: draws for ArviZ, checks, and pictures."""
 
 from blob_pyro.diagnostics.export_plan import ExportWarning
+from blob_pyro.diagnostics.held_out import ClickEvaluation, ViewEvaluation, evaluate_clicks, evaluate_views
 from blob_pyro.diagnostics.inference_data import to_inference_data
 from blob_pyro.diagnostics.plots import plot_elbo, plot_prior_posterior
 from blob_pyro.diagnostics.psis import PSIS, psis
 from blob_pyro.diagnostics.summaries import summary
 
-__all__ = ["PSIS", "ExportWarning", "plot_elbo", "plot_prior_posterior", "psis", "summary", "to_inference_data"]
+__all__ = [
+    "PSIS",
+    "ClickEvaluation",
+    "ExportWarning",
+    "ViewEvaluation",
+    "evaluate_clicks",
+    "evaluate_views",
+    "plot_elbo",
+    "plot_prior_posterior",
+    "psis",
+    "summary",
+    "to_inference_data",
+]

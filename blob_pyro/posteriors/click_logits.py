@@ -231,6 +231,10 @@ class ClickLogits(TorchDistribution):
                     best[draw : draw + draws, row : row + rows] = logits.argmax(-1)
         return best.view(shape + self.batch_shape)
 
+    def __repr__(self) -> str:
+        contexts = "x".join(map(str, self.batch_shape)) or "1"
+        return f"{type(self).__name__}({contexts} contexts, {self.event_shape[0]} items)"
+
     @property
     def mean(self) -> Tensor:
         """The mean of each logit, ``N x P``, exact up to Gauss-Hermite quadrature of softplus."""

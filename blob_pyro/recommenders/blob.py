@@ -171,7 +171,7 @@ class BLOB(ClickModel):
         with with_gradients():
             blo = self.blo.frozen(device)
             fresh = self._build(blo, self.model.priors, self.model.jitter, self._recipe, seed)
-            self._check_log(log)
+            log = self._known_log(log)
             log.require_contrast()
             training = self._training(fresh, log, num_epochs, batch_size, learning_rate)
             batch = ordinary(self._batch(fresh, log, covariates))
@@ -250,7 +250,7 @@ class BLOB(ClickModel):
             priors = next_priors(self.model, self.posterior(), forgetting)
             recipe = self.guide if isinstance(self._recipe, nn.Module) else self._recipe
             fresh = self._build(self.blo, priors, self.model.jitter, recipe, seed)
-            self._check_log(log)
+            log = self._known_log(log)
             training = self._training(fresh, log, num_epochs, batch_size, learning_rate)
             batch = ordinary(self._batch(fresh, log, covariates))
             settings = {"call": "update", "seed": seed, "forgetting": forgetting}

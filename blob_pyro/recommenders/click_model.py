@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 import torch
@@ -19,8 +19,12 @@ from blob_pyro.ops.seeds import check_seed, derived_seed, seeded, standard_norma
 from blob_pyro.posteriors.click_logits import ClickLogits
 from blob_pyro.posteriors.drawn_click_logits import DrawnClickLogits, linear_features
 from blob_pyro.recommenders.click_model_parts import ClickModelParts, Parts
-from blob_pyro.recommenders.covariates import covariates_of_histories
+from blob_pyro.recommenders.covariates import covariates_of_histories, decision_points
+from blob_pyro.recommenders.of_events import picked_for_events
 from blob_pyro.recommenders.top_items import top_items
+
+if TYPE_CHECKING:
+    from blob_pyro.diagnostics import ClickEvaluation
 
 __all__ = ["ClickModel", "ClickModelParts", "Parts"]
 
@@ -205,6 +209,46 @@ class ClickModel(ClickModelParts):
         blo, known = self._parts
         return torch.sigmoid(linear_features(self._interest(blo, contexts)[0], rows) @ known.mean_coefficients().mT)
 
+    def event_probabilities(self, log: EventLog, covariates: Any = None) -> Tensor:
+        """Compute the probability of a click at each impression of a log, averaged over the posterior, ``N``.
+
+        Args:
+            log: with bandit events; its catalogue may be a part of the model's.
+            covariates: of users, as `batch`.
+
+        Returns:
+            On the CPU, in the log's order.
+
+        Raises:
+            ValueError: as `batch`; if the model is not fitted.
+        """
+        self._require_fitted("event_probabilities")
+        known = self._known_log(log)
+        points = decision_points(self.model, known, covariates)
+        with torch.no_grad():
+            return picked_for_events(
+                known, points, lambda part, rows: self._click_logits(part, rows, 500, 0).click_probability()
+            )
+
+    def evaluate(self, log: EventLog, *, covariates: Any = None, level: float = 0.95) -> ClickEvaluation:
+        """Judge click probabilities by the events of a log, best of all one that the model was not fitted to.
+
+        Args:
+            log: see `EventLog.split`; its catalogue may be a part of the model's.
+            covariates: of users, as `batch`.
+            level: of the intervals, which are clustered by user.
+
+        Returns:
+            Log score, Brier score, area under the curve, normalised entropy and calibration, each beside that of one
+            click rate for all; see `blob_pyro.diagnostics.ClickEvaluation`.
+
+        Raises:
+            ValueError: as `batch`; if all rewards are equal; if the model is not fitted.
+        """
+        from blob_pyro.diagnostics import evaluate_clicks  # below in the order of imports
+
+        return evaluate_clicks(self._known_log(log), self.event_probabilities(log, covariates), level)
+
     def click_intervals(
         self, histories: Histories | Any, level: float = 0.95, covariates: Any = None
     ) -> tuple[Tensor, Tensor]:
@@ -308,7 +352,7 @@ class ClickModel(ClickModelParts):
 
         self._require_fitted("to_inference_data")
         if log is not None:
-            self._check_log(log)
+            log = self._known_log(log)
         return export(
             self,
             log,

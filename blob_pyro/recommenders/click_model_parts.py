@@ -87,7 +87,7 @@ class ClickModelParts:
             >>> blob.scores([["a"]]).shape
             torch.Size([1, 3])
         """
-        self._check_log(log)
+        log = self._known_log(log)
         require_finite({"model": self.model, "guide": self.guide}, "mark_fitted")
         self.fits = [*self.fits, {"call": "mark_fitted", "num_rows": log.num_impressions}]
 
@@ -97,6 +97,13 @@ class ClickModelParts:
                 f"{call}: the model is not fitted; call fit(log) first, or mark_fitted(log) if you have trained its "
                 "guide yourself. What the prior says, prior_click_rates(histories) tells"
             )
+
+    def __repr__(self) -> str:
+        guide = getattr(self, "guide_name", None) or type(self.guide).__name__
+        events = sum(fit.get("num_rows", 0) for fit in getattr(self, "fits", []))
+        state = "not fitted" if not self.fitted else f"fitted to {events:,} impressions" if events else "fitted"
+        size = f"{self.num_items:,} items, embedding_dim={self.model.embedding_dim}"
+        return f"{type(self).__name__}({size}, guide {guide!r}, {state})"
 
     @property
     def items(self) -> Vocabulary:
@@ -129,17 +136,26 @@ class ClickModelParts:
         """
         return self._batch(self._parts, log, covariates)
 
-    def _check_log(self, log: EventLog) -> None:
+    def _known_log(self, log: EventLog) -> EventLog:
+        """Check a log, and number its items as the model does: its catalogue may be a part of the model's."""
         if not isinstance(log, EventLog):
             raise TypeError(
                 f"log: expected an EventLog, got a {type(log).__name__}; make one with EventLog.from_tables(...)"
             )
         log.require_impressions()
-        if log.items != self.items:
-            raise ValueError(f"log: its items ({log.items!r}) are not those the organic model knows ({self.items!r})")
+        if log.items == self.items:
+            return log
+        known = set(self.items.ids)
+        new = [item for item in log.items.ids if item not in known]
+        if new:
+            raise ValueError(
+                f"log: {len(new):,} of its {log.num_items:,} items are not among the {self.num_items:,} that the "
+                f"organic model knows, {new[0]!r} for one; fit a BLO to a log with them, or leave their rows out"
+            )
+        return log.with_items(self.items)
 
     def _batch(self, parts: Parts, log: EventLog, covariates: Any) -> BanditBatch:
-        self._check_log(log)
+        log = self._known_log(log)
         device = parts.known.device
         points = decision_points(parts.known.model, log, covariates)
         action, reward, context, history = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import pandas as pd
 import torch
@@ -23,6 +23,9 @@ from blob_pyro.ops.modules import require_finite
 from blob_pyro.ops.row_chunks import MAX_ELEMENTS
 from blob_pyro.ops.seeds import check_seed, seeded, standard_normal
 from blob_pyro.recommenders.top_items import top_items
+
+if TYPE_CHECKING:
+    from blob_pyro.diagnostics import ViewEvaluation
 
 __all__ = ["InterestModel", "Parts", "TopItems", "sessions_of"]
 
@@ -249,6 +252,30 @@ class InterestModel:
         )
         with torch.no_grad():
             return parts.logits(_means(parts, history))
+
+    def __repr__(self) -> str:
+        state = "fitted" if self.fitted else "not fitted"
+        return f"{type(self).__name__}({self.num_items:,} items, embedding_dim={self.model.embedding_dim}, {state})"
+
+    def evaluate(self, log: EventLog, *, k: int = 10, level: float = 0.95) -> ViewEvaluation:
+        """Judge what is predicted of the last view of each user of a log, best of all one that was not fitted to.
+
+        Args:
+            log: see `EventLog.split`; its catalogue may be a part of the model's. Views that it remembers from before
+                count as known.
+            k: how many items are shown.
+            level: of the intervals, over users.
+
+        Returns:
+            Recall and discounted gain at ``k``, mean reciprocal rank.
+
+        Raises:
+            ValueError: for a log without views, or with items that the model does not know; if it is not fitted.
+        """
+        from blob_pyro.diagnostics import evaluate_views  # below in the order of imports
+
+        self._require_fitted("evaluate")
+        return evaluate_views(self, log.with_items(self.items), k, level)
 
     def recommend(self, histories: Histories | Any, k: int = 10, candidates: Any = None) -> pd.DataFrame:
         """Find the items with the highest scores after each history, without a policy: nothing is explored.

@@ -125,7 +125,7 @@ class JointBLOB(BLOB):
         device, seed = default_device(device), check_seed(seed)
         true_or_false(progress, "progress")
         training = Training(num_epochs, batch_size, learning_rate)
-        self._check_log(log)
+        log = self._known_log(log)
         log.require_views()
         with with_gradients():
             blo = self.blo.frozen(device, anew=True)  # trained here, and by nobody else ever after

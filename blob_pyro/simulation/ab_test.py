@@ -90,6 +90,15 @@ class ABTest:
         (value, influence), (other_value, other_influence) = self._influence(policy), self._influence(other)
         return self._estimate(value - other_value, influence - other_influence)
 
+    def __repr__(self) -> str:
+        table = 100 * self.table()[["click_rate", "lower", "upper"]]
+        users = len(next(iter(self.impressions.values())))
+        shown = table.to_string(float_format=lambda value: f"{value:.3f}")
+        return f"A/B test of {len(self.policies)} policies on {users:,} users each, click rates in %\n{shown}"
+
+    def _repr_html_(self) -> str:
+        return self.table().to_html(float_format=lambda value: f"{value:.5f}")
+
     def table(self) -> pd.DataFrame:
         """Return a table of one row per policy, highest click-through rate first; rates are fractions.
 

@@ -1,0 +1,45 @@
+"""Each event of a log gets its own entry of what a bandit model says, a few decision points at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from blob_pyro.data import EventLog, Histories
+from blob_pyro.recommenders.covariates import DecisionPoints
+
+__all__ = ["picked_for_events"]
+
+_AT_ONCE = 1 << 22  # decision points times items of a chunk
+
+
+def picked_for_events(
+    log: EventLog, points: DecisionPoints, rows: Callable[[Histories, Tensor | None], Tensor]
+) -> Tensor:
+    """Compute a matrix of decision points times items, and keep each event's own entry.
+
+    Each distinct decision point is computed once, and no matrix of all of them times all items is made.
+
+    Args:
+        log: ``N`` events.
+        points: its decision points, ``C``.
+        rows: from some of their histories and covariates, ``n x F``, to ``n x P`` numbers.
+
+    Returns:
+        ``N``, on the CPU, in the log's order.
+    """
+    histories = points.histories(log)
+    order = points.context.argsort(stable=True)
+    context, action = points.context[order], log.action[order]
+    found: list[Tensor] = []
+    size = max(1, _AT_ONCE // log.num_items)
+    for start in range(0, len(histories), size):
+        covariates = None if points.covariates is None else points.covariates[start : start + size]
+        some = rows(histories[start : start + size], covariates).cpu()
+        low, high = torch.searchsorted(context, torch.tensor([start, start + size])).tolist()
+        found.append(some[context[low:high] - start, action[low:high]])
+    result = torch.empty(log.num_impressions, dtype=found[0].dtype if found else torch.get_default_dtype())
+    result[order] = torch.cat(found) if found else result
+    return result
