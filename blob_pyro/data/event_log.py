@@ -200,7 +200,7 @@ class EventLog:
         Raises:
             ValueError: if a file or a column is missing, or a value is out of range: see `from_tables`.
         """
-        return cls._assemble(readers.read_open_bandit(Path(folder)))
+        return cls._assemble(readers.read_open_bandit(folder))
 
     @classmethod
     def from_arrays(

@@ -68,6 +68,8 @@ def read_frame(
 
 def _open(frame: Any, table: str) -> tuple[list[Hashable], Callable[[list[Hashable]], Mapping[Hashable, Any]]]:
     """The names of a frame's columns, and a function that takes some of them out."""
+    if isinstance(frame, type):  # it has the methods of a frame, and no columns
+        raise TypeError(f"{table}: expected a table, got the class {frame.__name__}; pass one of its instances")
     if isinstance(frame, Mapping):
         return list(frame), lambda names: {name: frame[name] for name in names}
     if isinstance(frame, pd.DataFrame):

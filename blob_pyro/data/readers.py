@@ -173,21 +173,33 @@ def read_parquet(
     def read(path: str | Path | None, table: str) -> pa.Table | None:
         if path is None:
             return None
-        if not isinstance(path, (str, Path)):
-            raise TypeError(f"{table}: expected the path of a Parquet file or folder, got {type(path).__name__}")
+        _require_path(path, table, "a Parquet file or folder")
         required, optional, _ = schema.column_names(table, columns)
         wanted = {*required.values(), *optional.values(), *(covariates if table == "impressions" else ())}
         try:
             present = pa.parquet.ParquetDataset(path).schema.names
             return pa.parquet.read_table(path, columns=[name for name in present if name in wanted])
-        except pa.ArrowException as error:
+        except FileNotFoundError as error:
+            problem = f"{table}: {path} is not there; give the path of a Parquet file or folder"
+            raise FileNotFoundError(problem) from error
+        except (pa.ArrowException, OSError, ValueError) as error:
             raise ValueError(f"{table}: {path} cannot be read as Parquet: {error}") from None
 
     return read(views, "views"), read(impressions, "impressions")
 
 
-def read_open_bandit(folder: Path) -> Rows:
+def _require_path(value: Any, argument: str, what: str) -> None:
+    """Refuse what is no path; a name that no file can have is found by whoever looks for it."""
+    if not isinstance(value, (str, Path)):
+        raise TypeError(f"{argument}: expected the path of {what}, got {type(value).__name__}")
+    if not str(value):
+        raise ValueError(f"{argument}: is empty; give the path of {what}")
+
+
+def read_open_bandit(folder: str | Path) -> Rows:
     """Read the rows of a campaign's impressions: see `EventLog.read_open_bandit`."""
+    _require_path(folder, "folder", "a campaign's folder")
+    folder = Path(folder)
     log, catalogue = folder / f"{folder.name}.csv", folder / "item_context.csv"
     for path in (log, catalogue):
         if not path.is_file():

@@ -25,6 +25,7 @@ from blob_pyro.models.priors.now import note_scales, prior_distributions
 from blob_pyro.models.priors.terms import Events, LogitTerm
 from blob_pyro.models.priors.vector import VectorPrior
 from blob_pyro.models.sites import CLICK, EARLIER, EVENTS, KAPPA, MULTIVARIATE, W_A, W_B, W_C, ZETA
+from blob_pyro.ops.arguments import instance_of, number_of_at_least
 from blob_pyro.ops.names import unique_name
 from blob_pyro.ops.renamed import renamed_attribute
 from blob_pyro.ops.tensors import like
@@ -96,9 +97,11 @@ class BanditModel(PyroModule):
             leaves it as it is. `blob_pyro.BLOB` sees to that.
         priors: see `BanditPriors`.
         item_intercept: rho, ``P``, for priors that look at it; default zero.
-        jitter: added to the diagonal of ``Psi' Psi / P``, in units of its mean diagonal entry, before it is factored.
+        jitter: added to the diagonal of ``Psi' Psi / P``, in units of its mean diagonal entry, before it is
+            factored; 0 or more.
 
     Raises:
+        TypeError: for priors that are none, or a jitter that is no number.
         ValueError: if the columns of Psi are linearly dependent (as they are where K > P) and there is no jitter, for
             the Cholesky factor of ``Psi' Psi / P`` does not exist then; for a prior of the wrong shape.
     """
@@ -117,8 +120,8 @@ class BanditModel(PyroModule):
         jitter: float = 0.0,
     ) -> None:
         super().__init__(unique_name("bandit_model"))  # unique: Pyro's parameter store is global
-        self.priors = BanditPriors() if priors is None else priors
-        self.jitter = jitter
+        self.priors = instance_of(BanditPriors() if priors is None else priors, "priors", BanditPriors)
+        self.jitter = number_of_at_least(jitter, "jitter", 0)
         self.num_items, self.embedding_dim = item_embedding.shape
         self.learned: dict[str, str] = {}
         self.terms: tuple[PlacedTerm, ...] = ()

@@ -14,6 +14,7 @@ from blob_pyro.data import Histories
 from blob_pyro.distributions import SoftmaxViews
 from blob_pyro.models.priors.organic_priors import OrganicPriors
 from blob_pyro.models.sites import INTEREST, ITEM_EMBEDDING, ITEM_INTERCEPT, SESSIONS, VIEWS
+from blob_pyro.ops.arguments import instance_of
 from blob_pyro.ops.names import unique_name
 
 __all__ = ["OrganicBatch", "OrganicModel"]
@@ -63,7 +64,7 @@ class OrganicModel(PyroModule):
         super().__init__(unique_name("organic_model"))  # unique: Pyro's parameter store is global
         self.num_items = num_items
         self.embedding_dim = embedding_dim
-        self.priors = OrganicPriors() if priors is None else priors
+        self.priors = instance_of(OrganicPriors() if priors is None else priors, "priors", OrganicPriors)
         self.sparse = sparse
         if sparse and self.priors.any:
             raise ValueError("sparse: a prior of Psi or rho looks at every item at every step; use priors=None with it")

@@ -5,10 +5,24 @@ from __future__ import annotations
 import math
 import numbers
 import operator
+import os
 from collections.abc import Collection
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
-__all__ = ["number_between", "one_of", "positive_number", "true_or_false", "whole_number"]
+__all__ = [
+    "instance_of",
+    "number_between",
+    "number_of_at_least",
+    "one_of",
+    "path_of",
+    "positive_number",
+    "true_or_false",
+    "whole_number",
+]
+
+
+Kind = TypeVar("Kind")
 
 
 def whole_number(value: Any, argument: str, *, at_least: int = 1, at_most: int | None = None) -> int:
@@ -51,10 +65,25 @@ def positive_number(value: Any, argument: str) -> float:
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{argument}: expected a number, got {_shown(value)}")
-    found = float(value)
+    try:
+        found = float(value)
+    except OverflowError:
+        found = math.inf
     if not (found > 0 and math.isfinite(found)):
-        raise ValueError(f"{argument}: must be positive and finite, got {found}")
+        raise ValueError(f"{argument}: must be positive and finite, got {_shortened(value)}")
     return found
+
+
+def instance_of(value: Any, argument: str, kind: type[Kind]) -> Kind:
+    """Return ``value``, an instance of ``kind``.
+
+    Raises:
+        TypeError: for anything else, also for the class itself.
+    """
+    if not isinstance(value, kind):
+        got = f"the class {value.__name__}; pass an instance" if isinstance(value, type) else _shown(value)
+        raise TypeError(f"{argument}: expected {kind.__name__}, got {got}")
+    return value
 
 
 def number_between(value: Any, argument: str, low: float, high: float) -> float:
@@ -75,6 +104,63 @@ def number_between(value: Any, argument: str, low: float, high: float) -> float:
     if not low <= float(value) <= high:
         raise ValueError(f"{argument}: must lie between {low:g} and {high:g}, got {value}")
     return float(value)
+
+
+def number_of_at_least(value: Any, argument: str, low: float) -> float:
+    """Return ``value`` as a float.
+
+    Raises:
+        TypeError: for anything but a real number.
+        ValueError: unless it is finite, as a float too, and ``low`` or more.
+
+    Example:
+        >>> number_of_at_least(-1, "jitter", 0)
+        Traceback (most recent call last):
+        ...
+        ValueError: jitter: must be finite and 0 or more, got -1
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{argument}: expected a number, got {_shown(value)}")
+    try:
+        found = float(value)
+    except OverflowError:
+        found = math.inf
+    if not (found >= low and math.isfinite(found)):
+        raise ValueError(f"{argument}: must be finite and {low:g} or more, got {_shortened(value)}")
+    return found
+
+
+def path_of(value: Any, argument: str, what: str) -> Path:
+    """Return ``value`` as a path that a file system can be asked for.
+
+    Args:
+        value: text, or anything that stands for a path of text (`os.PathLike`).
+        argument: what the caller calls it.
+        what: the path is of: "a folder".
+
+    Raises:
+        TypeError: for anything else.
+        ValueError: for text that is empty, holds a null character, or cannot be a name on this system.
+
+    Example:
+        >>> path_of(None, "path", "a folder")
+        Traceback (most recent call last):
+        ...
+        TypeError: path: expected the path of a folder, got None (a NoneType)
+    """
+    try:
+        found = None if isinstance(value, bytes) else os.fspath(value)
+    except TypeError:
+        found = None
+    if not isinstance(found, str):
+        raise TypeError(f"{argument}: expected the path of {what}, got {_shown(value)}")
+    try:
+        if not found or b"\0" in os.fsencode(found):
+            raise ValueError
+    except ValueError:  # UnicodeEncodeError is one
+        problem = "cannot be a path: it holds a null character or a half of a pair" if found else "is empty"
+        raise ValueError(f"{argument}: {_shortened(found)} {problem}; give the path of {what}") from None
+    return Path(found)
 
 
 def true_or_false(value: Any, argument: str) -> bool:
@@ -105,6 +191,11 @@ def one_of(value: Any, argument: str, known: Collection[str]) -> str:
 
 def _shown(value: Any) -> str:
     """A value and its type, however long."""
-    text, kind = repr(value), type(value).__name__
+    kind = type(value).__name__
     article = "an" if kind[0] in "aeiouAEIOU" else "a"
-    return f"{text if len(text) <= 60 else text[:57] + '...'} ({article} {kind})"
+    return f"{_shortened(value)} ({article} {kind})"
+
+
+def _shortened(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -22,6 +22,7 @@ import torch
 from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor, nn
 
+from blob_pyro.ops.arguments import path_of
 from blob_pyro.ops.files import locked, new_folder, remove_abandoned, staged, sync
 from blob_pyro.serialization import schema_2
 from blob_pyro.serialization.errors import SavedModelError
@@ -71,13 +72,14 @@ def save(
         data: fingerprints of what it was fitted to.
 
     Raises:
+        TypeError: if ``path`` is no path.
         ValueError: if something else is there, or a tensor holds a number that is not finite.
         OSError: if it cannot be written; an older model is then still there.
     """
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise ValueError(f"save: {name} holds numbers that are not finite; fit the model again before you save it")
-    target = Path(os.path.realpath(path))
+    target = Path(os.path.realpath(path_of(path, "path", "a folder")))
     _require_ours(target, path)
     contents = {
         CONFIG: (json.dumps(config, indent=2, allow_nan=False) + "\n").encode(),
@@ -108,13 +110,17 @@ def load(path: str | Path) -> Saved:
 
     Raises:
         SavedModelError: naming the file, if the folder does not hold a model that this version can read.
+        TypeError: if ``path`` is no path.
+        ValueError: if no file can have such a name.
     """
-    path = Path(path)
+    path = path_of(path, "path", "a saved model")
     try:
         return _load(path)
     except SavedModelError as error:
         error.path = path
         raise
+    except OSError as error:
+        raise SavedModelError(f"cannot be read: {error.strerror or error}", path=path) from error
 
 
 def restore(modules: Mapping[str, nn.Module], saved: Saved) -> None:

@@ -93,7 +93,7 @@ def test_dependent_columns_are_refused():
     ("make", "message"),
     [
         (lambda: BanditPriors(kappa_scale=0.0), "kappa_scale: must be positive"),
-        (lambda: Learned(-1.0), "must start positive, got -1"),
+        (lambda: Learned(-1.0), "Learned: start: must be positive and finite, got -1"),
         (lambda: BanditPriors(w_b=dist.Normal(torch.zeros(2), 1.0)), "w_b: expected a distribution over one number"),
         (lambda: BanditPriors(w_a="strong"), "w_a: expected a distribution, a number or a callable"),
     ],

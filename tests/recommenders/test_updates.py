@@ -185,7 +185,7 @@ def test_priors_that_nothing_can_fade_towards(blo, log, case):
 
 
 def test_what_scales_must_be(blo):
-    with pytest.raises(ValueError, match="scales: 'kappa_scale' must be positive, got -1"):
+    with pytest.raises(ValueError, match=r"scales\['kappa_scale'\]: must be positive and finite, got -1"):
         BanditPriors(scales={"kappa_scale": -1.0})
     with pytest.raises(ValueError, match=r"scales: \['other'\] are not learned here; learned are \['kappa_scale'\]"):
         BLOB(blo, priors=BanditPriors(scales={"other": 1.0}))

@@ -129,7 +129,7 @@ UNREADABLE = {
     "class": ({"class": "Popen", "fields": {"args": "true"}}, "class 'Popen' is not known here"),
     "class of another type": ({"class": ["Normal"], "fields": {}}, "is not known here"),
     "field": ({"class": "Learned", "fields": {"begin": 1.0}}, r"Learned has the fields \['start'\].* begin, start"),
-    "refused": ({"class": "Learned", "fields": {"start": -1.0}}, "makes no Learned: .*must start positive"),
+    "refused": ({"class": "Learned", "fields": {"start": -1.0}}, "makes no Learned: .*must be positive and finite"),
     "type": ({"class": "Learned", "fields": {"start": "x"}}, "makes no Learned"),
     "neither": ({"a": 1}, "expected an object with a class, a mapping or a tensor"),
     "reference": ({"tensor": "loc"}, "the state has no tensor 'loc'"),

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from blob_pyro.guides.registry import guide_name
+from blob_pyro.ops.arguments import path_of
 from blob_pyro.ops.files import remove_abandoned, require_writable, staged
 from blob_pyro.ops.fingerprints import describe, differences
 
@@ -81,14 +82,13 @@ class Checkpoint:
         """
         if path is None or isinstance(path, Checkpoint):
             return path
-        if not isinstance(path, (str, os.PathLike)):
-            raise TypeError(f"checkpoint: expected the path of a file, got {path!r}")
+        path = path_of(path, "checkpoint", "a file")
         if not getattr(guide, "takes_checkpoint", True):
             raise ValueError(
                 f"checkpoint: guide {guide_name(guide)} is not fitted in epochs, so there is nothing to go on from; "
                 "leave checkpoint out"
             )
-        return cls(Path(path), about)
+        return cls(path, about)
 
     def load(self, run: Mapping[str, Any]) -> dict[str, Any] | None:
         """Load what was saved, if anything; None where there is no file.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
+from numbers import Real
 from typing import Any, TypeAlias
 
 import pyro.distributions as dist
@@ -14,6 +16,7 @@ from blob_pyro.models.priors.learned import Learned, Scale
 from blob_pyro.models.priors.terms import LogitTerm
 from blob_pyro.models.priors.vector import VectorPrior
 from blob_pyro.models.priors.view import ModelView
+from blob_pyro.ops.arguments import positive_number, true_or_false
 
 __all__ = ["BanditPriors", "Learned", "Prior", "Scale"]
 
@@ -104,6 +107,7 @@ class BanditPriors:
         for name, _ in self.named_terms:
             if name is not None and (not isinstance(name, str) or not name.isidentifier()):
                 raise ValueError(f"terms: a name is letters, digits and underscores, got {name!r}")
+        true_or_false(self.normalize_embeddings, "normalize_embeddings")
         for name in ("w_a", "w_b", "w_c"):
             _check_prior(name, getattr(self, name), event_dim=0)
         for name, event_dim in (("kappa", 1), ("zeta", 2)):
@@ -112,12 +116,12 @@ class BanditPriors:
         if self.vector is not None and self.sites:
             raise ValueError("vector: holds all sites together, so `sites` must be empty; give one of the two")
         for name, value in self.scales.items():
-            if not value > 0:
-                raise ValueError(f"scales: {name!r} must be positive, got {value}")
+            positive_number(value, f"scales[{name!r}]")
         scale: Any = self.kappa_scale
-        if not isinstance(scale, (Learned, Distribution)) and not scale > 0:
+        is_number = isinstance(scale, Real) and not isinstance(scale, bool)
+        if not isinstance(scale, (Learned, Distribution)) and not (is_number and 0 < scale < inf):
             raise ValueError(
-                f"kappa_scale: must be positive, Learned(start) or a distribution, got {scale}; kappa=0.0 leaves "
+                f"kappa_scale: must be positive, Learned(start) or a distribution, got {scale!r}; kappa=0.0 leaves "
                 "the items' own click rates out"
             )
 
@@ -128,7 +132,9 @@ class BanditPriors:
 
 
 def _check_prior(name: str, prior: Any, event_dim: int) -> None:
-    if isinstance(prior, (int, float)):
+    if isinstance(prior, Real) and not isinstance(prior, bool):
+        if not -inf < float(prior) < inf:
+            raise ValueError(f"{name}: must be finite, got {prior}")
         return
     if isinstance(prior, Distribution):
         if tuple(prior.batch_shape) == () and len(prior.event_shape) == event_dim:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from blob_pyro.ops.arguments import positive_number
+
 __all__ = ["Learned", "Scale"]
 
 
@@ -18,8 +20,7 @@ class Learned:
     start: float
 
     def __post_init__(self) -> None:
-        if not self.start > 0:
-            raise ValueError(f"Learned: must start positive, got {self.start}")
+        positive_number(self.start, "Learned: start")
 
 
 Scale = float | Learned
