@@ -7,10 +7,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 NO_VMAP = (
     "which cannot follow an adaptive quadrature. Every batch shape is taken as it is: pass batch_shape x A at once; "
     "for a Jacobian use torch.autograd.functional.jacobian."
+)
+
+NO_FORWARD = (
+    "as torch.func.jvp, jacfwd, hessian and dual numbers do, which their quadratures do not know. Take reverse mode: "
+    "torch.func.grad, tensor.backward(), or for a Jacobian torch.autograd.functional.jacobian."
 )
 
 
@@ -38,6 +44,12 @@ def check_not_batched(owner: str, name: str, value: Tensor) -> None:
     # torch has no public test for this.
     if torch._C._functorch.is_batchedtensor(value):
         raise ValueError(f"{owner}: {name} comes from torch.func.vmap, {NO_VMAP}")
+
+
+def check_no_tangent(owner: str, name: str, value: Tensor) -> None:
+    """Reject tensors that carry a tangent, as in forward-mode differentiation."""
+    if forward_ad._current_level >= 0 and forward_ad.unpack_dual(value).tangent is not None:
+        raise ValueError(f"{owner}: {name} is differentiated in forward mode, {NO_FORWARD}")
 
 
 def check_number(owner: str, name: str, value: Any, least: int, reason: str) -> None:

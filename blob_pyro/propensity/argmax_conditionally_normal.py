@@ -10,7 +10,7 @@ from torch import Tensor
 
 from blob_pyro.propensity._checks import check_batch_shapes, check_sampling, check_scale, check_tolerance
 from blob_pyro.propensity._index import EstimatedIndexDistribution, Propensity, wants_validation
-from blob_pyro.propensity._types import check_float_tensor, check_number, kind
+from blob_pyro.propensity._types import check_float_tensor, check_no_tangent, check_number, kind
 from blob_pyro.propensity.kernels.normal import QUICK, Accuracy, argmax_normal_log_probs, without_the_rest
 from blob_pyro.propensity.kernels.played_normal import played_normal_log_probs
 from blob_pyro.propensity.kernels.qmc import mean_and_error, normal_replicates
@@ -130,6 +130,7 @@ class ArgmaxConditionallyNormal(EstimatedIndexDistribution):
     ) -> None:
         owner = type(self).__name__
         check_float_tensor(owner, "scale", scale)
+        check_no_tangent(owner, "scale", scale)
         if scale.dim() == 0 or scale.shape[-1] == 0:
             raise ValueError(
                 f"{owner}: scale has shape {tuple(scale.shape)}, so there is no action to choose from. "
@@ -145,6 +146,7 @@ class ArgmaxConditionallyNormal(EstimatedIndexDistribution):
             raise ValueError(f"{owner}: location must be a function of draws, got {kind(location)}.")
         probe = location(torch.zeros(1, num_shared, dtype=scale.dtype, device=scale.device))
         check_float_tensor(owner, "location's result", probe)
+        check_no_tangent(owner, "location's result", probe)
         if probe.dim() < 2 or probe.shape[-2] != 1 or probe.shape[-1] != scale.shape[-1]:
             raise ValueError(
                 f"{owner}: location maps draws of shape (1, {num_shared}) to {tuple(probe.shape)}, but it must give "

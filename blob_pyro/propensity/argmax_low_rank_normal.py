@@ -44,6 +44,10 @@ class ArgmaxLowRankNormal(ArgmaxJointlyNormal):
         minimum: take the index of the smallest score instead.
         validate_args: as for `ArgmaxNormal`.
 
+    An action that hardly any point shows is not said to have probability 0 with an error of 0. Without a diagonal it
+    gets points of its own, around where it is likeliest to win. What no point shows then, or with a diagonal, has an
+    :attr:`error_estimate` of 3 / (num_points num_replicates), or of P(it beats one rival) where that is less.
+
     Raises:
         ValueError: parameters that are not finite, negative variances, shapes that do not fit, an unknown method,
             fewer than two replicates.

@@ -16,6 +16,7 @@ from blob_pyro.propensity._checks import (
     check_vectors,
 )
 from blob_pyro.propensity._index import EstimatedIndexDistribution, wants_validation
+from blob_pyro.propensity._types import check_no_tangent
 from blob_pyro.propensity.kernels.draws import two_sum
 from blob_pyro.propensity.kernels.jointly_normal import (
     METHODS,
@@ -46,7 +47,10 @@ class ArgmaxJointlyNormal(EstimatedIndexDistribution):
     seed: int
 
     def _configure(self, method: str | None, num_points: int | None, num_replicates: int, seed: int) -> None:
-        check_sampling(type(self).__name__, method, tuple(METHODS), num_points, num_replicates, seed)
+        owner = type(self).__name__
+        check_sampling(owner, method, tuple(METHODS), num_points, num_replicates, seed)
+        for name in self.event_dims:
+            check_no_tangent(owner, name, getattr(self, name))
         with torch.no_grad():
             self.method = choose_method(self._normalized_scores()) if method is None else method
         self.num_points = num_points or default_points(self.method, self.loc.shape[-1])

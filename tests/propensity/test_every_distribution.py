@@ -1,5 +1,7 @@
 """What every distribution over actions or slates does alike: nothing of nothing, gradients, sizes that do not fit."""
 
+import re
+
 import pytest
 import torch
 
@@ -51,6 +53,31 @@ def test_torch_func_grad_is_autograd(build):
 def test_torch_func_vmap_says_what_to_use(transform, name):
     with pytest.raises(ValueError, match="batch_shape x A at once"):
         transform(lambda x: BUILD[name](x).probs)(torch.zeros(2, 4, dtype=torch.float64))
+
+
+FORWARD = {
+    "jvp": lambda f, x: torch.func.jvp(f, (x,), (torch.ones_like(x),))[1],
+    "jacfwd": lambda f, x: torch.func.jacfwd(f)(x).sum(-1),
+    "hessian": lambda f, x: torch.func.hessian(lambda x: f(x).flatten()[0])(x),
+}
+
+
+@pytest.mark.parametrize("transform", FORWARD.values(), ids=FORWARD)
+@ALL
+def test_forward_mode_is_right_or_says_what_to_use(transform, build):
+    """All scores moved alike: no probability of normal scores changes."""
+    x = torch.tensor([0.0, 0.3, 1.0, -0.5], dtype=torch.float64)
+    refusal = ""
+    try:
+        found = transform(lambda x: build(x).probs, x)
+    except ValueError as error:
+        refusal = str(error)
+    if refusal:
+        assert re.search(r"forward mode, .* Take reverse mode: torch.func.grad", refusal)
+        return
+    directions = torch.autograd.functional.jacobian(lambda x: build(x).probs, x).sum(-1)
+    if found.shape == directions.shape:
+        torch.testing.assert_close(found, directions, rtol=0, atol=1e-9)
 
 
 @ALL

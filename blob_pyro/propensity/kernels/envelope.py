@@ -10,6 +10,7 @@ import math
 import torch
 from torch import Tensor
 
+from blob_pyro.propensity.kernels.functions import normal_cdf
 from blob_pyro.propensity.kernels.qmc import normal_replicates
 
 _BLOCK = 2**20
@@ -26,7 +27,7 @@ def _winning_intervals(intercept: Tensor, slope: Tensor) -> Tensor:
     copies = ((rise == 0) & (ahead == 0)).sum(-1)
     # Both ends on the same side of zero are taken in the smaller tail, where nothing cancels.
     low, high = torch.where(lower > 0, -upper, lower), torch.where(lower > 0, -lower, upper)
-    measure = (torch.special.ndtr(high) - torch.special.ndtr(low)).clamp_min(0)
+    measure = (normal_cdf(high) - normal_cdf(low)).clamp_min(0)
     return torch.where(beaten | (upper <= lower), 0.0, measure / copies)
 
 

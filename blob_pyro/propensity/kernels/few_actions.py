@@ -9,6 +9,7 @@ correlated, and P(X > a, Y > b) = P(X > a) - P(X > a, -Y > -b) turns each probab
 import torch
 from torch import Tensor
 
+from blob_pyro.propensity.kernels.functions import normal_cdf
 from blob_pyro.propensity.kernels.normal import argmax_normal_log_probs
 
 # Relative to a unit variance. The square root has no derivative at 0, the probabilities have one.
@@ -25,7 +26,7 @@ def _both_exceed(a: Tensor, b: Tensor, correlation: Tensor) -> Tensor:
     variance = torch.stack([size, 1 - size, 1 - size], dim=-1)
     together = argmax_normal_log_probs(loc, variance.sqrt())[..., 0].exp()
     # With -Y in place of Y the correlation is positive.
-    return torch.where(positive, together, (torch.special.ndtr(-a) - together).clamp_min(0))
+    return torch.where(positive, together, (normal_cdf(-a) - together).clamp_min(0))
 
 
 def argmax_probs_of_three(loc: Tensor, covariance: Tensor) -> Tensor:
@@ -57,5 +58,4 @@ def argmax_probs_of_two(loc: Tensor, covariance: Tensor) -> Tensor:
     variance = covariance[:, 0, 0] + covariance[:, 1, 1] - 2 * covariance[:, 0, 1]
     gap = loc[:, 0] - loc[:, 1]
     standard = gap / variance.clamp_min(_LEAST).sqrt()
-    result: Tensor = torch.special.ndtr(torch.stack([standard, -standard], dim=-1))
-    return result
+    return normal_cdf(torch.stack([standard, -standard], dim=-1))

@@ -7,7 +7,8 @@ way            when it is chosen                      error
 =============  =====================================  =====================================================
 independent    no correlation                         rounding
 exact          at most 3 actions                      rounding
-envelope       no noise of their own, and A <= 512    0 for one factor, else standard error of replicates
+envelope       no noise of their own, and A <= 512    0 for one factor, else standard error of replicates; rare
+                                                      actions have points of their own
 quadrature     at most 2 factors, noise not small     from a rule with half the nodes
 orthants       at most 24 actions                     standard error of replicates
 conditional    everything else                        standard error of replicates
@@ -30,6 +31,7 @@ from blob_pyro.propensity.kernels.few_actions import argmax_probs_of_three, argm
 from blob_pyro.propensity.kernels.normal import QUICK, argmax_normal_log_probs
 from blob_pyro.propensity.kernels.orthant import argmax_probs_by_orthants
 from blob_pyro.propensity.kernels.qmc import mean_and_error, normal_replicates
+from blob_pyro.propensity.kernels.rare_winners import pairwise_bound, rare_winner_probs
 
 FEW_ACTIONS = 24
 _ENVELOPE_ACTIONS = 512
@@ -45,6 +47,11 @@ _REACH = 12.0
 # A difference with less than this share of the variances is rounding.
 _SAME = 1e-15
 _IDLE = 3e-5
+# An action that no more than so many points show, nor so large a share of them, is not known from the points of all
+# actions; one that a rival alone leaves less than this is not asked for: 0, with an error of no more than this.
+_FEW_POINTS, _RARE, _NEGLIGIBLE = 8, 0.01, 1e-30
+# Relative standard error of an estimate that too few replicates have seen.
+_UNSURE = 0.3
 
 
 @dataclass(frozen=True)
@@ -184,11 +191,39 @@ def _exact(scores: JointlyNormal, sampling: Sampling) -> tuple[Tensor, Tensor]:
 
 def _envelope(scores: JointlyNormal, sampling: Sampling) -> tuple[Tensor, Tensor]:
     rotated = scores.rotated()
-    return mean_and_error(
-        argmax_probs_by_envelope(
-            rotated.loc, rotated.factor, sampling.num_replicates, sampling.num_points, sampling.seed
-        )
+    replicates = argmax_probs_by_envelope(
+        rotated.loc, rotated.factor, sampling.num_replicates, sampling.num_points, sampling.seed
     )
+    if rotated.factor.shape[-1] == 1:
+        return mean_and_error(replicates)
+    return _with_rare_winners(rotated, replicates, sampling)
+
+
+def _with_rare_winners(rotated: JointlyNormal, replicates: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """Give actions that hardly any point shows points of their own, at the others' expense."""
+    loc, factor = rotated.loc, rotated.factor
+    shown, size = replicates.detach().mean(0), sampling.num_points * sampling.num_replicates
+    bound = pairwise_bound(loc, factor)
+    row, action = ((shown < min(_FEW_POINTS / size, _RARE)) & (bound > _NEGLIGIBLE)).nonzero(as_tuple=True)
+    if not len(row):
+        return mean_and_error(replicates)
+    points = max(8, sampling.num_points // 4)
+    draws = normal_replicates(sampling.num_replicates, points, factor.shape[-1] - 1, sampling.seed + 1, loc.device)
+    rare = torch.zeros_like(replicates).index_put(
+        (torch.arange(len(replicates), device=loc.device)[:, None], row, action),
+        rare_winner_probs(loc[row], factor[row], action, draws),
+    )
+    is_rare = torch.zeros_like(shown, dtype=torch.bool).index_put((row, action), torch.tensor(True, device=loc.device))
+    known = torch.where(is_rare, 0.0, replicates)
+    left = (1 - rare.sum(-1, keepdim=True)).clamp_min(0) / known.sum(-1, keepdim=True).clamp_min(1e-300)
+    probs, error = mean_and_error(known * left + rare)
+    # What its own points do not show either.
+    return probs, torch.where(is_rare & (probs.detach() <= 0), _unseen(loc, factor, None, size), error)
+
+
+def _unseen(loc: Tensor, factor: Tensor, diagonal: Tensor | None, size: int) -> Tensor:
+    """B x A: how likely an action may be that none of ``size`` points shows: 3 / size (Hanley, Lippman-Hand 1983)."""
+    return pairwise_bound(loc, factor, diagonal).clamp_max(3 / size)
 
 
 def _orthants(scores: JointlyNormal, sampling: Sampling) -> tuple[Tensor, Tensor]:
@@ -248,6 +283,12 @@ def _conditional(scores: JointlyNormal, sampling: Sampling) -> tuple[Tensor, Ten
             _location(rotated), rotated.diagonal.sqrt(), draws.flatten(0, 1), weights / sampling.num_points, QUICK
         )
     )
+    # Few points that show an action, if any, do not tell how many should have.
+    size = sampling.num_points * sampling.num_replicates
+    unsure = (probs.detach() * size < 1) & (error > _UNSURE * probs.detach())
+    if bool((unsure | (probs.detach() <= 0)).any()):
+        unseen = _unseen(rotated.loc, rotated.factor, rotated.diagonal, size)
+        error = torch.where(unsure | (probs.detach() <= 0), torch.maximum(error, unseen), error)
     return probs, error + _INNER_ERROR
 
 

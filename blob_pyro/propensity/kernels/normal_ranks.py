@@ -9,6 +9,7 @@ meshes of `blob_pyro.propensity.RankNormal` resolve each of them by itself.
 import torch
 from torch import Tensor
 
+from blob_pyro.propensity.kernels.functions import normal_cdf
 from blob_pyro.propensity.kernels.product_of_others import product_of_others
 
 __all__ = ["normal_rank_probs"]
@@ -59,7 +60,7 @@ def _sums(loc: Tensor, scale: Tensor, low: Tensor, high: Tensor, num_ranks: int,
         for some in place.split(max(1, _BLOCK // max(1, mean.numel()))):
             y = left + (right - left) * some[:, None, None]
             z = (y - mean) / sd
-            others = product_of_others([torch.special.ndtr(z), torch.special.ndtr(-z)], num_ranks)
+            others = product_of_others([normal_cdf(z), normal_cdf(-z)], num_ranks)
             mass = (-0.5 * z.square()).exp() * ((right - left) / (nodes * _ROOT_TWO_PI * sd))
             for rank, count in enumerate(others):
                 total[rank] += (mass * count).sum(0)

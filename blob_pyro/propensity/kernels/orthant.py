@@ -12,6 +12,7 @@ import math
 import torch
 from torch import Tensor
 
+from blob_pyro.propensity.kernels.functions import normal_cdf
 from blob_pyro.propensity.kernels.qmc import uniform_replicates
 
 # Relative to the largest standard deviation: a smaller conditional spread is rounding and counts as zero.
@@ -106,7 +107,7 @@ def _separation_of_variables(limit: Tensor, factor: Tensor, uniform: Tensor) -> 
         if step > 0:
             before = torch.stack(drawn, dim=1) if differentiable else beside[:, :step]
             bound = bound - torch.bmm(factor[:, step : step + 1, :step], before).squeeze(1)
-        probability = torch.special.ndtr(bound / factor[:, step, step, None]).clamp_min(_SMALLEST)
+        probability = normal_cdf(bound / factor[:, step, step, None]).clamp_min(_SMALLEST)
         product = probability if product is None else product * probability
         if step < dim - 1:
             draw = torch.special.ndtri((probability * flat[step]).clamp(_SMALLEST, 1 - 1e-16))
