@@ -24,7 +24,7 @@ class WithoutVmap(torch.autograd.Function):
 
 
 def normal_cdf(z: Tensor) -> Tensor:
-    """The standard normal distribution function, to rounding error down to 1e-300.
+    """Compute the standard normal distribution function, to rounding error down to 1e-300.
 
     ``torch.special.ndtr`` is 0 below -9 or so, and all of an action that rarely wins is in that tail.
 

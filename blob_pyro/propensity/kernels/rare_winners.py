@@ -25,7 +25,7 @@ _FARTHEST = 37.0  # beyond so many standard deviations there is less than 1e-300
 
 
 def pairwise_bound(loc: Tensor, factor: Tensor, diagonal: Tensor | None = None) -> Tensor:
-    """B x A: what no probability exceeds, the smallest of P(Y_i >= Y_j) over the rivals j; exact, without gradients."""
+    """Bound each probability by the smallest of P(Y_i >= Y_j) over the rivals j: B x A, exact, without gradients."""
     loc, factor = loc.detach(), factor.detach()
     own = torch.zeros_like(loc) if diagonal is None else diagonal.detach()
     alike = torch.eye(loc.shape[-1], dtype=torch.bool, device=loc.device)
@@ -74,7 +74,7 @@ def _measure(intercept: Tensor, slope: Tensor, action: Tensor) -> Tensor:
 
 
 def rare_winner_probs(loc: Tensor, factor: Tensor, action: Tensor, draws: Tensor) -> Tensor:
-    """Replicated estimates of single probabilities, from points around where each action is likeliest to win.
+    """Estimate single probabilities in replicates, from points around where each action is likeliest to win.
 
     Args:
         loc: m x A, one problem for each action asked for.
