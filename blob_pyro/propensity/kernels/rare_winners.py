@@ -25,7 +25,7 @@ _FARTHEST = 37.0  # beyond so many standard deviations there is less than 1e-300
 
 
 def pairwise_bound(loc: Tensor, factor: Tensor, diagonal: Tensor | None = None) -> Tensor:
-    """Bound each probability by the smallest of P(Y_i >= Y_j) over the rivals j: B x A, exact, without gradients."""
+    """Find what no probability exceeds, the smallest of P(Y_i >= Y_j) over rivals j: B x A, exact; no gradients."""
     loc, factor = loc.detach(), factor.detach()
     own = torch.zeros_like(loc) if diagonal is None else diagonal.detach()
     alike = torch.eye(loc.shape[-1], dtype=torch.bool, device=loc.device)
