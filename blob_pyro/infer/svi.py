@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from pyro import poutine
@@ -143,9 +144,15 @@ def _in_a_row(rounds: list[pd.DataFrame]) -> pd.DataFrame:
     for trace in rounds[1:]:
         if len(whole) and len(trace):
             trace = trace.assign(**{name: trace[name] + whole[name].iloc[-1] for name in (EPOCH, SECONDS)})
-        attrs = trace.attrs
-        whole = pd.concat([whole, trace], ignore_index=True)
-        whole.attrs = attrs
+        whole = _below(whole, trace)
+    return whole
+
+
+def _below(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+    """Put a trace below another, column by column: what `pandas.concat` makes of no rows, or no numbers, changes."""
+    parts = [part for part in (first, second) if len(part)] or [second]
+    whole = pd.DataFrame({name: np.concatenate([part[name].to_numpy() for part in parts]) for name in second.columns})
+    whole.attrs = second.attrs
     return whole
 
 

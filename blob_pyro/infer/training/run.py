@@ -20,7 +20,7 @@ from blob_pyro.infer.training.capture import CannotCapture, CapturedStep
 from blob_pyro.infer.training.checkpoints import CheckpointError, generator_state, restore_generators
 from blob_pyro.infer.training.convergence import FEWEST_BLOCKS, Convergence, assess
 from blob_pyro.infer.training.not_finite import NotFiniteError
-from blob_pyro.infer.training.settings import Training, clip_gradients, make_optimizers
+from blob_pyro.infer.training.settings import Training, clip_gradients, make_optimizers, relative_rate
 from blob_pyro.infer.training.trace import ELBO as ELBO_COLUMN
 from blob_pyro.infer.training.trace import EPOCH, LEARNING_RATE, SECONDS, VALIDATION_ELBO
 from blob_pyro.ops.fingerprints import content_hash, describe
@@ -253,7 +253,11 @@ class Run:
             return Convergence(False, f"{stopped} after epoch {done} of {self.training.num_epochs}")
         if self.validation is not None and 0 < best < 0.9 * done:
             return Convergence(True, f"the validation ELBO was best after epoch {best} of {done}, which is kept")
-        return assess(self.blocks)
+        size = -(-self.steps_per_epoch // self.blocks_per_epoch)
+        blocks = [epoch + min(1.0, (block + 0.5) * size / self.steps_per_epoch)
+                  for epoch in range(done) for block in range(self.blocks_per_epoch)]  # fmt: skip
+        schedule, epochs = self.training.schedule, self.training.num_epochs
+        return assess(self.blocks, [relative_rate(schedule, at / epochs) for at in blocks])
 
     def back_to_last_epoch(self) -> None:
         """Undo the steps of an epoch that did not finish, or was given up."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -14,7 +15,7 @@ from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler,
 from blob_pyro.infer.training.rowwise_adam import RowwiseAdam
 from blob_pyro.ops.arguments import one_of, positive_number, whole_number
 
-__all__ = ["Training", "clip_gradients", "make_optimizers"]
+__all__ = ["Training", "clip_gradients", "make_optimizers", "relative_rate"]
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,27 @@ def _schedule(training: Training, optimizer: Optimizer, num_steps: int) -> LRSch
     if training.schedule == "cosine":
         return CosineAnnealingLR(optimizer, T_max=num_steps)
     return ConstantLR(optimizer, factor=1.0)
+
+
+def relative_rate(schedule: str, fraction: float) -> float:
+    """Give the step size in units of its peak.
+
+    Args:
+        schedule: see `Training`.
+        fraction: of all steps that have been done, 0 to 1.
+
+    Example:
+        >>> [round(relative_rate("one_cycle", at), 3) for at in (0.0, 0.3, 0.65, 1.0)]
+        [0.04, 1.0, 0.5, 0.0]
+    """
+    if schedule == "constant":
+        return 1.0
+    if schedule == "cosine":
+        return (1 + math.cos(math.pi * fraction)) / 2
+    rise, start = 0.3, 1 / 25  # OneCycleLR's own
+    if fraction < rise:
+        return start + (1 - start) * (1 - math.cos(math.pi * fraction / rise)) / 2
+    return (1 + math.cos(math.pi * (fraction - rise) / (1 - rise))) / 2
 
 
 def clip_gradients(

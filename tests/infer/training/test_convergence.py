@@ -19,6 +19,7 @@ from blob_pyro.infer.elbo_estimate import estimate_elbo
 from blob_pyro.infer.references import elbo_of_constant_rate, elbo_of_prior
 from blob_pyro.infer.start import move_to_usual_start
 from blob_pyro.infer.training.convergence import assess
+from blob_pyro.infer.training.settings import relative_rate
 from blob_pyro.models import BanditBatch, BanditModel
 
 SHAPES = {"w_a": (), "w_b": (), "w_c": (), "kappa": (12,), "zeta": (3, 3)}
@@ -155,6 +156,45 @@ def test_verdicts(values, converged, reason):
     assert found.converged == converged
     with pytest.raises(AssertionError, match=reason):
         raise AssertionError(found.reason)
+
+
+RATES = np.array([relative_rate("one_cycle", (at + 0.5) / 60) for at in range(60)])
+WAY = np.cumsum(RATES) / RATES.sum()
+
+
+def annealed(slowness, fluctuation, seed=0):
+    """What parameters gain that travel towards an optimum, and how far below it they fluctuate."""
+    noise = np.random.default_rng(seed).normal(size=60)
+    return -1 - np.exp(-WAY / slowness) - fluctuation * RATES + 0.002 * noise
+
+
+@pytest.mark.parametrize("fluctuation", [0.0, 0.1])
+@pytest.mark.parametrize(("slowness", "converged"), [(0.05, True), (0.1, True), (0.3, False), (0.5, False), (2, False)])
+def test_annealing_is_no_reason_to_train_for_longer(slowness, converged, fluctuation):
+    verdicts = [assess(annealed(slowness, fluctuation, seed), RATES.tolist()) for seed in range(20)]
+    assert sum(v.converged == converged for v in verdicts) >= 19, verdicts[0].reason
+
+
+def test_without_the_rates_it_was_taken_for_one():
+    values = annealed(0.05, 0.1, seed=1)
+    assert not assess(values).converged
+    found = assess(values, RATES.tolist())
+    assert found.converged
+    pattern = r"gained 0.04.* as the step size fell; at one step size a quarter of the way gains .* less than"
+    with pytest.raises(AssertionError, match=pattern):
+        raise AssertionError(found.reason)
+
+
+def test_what_annealing_cannot_be_told_from_is_not_excused():
+    values = annealed(0.05, 0.1) + 0.05 * np.random.default_rng(1).normal(size=60)
+    gaining = [v for v in (assess(values + 0.3 * WAY**4, RATES.tolist()),) if "as the step size fell" in v.reason]
+    assert gaining
+    assert not gaining[0].converged
+
+
+def test_a_constant_step_size_is_no_excuse():
+    values = -1 - np.exp(-STEPS / 200)
+    assert assess(values, [1.0] * 400) == assess(values)
 
 
 def test_false_alarms_are_rare():

@@ -1,5 +1,6 @@
 """The training loop: every row once an epoch, the same floats for a seed, nothing lost when it stops."""
 
+import pandas as pd
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -9,6 +10,7 @@ from pyro.nn import PyroModule, PyroParam
 from torch.distributions import constraints
 
 from blob_pyro.infer import Training, seeded, train
+from blob_pyro.infer.svi import _in_a_row
 
 
 class Rows:
@@ -155,3 +157,25 @@ def test_nan_names_the_step_and_keeps_the_last_good_state(rows):
 def test_bad_settings_are_named(name):
     with pytest.raises(ValueError, match=f"{name}: must be (1 or more|positive and finite), got 0"):
         Training(**{"num_epochs": 1, "batch_size": 1, "learning_rate": 0.1, name: 0})
+
+
+def rounds_of(num_epochs, elbo=-1.0):
+    rows = [{"epoch": n + 1, "elbo": elbo, "seconds": 1.0, "learning_rate": 0.1} for n in range(num_epochs)]
+    trace = pd.DataFrame(rows, columns=["epoch", "elbo", "seconds", "learning_rate"]).astype({"epoch": int})
+    trace.attrs["rounds"] = num_epochs
+    return trace
+
+
+@pytest.mark.parametrize("lengths", [(3, 0), (0, 2), (0, 0), (3, 0, 2), (3, 2)], ids=str)
+def test_rounds_without_an_epoch_or_a_number_are_put_in_a_row(lengths, monkeypatch):
+    """Pandas is about to change what types come of columns without rows, or without a number: it is not asked."""
+    monkeypatch.setattr(pd, "concat", None)
+    rounds = [rounds_of(n, float("nan") if at else -1.0) for at, n in enumerate(lengths)]
+    whole = _in_a_row(rounds)
+    assert len(whole) == sum(lengths)
+    assert whole.epoch.tolist() == list(range(1, sum(lengths) + 1))
+    assert whole.elbo.isna().sum() == sum(lengths[1:])
+    assert whole.attrs == {"rounds": lengths[-1]}
+    if sum(lengths):
+        assert [str(kind) for kind in whole.dtypes] == ["int64", "float64", "float64", "float64"]
+    assert rounds[-1].attrs == {"rounds": lengths[-1]}

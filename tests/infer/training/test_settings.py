@@ -7,7 +7,7 @@ from torch import nn
 from blob_pyro import BLO
 from blob_pyro.data.splits import split_sessions
 from blob_pyro.infer import Bouchard, RowwiseAdam, Training
-from blob_pyro.infer.training.settings import clip_gradients
+from blob_pyro.infer.training.settings import clip_gradients, make_optimizers, relative_rate
 
 
 class Stop(Exception):
@@ -170,3 +170,16 @@ def test_rowwise_adam_by_hand():
 def test_bad_settings(options, message):
     with pytest.raises(ValueError, match=message):
         Training(1, 1, 0.1, **options)
+
+
+@pytest.mark.parametrize("schedule", ["one_cycle", "cosine", "constant"])
+def test_relative_rates_are_those_of_the_schedule(schedule):
+    (optimizer,), (rates,) = make_optimizers(
+        Training(10, 1, 0.3, schedule=schedule), [nn.Parameter(torch.zeros(()))], [], num_steps=1000
+    )
+    for step in range(1000):
+        expected = optimizer.param_groups[0]["lr"] / 0.3
+        assert relative_rate(schedule, step / 1000) == pytest.approx(expected, abs=0.01)
+        optimizer.step()
+        if step < 999:
+            rates.step()
