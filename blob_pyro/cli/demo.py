@@ -13,12 +13,16 @@ import torch
 
 from blob_pyro import BLO, BLOB, EventLog
 from blob_pyro.diagnostics import plot_elbo
+from blob_pyro.ops.files import require_writable
 from blob_pyro.policies import Greedy, Policy, SessionPopularity, ThompsonSampling, Uniform
 from blob_pyro.policies.baselines import Popularity
+from blob_pyro.serialization.folder import require_replaceable
 from blob_pyro.simulation import ABTest, Oracle, RecoGym, RecoGymReference, ab_test, session_popularity_agent
 
 __all__ = ["demo"]
 
+_TABLE, _RATES, _TRACES, _POSTERIOR, _MODEL = "ab_test.csv", "ab_test.png", "elbo.png", "posterior.nc", "model"
+_FILES = (_TABLE, _RATES, _TRACES, _POSTERIOR)
 _NOTE = """
 Of the way: from random items, 0, to the oracle, which knows every user's interests and every click rate, 1.
 Thompson sampling explores: it pays in the round that it logs, and greedy play earns in the next. One test is one
@@ -27,14 +31,16 @@ catalogue: which of two policies is the better on others takes several, as bench
 
 @click.command()
 @click.option("--output", type=click.Path(path_type=Path), default=Path("demo-output"), help="Folder for what is made.")
-@click.option("--items", default=100, help="Products in the catalogue.")
+@click.option("--items", default=100, type=click.IntRange(2), help="Products in the catalogue.")
 @click.option(
     "--flips", default=50, help="Pairs of products whose click behaviour is swapped: 0 makes views a perfect guide."
 )
-@click.option("--users", default=1000, help="Users who see recommendations in the log.")
-@click.option("--organic-users", default=20_000, help="Users of whom only organic views are logged.")
-@click.option("--test-users", default=4000, help="Simulated users of the A/B test, per policy.")
-@click.option("--embedding-dim", default=20, help="K.")
+@click.option("--users", default=1000, type=click.IntRange(1), help="Users who see recommendations in the log.")
+@click.option(
+    "--organic-users", default=20_000, type=click.IntRange(1), help="Users of whom only organic views are logged."
+)
+@click.option("--test-users", default=4000, type=click.IntRange(2), help="Simulated users of the A/B test, per policy.")
+@click.option("--embedding-dim", default=20, type=click.IntRange(1), help="K.")
 @click.option("--interests", default=10, help="Latent interests of RecoGym's users: 10 in Sakhi et al. (2020).")
 @click.option("--seed", default=0, help="Of the environment, the log and the fits.")
 def demo(
@@ -50,10 +56,10 @@ def demo(
 ) -> None:
     """Log with RecoGym, fit BLO and BLOB, let Thompson sampling log a second round, and compare policies."""
     start = time.perf_counter()
-    output.mkdir(parents=True, exist_ok=True)
+    setting: dict[str, Any] = {"num_items": items, "num_flips": flips, "seed": seed, "embedding_dim": interests}
+    environment, blo = _checked(setting, embedding_dim, output)
 
     _title("1. A log, from RecoGym 0.1.3.0 under session popularity with epsilon 0.3")
-    setting: dict[str, Any] = {"num_items": items, "num_flips": flips, "seed": seed, "embedding_dim": interests}
     reference = RecoGymReference(**setting)
     agent = session_popularity_agent(items, epsilon=0.3, seed=seed)
     frame = reference.simulate(agent, num_users=users, num_organic_users=organic_users, progress=True)
@@ -61,7 +67,6 @@ def demo(
     click.echo(log)
 
     _title("2. What users are interested in: BLO, from their views")
-    blo = BLO(num_items=items, embedding_dim=embedding_dim)
     organic = blo.fit(log, seed=seed)
 
     _title("3. What they click: BLOB, from the recommendations")
@@ -74,7 +79,6 @@ def demo(
     click.echo(_propensities(blob, log).to_string(index=False))
 
     _title(f"5. A second round: Thompson sampling recommends to {users:,} new users, and BLOB learns from both rounds")
-    environment = RecoGym(**setting)
     newcomers = environment.simulate(
         ThompsonSampling(blob), users, first_user=organic_users + users, propensities=False, progress=True
     )
@@ -103,6 +107,21 @@ def demo(
     for path, what in written.items():
         click.echo(f"{path}  {what}")
     click.echo(f"\n{time.perf_counter() - start:.0f} s")
+
+
+def _checked(setting: dict[str, Any], embedding_dim: int, output: Path) -> tuple[RecoGym, BLO]:
+    """Find out whether it can end before it begins: what is simulated and fitted, and the folder that it is written to.
+
+    Raises:
+        UsageError: naming what is wrong.
+    """
+    try:
+        for name in _FILES:
+            require_writable(output / name, "--output")
+        require_replaceable(output / _MODEL)
+        return RecoGym(**setting), BLO(num_items=setting["num_items"], embedding_dim=embedding_dim)
+    except (ValueError, MemoryError) as error:
+        raise click.UsageError(str(error)) from error
 
 
 def _title(text: str) -> None:
@@ -144,21 +163,21 @@ def _write(output: Path, result: ABTest, histories: dict[str, pd.DataFrame], blo
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    result.table().to_csv(output / "ab_test.csv")
+    result.table().to_csv(output / _TABLE)
     figure, ax = pyplot.subplots(figsize=(6, 3.5), layout="constrained")
     result.plot(ax)
-    figure.savefig(output / "ab_test.png", dpi=150)
+    figure.savefig(output / _RATES, dpi=150)
     figure, axes = pyplot.subplots(1, len(histories), figsize=(9, 3.5), layout="constrained")
     for ax, (name, history) in zip(axes, histories.items()):
         plot_elbo({name: history}, ax=ax)
-    figure.savefig(output / "elbo.png", dpi=150)
+    figure.savefig(output / _TRACES, dpi=150)
     pyplot.close("all")
-    blob.to_inference_data().to_netcdf(str(output / "posterior.nc"))
-    blob.save(output / "model")
+    blob.to_inference_data().to_netcdf(str(output / _POSTERIOR))
+    blob.save(output / _MODEL)
     return {
-        output / "ab_test.csv": "the table above, and more",
-        output / "ab_test.png": "the same, as a figure",
-        output / "elbo.png": "training traces",
-        output / "posterior.nc": "1,000 draws from posterior and prior: arviz.from_netcdf",
-        output / "model": "both models, after the second round: BLOB.load",
+        output / _TABLE: "the table above, and more",
+        output / _RATES: "the same, as a figure",
+        output / _TRACES: "training traces",
+        output / _POSTERIOR: "1,000 draws from posterior and prior: arviz.from_netcdf",
+        output / _MODEL: "both models, after the second round: BLOB.load",
     }

@@ -29,7 +29,8 @@ from blob_pyro.serialization.errors import SavedModelError
 from blob_pyro.serialization.manifest import CONFIG, FILES, MANIFEST, SCHEMA_VERSION, STATE, Manifest, read_json
 from blob_pyro.serialization.reading import NotThere, read_file, read_tensors
 
-__all__ = ["CONFIG", "MANIFEST", "SCHEMA_VERSION", "STATE", "Saved", "load", "require_finite", "restore", "save"]
+__all__ = ["CONFIG", "MANIFEST", "SCHEMA_VERSION", "STATE", "Saved", "load", "require_finite"]
+__all__ += ["require_replaceable", "restore", "save"]
 
 _ATTEMPTS = 100  # at reading a folder that others write to
 _MOST_MANIFEST = 2**24  # bytes
@@ -80,7 +81,7 @@ def save(
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise ValueError(f"save: {name} holds numbers that are not finite; fit the model again before you save it")
     target = Path(os.path.realpath(path_of(path, "path", "a folder")))
-    _require_ours(target, path)
+    require_replaceable(path)
     contents = {
         CONFIG: (json.dumps(config, indent=2, allow_nan=False) + "\n").encode(),
         STATE: tensors_to_bytes(_apart({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})),
@@ -269,8 +270,13 @@ def _pending(name: str, manifest: Manifest) -> str:
     return f".{name}.{manifest.files[name].sha256[:16]}.new"
 
 
-def _require_ours(target: Path, path: str | Path) -> None:
-    """Refuse to write where something else is."""
+def require_replaceable(path: str | Path) -> None:
+    """Refuse to write where something else is than a model.
+
+    Raises:
+        ValueError: naming ``path``.
+    """
+    target = Path(os.path.realpath(path))
     if not target.exists():
         return
     refusal = ValueError(f"path: {path} exists and is not a saved model; choose another folder")

@@ -32,6 +32,7 @@ from torch import Tensor
 from blob_pyro.ops.arguments import number_between, one_of, whole_number
 from blob_pyro.ops.seeds import seeded
 from blob_pyro.simulation.decisions import AnyPolicy, check_policy
+from blob_pyro.simulation.memory import require_room_for_totals
 from blob_pyro.simulation.process import HistoryMode
 from blob_pyro.simulation.random import CounterRandom, torch_seed
 from blob_pyro.simulation.recogym import RecoGym
@@ -202,6 +203,7 @@ def ab_test(
         ValueError: for an argument outside its range, an unknown reference, no policy, a policy for another
             catalogue, or fewer than two users who saw a recommendation.
         TypeError: for something that is not a policy.
+        MemoryError: for more users, sessions or events at once than fit, naming the argument and the number of bytes.
 
     Warns:
         UserWarning: of a policy of which no user clicked anything.
@@ -238,6 +240,7 @@ def ab_test(
     if not isinstance(reference, str) or reference not in policies:
         raise ValueError(f"reference must be one of the policies {list(policies)}, got {reference!r}")
 
+    require_room_for_totals(num_users, len(policies))
     totals: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
     options: dict[str, Any] = {
         "history": history,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from blob_pyro.simulation.memory import require_room_for_catalogue
 from blob_pyro.simulation.parameters import Settings, draw_static_parameters
 
 __all__ = ["Environment", "click_response"]
@@ -45,6 +46,7 @@ class Environment(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_room_for_catalogue(self)
         catalogue = draw_static_parameters(self)
         for name in ("gamma", "mu_organic", "beta", "mu_bandit"):
             value = torch.from_numpy(getattr(catalogue, name)).to(self.device or "cpu")

@@ -16,6 +16,7 @@ from blob_pyro.policies import Uniform
 from blob_pyro.policies.chunked import PROBABILITIES_AT_ONCE
 from blob_pyro.simulation.decisions import AnyPolicy, Oracle, check_policy
 from blob_pyro.simulation.environment import Environment
+from blob_pyro.simulation.memory import require_room_for_decisions, require_room_for_lives, require_room_for_log
 from blob_pyro.simulation.process import HistoryMode, simulate_users
 from blob_pyro.simulation.random import CounterRandom, torch_seed
 from blob_pyro.simulation.sessions import Impressions, Views
@@ -85,6 +86,7 @@ class RecoGym(Environment):
             ValueError: for a negative number of users or none at all, an unknown ``history``, or a policy for
                 another catalogue.
             TypeError: for an argument of the wrong type, naming it, or something that is not a policy.
+            MemoryError: for a log that does not fit, naming the argument and the number of bytes.
         """
         for name, value in (("num_users", num_users), ("num_organic_users", num_organic_users)):
             whole_number(value, name, at_least=0, at_most=_MOST_USERS)
@@ -97,6 +99,7 @@ class RecoGym(Environment):
         bandit = range(organic.stop, organic.stop + num_users)
         if bandit.stop > _MOST_USERS:
             raise ValueError(f"first_user: there are {_MOST_USERS} users, and {bandit.stop} were to be the last")
+        require_room_for_log(self, num_users, num_organic_users)
         policy = Uniform(self.num_items) if policy is None else policy
         events: list[Views | Impressions] = []
         own = (first_user,) if first_user else ()
@@ -131,6 +134,10 @@ class RecoGym(Environment):
             fewest = max(1, min(_FEWEST_SESSIONS, PROBABILITIES_AT_ONCE // self.num_items))
             batch_size = max(fewest, _PROBABILITIES_AT_ONCE // self.num_items)
         whole_number(batch_size, "batch_size", at_most=_MOST_USERS)
+        at_once = min(len(users), _USERS_AT_ONCE)
+        require_room_for_lives(self, at_once, browse_only=policy is None)
+        if policy is not None:
+            require_room_for_decisions(self, min(batch_size, at_once))
         if policy is not None:
             check_policy(policy, self)
         label = progress if isinstance(progress, str) else "users"

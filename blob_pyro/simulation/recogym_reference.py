@@ -26,6 +26,7 @@ from blob_pyro.data import Histories
 from blob_pyro.ops.arguments import one_of, whole_number
 from blob_pyro.ops.seeds import seeded
 from blob_pyro.policies import Policy
+from blob_pyro.simulation.memory import require_room_for_catalogue
 from blob_pyro.simulation.parameters import Settings, StaticParameters
 from blob_pyro.simulation.process import HistoryMode
 from blob_pyro.simulation.random import torch_seed
@@ -61,6 +62,7 @@ class RecoGymReference(Settings):
 
     def make(self) -> RecoEnv1:
         """Make a new environment, as ``gym.make("reco-gym-v1")`` and ``init_gym`` would have made it."""
+        require_room_for_catalogue(self)
         _import_recogym()
         from recogym.envs import RecoEnv1, env_1_args
 

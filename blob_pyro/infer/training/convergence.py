@@ -42,7 +42,7 @@ class Convergence:
 
 
 def assess(values: Sequence[float], rates: Sequence[float] | None = None) -> Convergence:
-    """Judge whether the objective still rises, for reasons other than annealing.
+    """Tell whether the objective still rises, for reasons other than annealing.
 
     The last quarter of the steps is compared with the quarter before. What it gained is compared with 0.2 % of the
     objective's size and with twice the standard error of the difference: that of batch means of what is left of each
