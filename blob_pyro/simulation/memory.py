@@ -1,4 +1,4 @@
-"""What a simulation is going to take of memory: refused by the name of the argument, before anything is allocated.
+"""Memory that a simulation is going to take: refused by the name of the argument, before anything is allocated.
 
 The figures are floors. What is kept is counted to the byte; what depends on chance, how long users live, is taken at
 its expectation, and each event at what it takes at least, from the simulation to the finished log.
