@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 import blob_pyro.serialization.parts  # noqa: F401 - registers what models are made of
-from blob_pyro.data import Vocabulary
+from blob_pyro.data import Histories, Vocabulary
 from blob_pyro.guides import ENCODERS, GUIDES, DrawsGuide
 from blob_pyro.guides.registry import registered_name
 from blob_pyro.infer import Bound
@@ -21,7 +22,7 @@ from blob_pyro.serialization.codec import CannotEncode, encode, shorten
 from blob_pyro.serialization.errors import SavedModelError
 from blob_pyro.serialization.fields import Fields
 from blob_pyro.serialization.folder import Saved
-from blob_pyro.serialization.manifest import CONFIG
+from blob_pyro.serialization.manifest import CONFIG, STATE
 
 if TYPE_CHECKING:
     from blob_pyro.recommenders.blo import BLO
@@ -33,6 +34,8 @@ Organic = TypeVar("Organic", bound="BLO")
 _ORGANIC = ("num_items", "embedding_dim", "encoder", "covariance", "sparse", "bound", "priors", "fits", "items")
 _BANDIT = ("guide", "num_draws", "num_chains", "omega", "jitter", "priors", "fits", "blo")
 _SIZES = ("categories", "num_covariates", "num_draws")  # integers of these names are asked memory for
+_ABSURD = 1e15  # for a click logit or an interest, or its standard deviation
+_VIEWS = 32  # of a user of whom a loaded model is asked
 _FEW = 1000  # they may be this large whatever the model's size
 
 
@@ -72,6 +75,8 @@ def load_blo(cls: type[Organic], path: str | Path, encoder: nn.Module | None) ->
     own = ("guide.encoder.",) if blo.encoder_name is None else ()
     folder.require_finite(saved, lambda name: name.startswith(own))
     folder.restore({"model": blo.model, "guide": blo.guide}, saved)
+    if blo.fitted and blo.encoder_name is not None:
+        _require_answers(saved, lambda: _interests(blo))
     return blo
 
 
@@ -121,6 +126,8 @@ def load_blob(
             blob.guide = DrawsGuide(blob.model, num_draws, num_chains or 1)
     folder.restore(_modules(blob), saved)
     blob.fits = fits
+    if blob.fitted and blob.blo.encoder_name is not None and guide is None and not blob.model.num_covariates:
+        _require_answers(saved, lambda: [*_interests(blob.blo), *_logits(blob)])
     return blob
 
 
@@ -262,6 +269,35 @@ def _integers(value: Any, where: str) -> Iterator[tuple[str, int]]:
             yield from _integers(item, f"{where}[{number}]")
     elif type(value) is int and any(name in where for name in _SIZES):
         yield where, value
+
+
+def _require_answers(saved: Saved, ask: Callable[[], list[Tensor]]) -> None:
+    """Refuse numbers, each of them finite, of which what the model answers is absurd, or nothing."""
+    try:
+        with torch.no_grad():
+            usable = all(bool((answer.abs() < _ABSURD).all()) for answer in ask())
+    except (ValueError, RuntimeError, IndexError) as error:  # of distributions, factorisations, numbers of categories
+        problem = f"does not answer from these numbers: {error}"
+        raise SavedModelError(problem, path=saved.path, file=STATE) from error
+    if not usable:
+        problem = "holds numbers that are too large: of what the model answers some is not finite, or nearly so"
+        raise SavedModelError(problem, path=saved.path, file=STATE)
+
+
+def _interests(blo: BLO) -> list[Tensor]:
+    posterior = blo.user_posterior(_some_histories(blo))
+    return [posterior.mean, posterior.stddev]
+
+
+def _logits(blob: BLOB) -> list[Tensor]:
+    logits = blob.click_logits(_some_histories(blob.blo), num_draws=2)
+    return [logits.mean, logits.variance.sqrt()]
+
+
+def _some_histories(blo: BLO) -> Histories:
+    """A user who has viewed nothing, and one who has viewed some of the items."""
+    items = torch.arange(min(blo.num_items, _VIEWS))
+    return Histories(items, torch.zeros(2, dtype=torch.int64), torch.tensor([0, len(items)]), blo.num_items)
 
 
 def _not_given(saved: Saved, field: str, what: str) -> SavedModelError:
