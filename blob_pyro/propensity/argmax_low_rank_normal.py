@@ -46,7 +46,7 @@ class ArgmaxLowRankNormal(ArgmaxJointlyNormal):
 
     An action that hardly any point shows is not said to have probability 0 with an error of 0. Without a diagonal it
     gets points of its own, around where it is likeliest to win. What no point shows then, or with a diagonal, has an
-    :attr:`error_estimate` of 3 / (num_points num_replicates), or of P(it beats one rival) where that is less.
+    `error_estimate` of 3 / (num_points num_replicates), or of P(it beats one rival) where that is less.
 
     Raises:
         ValueError: parameters that are not finite, negative variances, shapes that do not fit, an unknown method,

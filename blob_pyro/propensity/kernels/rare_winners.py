@@ -9,7 +9,7 @@ likeliest z at which it wins,
 and weighted by the ratio of the two densities: importance sampling, unbiased whatever :math:`z^*` is (Owen 2013, *Monte
 Carlo theory, methods and examples*, chapter 9). The quadratic programme is solved in its dual, one multiplier at a time
 (Hildreth 1957, *A quadratic programming procedure*), the one that gains most. As in
-:mod:`blob_pyro.propensity.kernels.envelope` the first factor is integrated exactly, and points are of the others.
+`blob_pyro.propensity.kernels.envelope` the first factor is integrated exactly, and points are of the others.
 """
 
 import math
