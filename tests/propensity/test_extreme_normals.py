@@ -10,6 +10,7 @@ import math
 import mpmath
 import pytest
 import torch
+from hypothesis import assume
 from hypothesis import strategies as st
 from torch.distributions import Normal
 
@@ -192,6 +193,10 @@ def test_correlated_normals(case):
         diagonal.double() + 1e-3 * factor.double().square().sum(-1)
     )
     covariance = covariance.to(loc.dtype)
+    # A variance that is no normal number has been rounded by up to all of itself: beside a larger one the matrix may be
+    # no covariance any more (correlations of 1.2 have been seen), and there is no right answer to compare with.
+    variance, limits = covariance.diagonal(), torch.finfo(loc.dtype)
+    assume(bool(((variance == 0) | (variance >= limits.smallest_normal / limits.eps)).all()))
     entries = [[mpmath.mpf(x) for x in row] for row in covariance.double().tolist()]
 
     def difference(i, j):
