@@ -147,6 +147,7 @@ def test_parquet_that_is_not_there(tmp_path):
         EventLog.read_parquet(impressions=str(tmp_path / "none.parquet"))
 
 
-def test_draws_are_asked_for_by_name(blob):
-    with pytest.raises(TypeError, match="to_inference_data"):
-        blob.to_inference_data(3)
+@pytest.mark.parametrize("given", [3, "log", [[1]]])
+def test_what_is_no_log_is_not_exported(given, blob):
+    with pytest.raises(TypeError, match=r"^log: "):
+        blob.to_inference_data(given)
