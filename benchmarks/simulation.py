@@ -1,13 +1,16 @@
 """Users per second of RecoGym 0.1.3.0 and of the vectorised one, side by side on one core.
 
     OMP_NUM_THREADS=1 python benchmarks/simulation.py [--users N] [--reference-users N] [--num-items P] [--repeats N]
+        [--thompson-users N]
 
 Both are timed in CPU seconds, alternately, and write a whole log each: views, actions, clicks, propensities. The
-ratio is that of the medians. Then A/B tests by themselves, of Thompson sampling from a fitted BLOB too, whose every
+ratio is that of the medians. Then logs by Thompson sampling from a fitted BLOB, with the propensities of what was
+played, with those worked out from all actions', and without. Then A/B tests by themselves, of Thompson sampling from a fitted BLOB too, whose every
 decision is a draw of its own. Memory is the process's peak, all of the above included.
 """
 
 import argparse
+import contextlib
 import resource
 import statistics
 import time
@@ -16,6 +19,8 @@ import torch
 
 from blob_pyro import BLO, BLOB
 from blob_pyro.policies import Greedy, SessionPopularity, ThompsonSampling, Uniform
+from blob_pyro.policies.repeated import log_prob_in_a_rectangle
+from blob_pyro.policies.thompson_actions import MixtureThompsonActions, ThompsonActions
 from blob_pyro.simulation import RecoGym, RecoGymReference, ab_test, session_popularity_agent
 
 
@@ -24,6 +29,21 @@ def rate(simulate, users):
     start = time.process_time()
     simulate(users)
     return users / (time.process_time() - start)
+
+
+def vectorised_log(environment, policy, **options):
+    return lambda users: environment.simulate(policy, users, **options)
+
+
+@contextlib.contextmanager
+def all_actions():
+    """As if no distribution knew how to look up the played actions alone."""
+    own = {kind: kind.log_prob_each for kind in (MixtureThompsonActions, ThompsonActions)}
+    for kind in own:
+        kind.log_prob_each = lambda self, counts, actions: log_prob_in_a_rectangle(self, counts, actions)
+    yield
+    for kind, method in own.items():
+        kind.log_prob_each = method
 
 
 def peak_mib():
@@ -36,6 +56,7 @@ def main():
     parser.add_argument("--reference-users", type=int, default=400)
     parser.add_argument("--num-items", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--thompson-users", type=int, default=1000)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
 
@@ -62,6 +83,15 @@ def main():
     blob = BLOB(blo)
     blob.fit(log, progress=False, device="cpu")
     contenders |= {"BLOB, greedy": (None, Greedy(blob)), "BLOB, Thompson": (None, ThompsonSampling(blob))}
+    mixture = ThompsonSampling(blob, shared_draws=32)
+    print("a log by Thompson sampling, with propensities; by those of all actions, as before; without")
+    for name, policy in (("mixture of 32 draws", mixture), ("whole posterior", contenders["BLOB, Thompson"][1])):
+        users = arguments.thompson_users
+        played = rate(vectorised_log(vectorised, policy), users)
+        with all_actions():
+            before = rate(vectorised_log(vectorised, policy), max(1, users // 20))
+        without = rate(vectorised_log(vectorised, policy, propensities=False), users)
+        print(f"{name:20} {played:10,.0f} {before:12,.0f} {without:12,.0f}")
     for name, (_, policy) in contenders.items():
         tests = [
             rate(lambda users, policy=policy: ab_test(vectorised, {"policy": policy}, users), arguments.users)

@@ -13,7 +13,7 @@ from torch.distributions import constraints
 
 from blob_pyro.data import Histories
 from blob_pyro.ops.memory import require_memory
-from blob_pyro.policies.repeated import sample_each
+from blob_pyro.policies.repeated import log_prob_each, sample_each
 from blob_pyro.propensity import Propensity
 from blob_pyro.propensity._types import checked_mask
 
@@ -117,6 +117,15 @@ class ChunkedActions(TorchDistribution):
     def sample_each(self, counts: Tensor) -> Tensor:
         """Draw ``counts[n]`` independent times for each context; see `repeated.sample_each`."""
         return torch.cat([sample_each(d, counts[rows], self.num_items) for d, rows in self._parts()])
+
+    def log_prob_each(self, counts: Tensor, actions: Tensor) -> Tensor:
+        """See `blob_pyro.policies.repeated.log_prob_each`."""
+        end = [0, *counts.cumsum(0).tolist()]
+        parts = [
+            log_prob_each(d, counts[rows], actions[end[rows.start] : end[min(rows.stop, len(counts))]])
+            for d, rows in self._parts()
+        ]
+        return torch.cat(parts)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the log-propensity of the items ``value``, whose shape broadcasts with ``N``."""

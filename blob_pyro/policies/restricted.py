@@ -42,6 +42,7 @@ class CandidateActions(TorchDistribution):
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+    log_prob_each: ClassVar[None] = None  # that of the actions would not mind what is no candidate
 
     def __init__(self, actions: TorchDistribution, candidates: Candidates) -> None:
         self.actions, self.candidates = actions, candidates

@@ -12,12 +12,14 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Size, Tensor
 
 from blob_pyro.ops.row_chunks import MAX_ELEMENTS
+from blob_pyro.policies.repeated import log_prob_in_a_rectangle
 from blob_pyro.posteriors.best_items import best_each
 from blob_pyro.posteriors.click_logits import ClickLogits
 from blob_pyro.posteriors.drawn_click_logits import DrawnClickLogits
 from blob_pyro.propensity import ArgmaxConditionallyNormal, ArgmaxNormal, ArgmaxNormalMixture, Propensity
 from blob_pyro.propensity._index import IndexDistribution
 from blob_pyro.propensity._types import checked_mask
+from blob_pyro.propensity.kernels.played_mixture import played_mixture_log_probs
 from blob_pyro.propensity.kernels.qmc import normal_replicates
 
 __all__ = ["ConditionalThompsonActions", "DrawnThompsonActions", "MixtureThompsonActions", "ThompsonActions"]
@@ -66,6 +68,34 @@ class _OfClickLogits(IndexDistribution):
     def _copy_attributes(self, new: Any) -> None:
         super()._copy_attributes(new)
         new.click_logits = self.click_logits
+
+    def _log_prob_each(self, points: Tensor, counts: Tensor, actions: Tensor) -> Tensor:
+        """Log-propensities of ``counts[n]`` actions in context ``n``, as averages over points of the shared numbers.
+
+        Each action of a distinct context is integrated over once, all of a context's together.
+        """
+        repeats, num_contexts = self._repeats(), len(counts)
+        context = torch.arange(num_contexts, device=actions.device).repeat_interleave(counts)
+        first = torch.arange(num_contexts, device=actions.device)
+        if repeats is not None:
+            first, which = repeats
+            context = which[context]
+        pair, place = torch.unique(context * self.num_actions + actions, return_inverse=True)
+        context, action = pair // self.num_actions, pair % self.num_actions
+        number = torch.bincount(context, minlength=len(first))
+        before = number.cumsum(0) - number
+        found = torch.empty(len(pair), dtype=torch.float64, device=actions.device)
+        # Contexts in which equally many actions were played together; where none was, none is asked for.
+        order = number.argsort(descending=True)[: int((number > 0).sum())]
+        for some in order.split(max(1, MAX_ELEMENTS // (len(points) * self.num_actions))):
+            at = before[some, None] + torch.arange(int(number[some[0]]), device=actions.device)
+            there = at < (before + number)[some, None]
+            at = torch.where(there, at, before[some, None])
+            logits = self.click_logits[first[some]]
+            loc = _means(logits, points)
+            scale = logits.kappa_scale.to(torch.float64)
+            found[at[there]] = played_mixture_log_probs(loc, scale, action[at]).squeeze(1)[there]
+        return found[place]
 
 
 class ThompsonActions(_OfClickLogits, ArgmaxConditionallyNormal):
@@ -132,6 +162,14 @@ class ThompsonActions(_OfClickLogits, ArgmaxConditionallyNormal):
         """Draw ``counts[n]`` independent times for each context; see `repeated.sample_each`."""
         return best_each(self.click_logits, counts, self.allowed)
 
+    def log_prob_each(self, counts: Tensor, actions: Tensor) -> Tensor:
+        """See `blob_pyro.policies.repeated.log_prob_each`."""
+        if self.allowed is not None or self.tolerance is not None or self._cached_log_probs is not None:
+            return log_prob_in_a_rectangle(self, counts, actions)
+        device = self.click_logits.interest.device
+        points = normal_replicates(self.num_replicates, self.num_points, self.num_shared, self.seed, device)
+        return self._log_prob_each(points.flatten(0, 1), counts.to(device), actions.to(device))
+
 
 class MixtureThompsonActions(_OfClickLogits, ArgmaxNormalMixture):
     """The item with the largest click logit given one of ``M`` fixed points of what the items share.
@@ -175,6 +213,13 @@ class MixtureThompsonActions(_OfClickLogits, ArgmaxNormalMixture):
         contexts = torch.arange(len(counts), device=self._device).repeat_interleave(counts.to(self._device))
         parts = contexts.split(max(1, MAX_ELEMENTS // self.num_actions))
         return torch.cat([self._in(part).sample() for part in parts])
+
+    def log_prob_each(self, counts: Tensor, actions: Tensor) -> Tensor:
+        """See `blob_pyro.policies.repeated.log_prob_each`."""
+        if self.allowed is not None or self._cached_log_probs is not None:
+            return log_prob_in_a_rectangle(self, counts, actions)
+        device = self.points.device
+        return self._log_prob_each(self.points, counts.to(device), actions.to(device))
 
 
 class ConditionalThompsonActions(ArgmaxNormal):

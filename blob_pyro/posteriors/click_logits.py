@@ -186,8 +186,9 @@ class ClickLogits(TorchDistribution):
         own, shared = factors[..., : self.num_factors - self.num_shared], factors[..., -self.num_shared :]
         shared = shared if self.num_shared else factors[..., :0]
         w_a, w_b = (w.loc + w.scale * own[..., i] + shared @ w.factor for i, w in enumerate(self.weights[:2]))
-        noise = self.deviation_factor @ own[..., 2:].unsqueeze(-1) + self.deviation_shared @ shared.unsqueeze(-1)
-        deviation = self.deviation_loc + noise.squeeze(-1)
+        deviation = self.deviation_loc + _in_each(self.deviation_factor, own[..., 2:])
+        if self.num_shared:
+            deviation = deviation + _in_each(self.deviation_shared, shared)
         direction = softplus(w_a).unsqueeze(-1) * self.interest + softplus(w_b).unsqueeze(-1) * deviation
         return direction @ self.item_embedding.mT + (self.kappa_loc + shared @ self.kappa.factor)
 
@@ -361,3 +362,14 @@ class _Spread(NamedTuple):
 
     def at(self, squared_strength: Tensor, strength: Tensor) -> Tensor:
         return squared_strength * self.of_deviation + 2 * strength * self.together + self.of_base
+
+
+def _in_each(factor: Tensor, numbers: Tensor) -> Tensor:
+    """Products of each context's matrix, ``N x K x D``, and vectors, ``... x N x D``, or ``... x 1 x D`` in all contexts.
+
+    Where all contexts have the same vectors a context's matrix is read once, and not once for each of them.
+    """
+    if numbers.dim() < 3 or numbers.shape[-2] != 1:
+        return (factor @ numbers.unsqueeze(-1)).squeeze(-1)
+    product = factor @ numbers.flatten(0, -2).mT  # N x K x ...
+    return product.movedim(-1, 0).unflatten(0, numbers.shape[:-2])

@@ -8,11 +8,14 @@ from torch import Tensor
 
 from blob_pyro.propensity._checks import check_finite, check_found, check_scale, check_vectors
 from blob_pyro.propensity._index import IndexDistribution, wants_validation
-from blob_pyro.propensity.kernels.draws import draw_normals
+from blob_pyro.propensity.kernels.draws import best_index, draw_normals
 from blob_pyro.propensity.kernels.normal import argmax_normal_log_probs, without_the_rest
 from blob_pyro.propensity.kernels.played_normal import played_normal_log_probs
 
 __all__ = ["ArgmaxLogNormal", "ArgmaxNormal"]
+
+
+_SCORES_AT_ONCE = 1 << 20
 
 
 class ArgmaxNormal(IndexDistribution):
@@ -91,6 +94,26 @@ class ArgmaxNormal(IndexDistribution):
 
     def _draw_scores(self, sample_shape: torch.Size) -> tuple[Tensor, ...]:
         return draw_normals(self.loc, self.scale, sample_shape)
+
+    def sample_each(self, counts: Tensor) -> Tensor:
+        """Draw actions for each of N contexts, ``counts[n]`` for the nth, and no more scores than decide.
+
+        Args:
+            counts: N, int64, 0 or more; the batch shape must be (N,).
+
+        Returns:
+            ``counts.sum()`` int64: all actions of the first context, then all of the second, and so on.
+        """
+        context = torch.arange(len(counts), device=self._device).repeat_interleave(counts.to(self._device))
+        actions = [context[:0]]
+        with torch.no_grad():
+            for part in context.split(max(1, _SCORES_AT_ONCE // self.num_actions)):
+                scores = draw_normals(self.loc[part], self.scale.expand_as(self.loc)[part], torch.Size())
+                if self.allowed is not None:
+                    worst = torch.inf if self.minimum else -torch.inf
+                    scores = (scores[0].masked_fill(~self.allowed[part], worst), *scores[1:])
+                actions.append(best_index(scores, self.minimum))
+        return torch.cat(actions)
 
 
 class ArgmaxLogNormal(ArgmaxNormal):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from blob_pyro.data import Histories
 from blob_pyro.policies import Policy, ThompsonSampling
-from blob_pyro.policies.repeated import sample_each
+from blob_pyro.policies.repeated import log_prob_each, sample_each
 from blob_pyro.simulation.environment import Environment
 
 __all__ = ["AnyPolicy", "Decisions", "InformedPolicy", "Oracle", "check_policy", "sample_by_inversion"]
@@ -129,17 +129,7 @@ class _Choice:
         actions = sample_each(self.distribution, counts, self.num_items).to(self.device)
         if not propensities:
             return actions, None
-        # What `log_prob` takes has the users along its last dimension: their actions on top of each other.
-        # The places that are left over hold actions of the same user: a policy may know the probabilities of no others.
-        first = counts.cumsum(0) - counts
-        depth = torch.arange(len(session), device=self.device) - first[session]
-        if bool((counts == 0).any()):
-            played = self.distribution.sample().to(self.device).repeat(int(counts.max()), 1)
-        else:
-            played = actions[first].repeat(int(counts.max()), 1)
-        played[depth, session] = actions
-        log_propensity = self.distribution.log_prob(played).to(self.device, torch.float64)[depth, session]
-        return actions, log_propensity.clamp_(max=0.0).exp()  # quadrature may exceed a certain action's 1 by rounding
+        return actions, log_prob_each(self.distribution, counts, actions).to(self.device).exp()
 
 
 class Decisions:

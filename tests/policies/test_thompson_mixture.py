@@ -11,6 +11,7 @@ from blob_pyro.models.sites import KAPPA, W_A, W_B, W_C, ZETA
 from blob_pyro.policies import ThompsonSampling
 from blob_pyro.policies import thompson as thompson_module
 from blob_pyro.policies.chunked import ChunkedActions
+from blob_pyro.policies.repeated import log_prob_each, log_prob_in_a_rectangle
 from blob_pyro.policies.thompson import DrawnThompsonActions, MixtureThompsonActions, ThompsonActions
 from blob_pyro.posteriors.click_logits import ClickLogits
 from blob_pyro.propensity import ArgmaxNormal
@@ -253,3 +254,45 @@ def test_what_was_expanded_is_drawn_in_its_shape(logits):
 def test_bad_shared_draws(blob, value, error):
     with pytest.raises(error, match="shared_draws: "):
         ThompsonSampling(blob, shared_draws=value)
+
+
+@pytest.mark.parametrize("doubt", [(0.1, 1.0), (0.5, 1.0), (1e-4, 1.0)])
+@pytest.mark.parametrize("make", [lambda q: MixtureThompsonActions(q, 16, seed=3), ThompsonActions])
+def test_propensities_of_what_each_context_played(make, doubt):
+    """As of all items together; contexts that come back, items that come back, and a context that plays nothing."""
+    logits = posterior(doubt=doubt)[torch.tensor([0, 1, 2, 0, 3])]
+    counts = torch.tensor([3, 0, 40, 5, 1])
+    actions = torch.randint(6, (int(counts.sum()),), generator=torch.Generator().manual_seed(0))
+    context = torch.arange(5).repeat_interleave(counts)
+    expected = make(logits).probs[context, actions]
+    found = log_prob_each(make(logits), counts, actions).exp()
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-9)
+    torch.testing.assert_close(
+        log_prob_in_a_rectangle(make(logits), counts, actions).exp().double(), expected, rtol=1e-7, atol=1e-9
+    )
+
+
+def test_propensities_among_candidates_of_what_each_context_played():
+    logits, counts = posterior(), torch.tensor([2, 1, 1, 2])
+    actions = torch.tensor([0, 2, 2, 0, 4, 4])
+    allowed = torch.tensor([True, False, True, False, True, False])
+    for make in (lambda: MixtureThompsonActions(logits, 16, seed=3), lambda: ThompsonActions(logits)):
+        expected = make().restrict(allowed).probs[torch.arange(4).repeat_interleave(counts), actions]
+        found = log_prob_each(make().restrict(allowed), counts, actions).exp()
+        torch.testing.assert_close(found, expected.double(), rtol=1e-7, atol=1e-9)
+
+
+def test_propensities_by_chunks_and_of_candidates(blob):
+    policy = ThompsonSampling(blob, shared_draws=8)
+    whole = policy.action_distribution(HISTORIES)
+    counts = torch.tensor([2, 0, 1, 3, 1, 1, 2])
+    actions = torch.randint(12, (10,), generator=torch.Generator().manual_seed(1))
+    chunked = ChunkedActions(
+        lambda part, _: policy.action_distribution(part), policy.histories(HISTORIES), policy.num_items, rows=2
+    )
+    found = log_prob_each(chunked, counts, actions)
+    torch.testing.assert_close(found, log_prob_each(whole, counts, actions), rtol=0, atol=1e-9)
+    among = policy.action_distribution(HISTORIES[:2], candidates=[0, 1, 2])
+    with pytest.raises(ValueError, match="item number 7 is not among the candidates of context 0"):
+        log_prob_each(among, torch.tensor([1, 1]), torch.tensor([7, 0]))

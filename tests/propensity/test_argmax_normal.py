@@ -263,3 +263,21 @@ def test_a_million_arms():
     loc, scale = torch.randn(1_000_000).double(), torch.rand(1_000_000).double() * 0.6 + 0.4
     probs = ArgmaxNormal(loc, scale).probs
     assert abs(probs.sum().item() - 1) < 1e-12
+
+
+@pytest.mark.parametrize("minimum", [False, True])
+@pytest.mark.parametrize("allowed", [None, [True, False, True, True]])
+def test_frequencies_of_as_many_draws_as_each_context_needs(minimum, allowed, monkeypatch):
+    monkeypatch.setattr("blob_pyro.propensity.argmax_normal._SCORES_AT_ONCE", 40_000)  # several parts
+    loc, scale = torch.tensor([[0.0, 0.4, 0.2, -1.0], [1.0, 0.0, 0.0, 0.9]]), torch.tensor([0.1, 1.0, 0.5, 2.0])
+    d = ArgmaxNormal(loc, scale, minimum=minimum)
+    d = d if allowed is None else d.restrict(torch.tensor(allowed))
+    counts = torch.tensor([30_000, 10_000])
+    actions = d.sample_each(counts)
+    assert len(actions) == 40_000
+    for row, part in enumerate(actions.split(counts.tolist())):
+        frequency = torch.bincount(part, minlength=4) / len(part)
+        error = (d.probs[row] * (1 - d.probs[row]) / len(part)).sqrt()
+        assert bool(((frequency - d.probs[row]).abs() <= 4.5 * error + 1e-9).all())
+    assert d.sample_each(torch.tensor([0, 0])).shape == (0,)
+    assert d.sample_each(torch.tensor([0, 3])).shape == (3,)
