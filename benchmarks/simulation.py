@@ -5,8 +5,8 @@
 
 Both are timed in CPU seconds, alternately, and write a whole log each: views, actions, clicks, propensities. The
 ratio is that of the medians. Then logs by Thompson sampling from a fitted BLOB, with the propensities of what was
-played, with those worked out from all actions', and without. Then A/B tests by themselves, of Thompson sampling from a fitted BLOB too, whose every
-decision is a draw of its own. Memory is the process's peak, all of the above included.
+played, with those worked out from all actions', and without. Then A/B tests by themselves, of Thompson sampling too,
+whose every decision is a draw of its own. Memory is the process's peak, all of the above included.
 """
 
 import argparse

@@ -365,7 +365,7 @@ class _Spread(NamedTuple):
 
 
 def _in_each(factor: Tensor, numbers: Tensor) -> Tensor:
-    """Products of each context's matrix, ``N x K x D``, and vectors, ``... x N x D``, or ``... x 1 x D`` in all contexts.
+    """Products of each context's matrix, ``N x K x D``, and vectors, ``... x N x D``; with 1 for N in all contexts.
 
     Where all contexts have the same vectors a context's matrix is read once, and not once for each of them.
     """
