@@ -119,7 +119,7 @@ class ChunkedActions(TorchDistribution):
         return torch.cat([sample_each(d, counts[rows], self.num_items) for d, rows in self._parts()])
 
     def log_prob_each(self, counts: Tensor, actions: Tensor) -> Tensor:
-        """See `blob_pyro.policies.repeated.log_prob_each`."""
+        """Return the log-propensities of each context's actions; see `blob_pyro.policies.repeated.log_prob_each`."""
         end = [0, *counts.cumsum(0).tolist()]
         parts = [
             log_prob_each(d, counts[rows], actions[end[rows.start] : end[min(rows.stop, len(counts))]])

@@ -58,7 +58,7 @@ def log_prob_each(distribution: TorchDistribution, counts: Tensor, actions: Tens
 
 
 def log_prob_in_a_rectangle(distribution: TorchDistribution, counts: Tensor, actions: Tensor) -> Tensor:
-    """Do what `log_prob_each` does by the distribution's ``log_prob``.
+    """Compute what `log_prob_each` returns by the distribution's ``log_prob``.
 
     What that takes has the contexts along its last dimension: their actions on top of each other. The places that are
     left over hold actions of the same context: a policy may know the probabilities of no others.

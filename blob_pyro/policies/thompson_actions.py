@@ -163,7 +163,7 @@ class ThompsonActions(_OfClickLogits, ArgmaxConditionallyNormal):
         return best_each(self.click_logits, counts, self.allowed)
 
     def log_prob_each(self, counts: Tensor, actions: Tensor) -> Tensor:
-        """See `blob_pyro.policies.repeated.log_prob_each`."""
+        """Return the log-propensities of each context's actions; see `blob_pyro.policies.repeated.log_prob_each`."""
         if self.allowed is not None or self.tolerance is not None or self._cached_log_probs is not None:
             return log_prob_in_a_rectangle(self, counts, actions)
         device = self.click_logits.interest.device
@@ -215,7 +215,7 @@ class MixtureThompsonActions(_OfClickLogits, ArgmaxNormalMixture):
         return torch.cat([self._in(part).sample() for part in parts])
 
     def log_prob_each(self, counts: Tensor, actions: Tensor) -> Tensor:
-        """See `blob_pyro.policies.repeated.log_prob_each`."""
+        """Return the log-propensities of each context's actions; see `blob_pyro.policies.repeated.log_prob_each`."""
         if self.allowed is not None or self._cached_log_probs is not None:
             return log_prob_in_a_rectangle(self, counts, actions)
         device = self.points.device

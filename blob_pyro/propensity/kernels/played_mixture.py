@@ -6,7 +6,7 @@ r"""P(argmax) of a few played arms under finite mixtures of independent normal s
 all arms that were played in a context, and the scales are like each other, so that one rule does for all: the
 trapezoidal rule in a variable that stretches from the narrow left end to the wide right one, whose error falls faster
 than any power of the step. Half of its nodes make a rule by themselves. Where the two disagree, or where scales are too
-different for any such rule, an arm is left to :mod:`blob_pyro.propensity.kernels.played_normal`.
+different for any such rule, an arm is left to `blob_pyro.propensity.kernels.played_normal`.
 
 Arms are sorted by where they end: to the right of it their F is 1 and need not be asked for.
 """
