@@ -71,4 +71,5 @@ def log_prob_in_a_rectangle(distribution: TorchDistribution, counts: Tensor, act
     else:
         played = actions[first].repeat(int(counts.max()), 1)
     played[depth, context] = actions
-    return distribution.log_prob(played).to(counts.device)[depth, context]
+    found: Tensor = distribution.log_prob(played)
+    return found.to(counts.device)[depth, context]

@@ -371,5 +371,5 @@ def _in_each(factor: Tensor, numbers: Tensor) -> Tensor:
     """
     if numbers.dim() < 3 or numbers.shape[-2] != 1:
         return (factor @ numbers.unsqueeze(-1)).squeeze(-1)
-    product = factor @ numbers.flatten(0, -2).mT  # N x K x ...
-    return product.movedim(-1, 0).unflatten(0, numbers.shape[:-2])
+    product: Tensor = factor @ numbers.flatten(0, -2).mT  # N x K x ...
+    return product.movedim(-1, 0).reshape(*numbers.shape[:-2], *product.shape[:2])
