@@ -220,3 +220,42 @@ def table3(seeds: int, first_seed: int, test_users: int, output: Path) -> None:
 def table4(seeds: int, first_seed: int, test_users: int, output: Path) -> None:
     """Reproduce click rates of agents with 1,000 items, as published and proper (Sakhi et al. 2020, Table 4)."""
     _click_rates(4, seeds, first_seed, test_users, output)
+
+
+@reproduce.command()
+@_SEEDS
+@_FIRST_SEED
+@_TEST_USERS
+@click.option("--variant", "names", multiple=True, help="Of the ablations; several times for several. Default all.")
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("ablations"),
+    help="Folder for every run (a later call goes on from them), settings, table and figure.",
+)
+def ablations(seeds: int, first_seed: int, test_users: int, names: tuple[str, ...], output: Path) -> None:
+    """BLOB with one choice at a time changed: guide, scales, training, play, size of the log (100 items, 50 flips)."""
+    from blob_pyro.experiments.ablations import DEFAULT, VARIANTS, Ablations, plot, summarize
+    from blob_pyro.experiments.saved_runs import SavedRuns
+
+    if unknown := [name for name in names if name not in VARIANTS]:
+        raise click.ClickException(f"--variant: {unknown[0]!r} is unknown; known: {', '.join(VARIANTS)}")
+    experiment = Ablations(test_users=test_users)
+    chosen = [name for name in VARIANTS if not names or name in names or name == DEFAULT]
+    try:
+        runs = SavedRuns(experiment, output, ("seed", "variant"))
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+    asked = range(first_seed, first_seed + seeds)
+    for seed, variant in runs.complete([(seed, name) for seed in asked for name in chosen], experiment.run):
+        click.echo(f"environment {seed}, {variant}: done", err=True)
+    rows = runs.frame[runs.frame["seed"].isin(asked) & runs.frame["variant"].isin(chosen)]
+    table = summarize(rows).loc[chosen]
+    table.round(4).to_csv(output / "summary.csv")
+    plot(table).savefig(output / "ablations.png", dpi=110)
+    text = (
+        f"Ablations, {experiment.num_items} items, {experiment.flips} pairs swapped, environments from {first_seed}\n\n"
+    )
+    text += table.to_string(float_format=lambda value: f"{value:.3f}", na_rep="")
+    (output / "ablations.txt").write_text(text + "\n")
+    click.echo(text)
