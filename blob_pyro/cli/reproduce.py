@@ -234,7 +234,7 @@ def table4(seeds: int, first_seed: int, test_users: int, output: Path) -> None:
     help="Folder for every run (a later call goes on from them), settings, table and figure.",
 )
 def ablations(seeds: int, first_seed: int, test_users: int, names: tuple[str, ...], output: Path) -> None:
-    """BLOB with one choice at a time changed: guide, scales, training, play, size of the log (100 items, 50 flips)."""
+    """Change one choice of BLOB at a time: guide, scales, training, play, size of the log (100 items, 50 flips)."""
     from blob_pyro.experiments.ablations import DEFAULT, VARIANTS, Ablations, plot, summarize
     from blob_pyro.experiments.saved_runs import SavedRuns
 
