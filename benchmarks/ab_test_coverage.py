@@ -5,21 +5,25 @@
 A population of simulated users meets every policy once; its totals are the truth. A test is a draw of users from it,
 with replacement. Beside the intervals of `blob_pyro.simulation.ABTest` stand those of the delta method with normal
 quantiles, which they replaced. ``below`` and ``above`` are how often the truth lies beyond the lower and upper end.
-The table goes to ``benchmarks/results/ab_test_coverage.csv``.
+Runs, settings, versions and machine go to the folder ``benchmarks/results/ab_test_coverage``; a call goes on from what
+is there.
 """
 
 import argparse
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
 import torch
 from scipy import stats
 
+from blob_pyro.experiments.saved_runs import SavedRuns
 from blob_pyro.policies import Greedy, SessionPopularity, Uniform
 from blob_pyro.policies.baselines import Popularity
 from blob_pyro.simulation import ABTest, RecoGym, ab_test
 
-RESULTS = Path(__file__).parent / "results" / "ab_test_coverage.csv"
+RESULTS = Path(__file__).parent / "results" / "ab_test_coverage"
 DIFFERENCES = [("session popularity", "random"), ("oracle", "random"), ("oracle", "session popularity")]
 
 
@@ -68,6 +72,33 @@ def covers(population, num_users, num_tests, seed):
     ]
 
 
+@dataclass(frozen=True)
+class Coverage:
+    """The experiment, by its settings; a run is one kind of clicks and one number of users."""
+
+    num_items: int = 100
+    num_tests: int = 2000
+    population: int = 40_000
+    seed: int = 200
+
+    def run(self, clicks, users):
+        """Tests of so many users from the population: a row per rate or difference and method."""
+        return pd.DataFrame(covers(_population(self, clicks), users, self.num_tests, self.seed))
+
+
+@lru_cache(maxsize=1)
+def _population(settings, clicks):
+    size = settings.num_items
+    environment = RecoGym(num_items=size, num_flips=size // 2, seed=settings.seed, embedding_dim=10)
+    policies = {
+        "random": Uniform(size),
+        "session popularity": SessionPopularity(size, epsilon=0.3),
+        "popularity": Greedy(Popularity(environment.simulate(num_users=0, num_organic_users=20_000))),
+        "oracle": environment.oracle(),
+    }
+    return ab_test(environment, policies, num_users=settings.population, clicks=clicks)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--users", type=int, nargs="+", default=[20, 50, 200, 2000])
@@ -78,25 +109,14 @@ def main():
     parser.add_argument("--output", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    size = arguments.num_items
-    environment = RecoGym(num_items=size, num_flips=size // 2, seed=arguments.seed, embedding_dim=10)
-    policies = {
-        "random": Uniform(size),
-        "session popularity": SessionPopularity(size, epsilon=0.3),
-        "popularity": Greedy(Popularity(environment.simulate(num_users=0, num_organic_users=20_000))),
-        "oracle": environment.oracle(),
-    }
-    rows = []
-    for clicks in ("expected", "sampled"):
-        population = ab_test(environment, policies, num_users=arguments.population, clicks=clicks)
-        for num_users in arguments.users:
-            found = covers(population, num_users, arguments.tests, arguments.seed)
-            rows += [{"clicks": clicks, "users": num_users, **row} for row in found]
-            print(f"{clicks} clicks, {num_users} users: done", flush=True)
-    table = pd.DataFrame(rows)
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    table.round(4).to_csv(arguments.output, index=False)
-    print(f"\nnominal 95 %; {arguments.tests} tests, so a coverage of .95 is known to +-.005")
+    experiment = Coverage(arguments.num_items, arguments.tests, arguments.population, arguments.seed)
+    saved = SavedRuns(experiment, arguments.output, ("clicks", "users"), digits=4)
+    asked = [(clicks, users) for clicks in ("expected", "sampled") for users in arguments.users]
+    for clicks, users in saved.complete(asked, experiment.run):
+        print(f"{clicks} clicks, {users} users: done", flush=True)
+    table = saved.frame[saved.frame["users"].isin(arguments.users)]
+    print(f"\nnominal 95 %; {arguments.tests} tests, so a coverage of .95 has a standard error of "
+          f"{(0.95 * 0.05 / arguments.tests) ** 0.5:.3f}")  # fmt: skip
     print(table.pivot_table(index=["clicks", "users", "method"], values="coverage", aggfunc=["min", "mean", "max"])
           .droplevel(1, axis=1).round(3).to_string())  # fmt: skip
 

@@ -30,7 +30,9 @@ def reproduce() -> None:
 @click.option("--gru-epochs", type=click.IntRange(min=1), default=20, help="Passes of a fit of the GRU.")
 @click.option("--items", type=click.IntRange(min=10), default=2000, help="Size of the catalogue.")
 @click.option(
-    "--output", type=click.Path(dir_okay=False, path_type=Path), help="Also write every run to this CSV file."
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for every run (a later call goes on from them), settings and the tables.",
 )
 def table2(
     seeds: int,
@@ -46,27 +48,30 @@ def table2(
 
     About one minute an environment and core.
     """
+    from blob_pyro.experiments.saved_runs import SavedRuns
     from blob_pyro.experiments.table2 import ENVIRONMENTS, NOTE, Table2, summarize
 
     experiment = Table2(num_items=items, num_test=test_sessions, num_epochs=epochs, num_gru_epochs=gru_epochs)
-    runs = []
-    for name in ENVIRONMENTS if environment == "both" else [environment]:
-        for seed in range(first_seed, first_seed + seeds):
-            runs.append(experiment.run(name, seed))
-            click.echo(f"{name}: environment {seed - first_seed + 1} of {seeds} done", err=True)
-            if output is not None:
-                output.parent.mkdir(parents=True, exist_ok=True)
-                pd.concat(runs).to_csv(output, index=False)
-    results = pd.concat(runs, ignore_index=True)
-    for name in results["environment"].unique():
-        click.echo(f"\nTable 2, environment {name!r}: {seeds} environments, {test_sessions} test sessions each\n")
+    try:
+        runs = SavedRuns(experiment, output, ("environment", "seed"))
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+    names, asked = list(ENVIRONMENTS) if environment == "both" else [environment], range(first_seed, first_seed + seeds)
+    for name, seed in runs.complete([(name, seed) for name in names for seed in asked], experiment.run):
+        click.echo(f"{name}: environment {seed - first_seed + 1} of {seeds} done", err=True)
+    results, lines = runs.frame[runs.frame["seed"].isin(asked)], []
+    for name in names:
+        lines.append(f"\nTable 2, environment {name!r}: {seeds} environments, {test_sessions} test sessions each\n")
         table = summarize(results[results["environment"] == name])
-        click.echo(table.to_string(float_format=lambda value: f"{value:.3f}", na_rep=""))
-    click.echo(
+        lines.append(table.to_string(float_format=lambda value: f"{value:.3f}", na_rep=""))
+    lines.append(
         "\nse: standard error over environments. short: histories cut to 5 views. gain: RC@5 on short histories less "
         "session frequency's, with a 95 % interval paired by environment."
     )
-    click.echo(NOTE)
+    text = "\n".join([*lines, NOTE])
+    click.echo(text)
+    if output is not None:
+        (output / "table2.txt").write_text(text + "\n")
 
 
 @reproduce.command()
@@ -136,7 +141,8 @@ def open_bandit(folder: Path, output: Path | None) -> None:
     FOLDER is the Open Bandit Dataset's (Saito et al. 2021), the full one or its sample of 10,000 rows: it holds bts and
     random.
     """
-    from blob_pyro.experiments.open_bandit import Campaign, campaigns
+    from blob_pyro.experiments.open_bandit import Campaign, OpenBandit, campaigns
+    from blob_pyro.experiments.saved_runs import claim
 
     try:
         found = [Campaign.read(folder, name) for name in campaigns(folder)]
@@ -159,7 +165,7 @@ def open_bandit(folder: Path, output: Path | None) -> None:
     text = "\n".join(lines)
     click.echo(text)
     if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
+        claim(OpenBandit(tuple(campaign.name for campaign in found), len(found[0].thompson.action)), output)
         (output / "open_bandit.txt").write_text(text + "\n")
         table.to_csv(output / "open_bandit.csv", index=False, float_format="%.6g")
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from blob_pyro.experiments.figure1 import ESTIMATORS, Figure1
+from blob_pyro.experiments.saved_runs import claim
 from blob_pyro.ope.reliability import MIN_EFFECTIVE_SAMPLE_SIZE
 
 if TYPE_CHECKING:
@@ -43,11 +42,7 @@ class Runs:
         self.frame = pd.DataFrame()
         if folder is None:
             return
-        folder.mkdir(parents=True, exist_ok=True)
-        settings = folder / "settings.json"
-        if settings.exists() and json.loads(settings.read_text()) != asdict(experiment):
-            raise ValueError(f"output: {folder} holds logs of other settings, see {settings.name}; name another folder")
-        settings.write_text(json.dumps(asdict(experiment), indent=1) + "\n")
+        claim(experiment, folder)
         if self._file.exists():
             found = pd.read_csv(self._file, on_bad_lines="skip").dropna()
             whole = found.groupby("log")["rows"].transform("size") == self._rows_per_log

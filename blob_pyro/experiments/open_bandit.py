@@ -21,7 +21,7 @@ from torch import Tensor
 from blob_pyro.data import EventLog
 from blob_pyro.ope import AuditReport, Estimate, audit, beta_ips, ips, snips
 
-__all__ = ["Campaign", "campaigns"]
+__all__ = ["Campaign", "OpenBandit", "campaigns"]
 
 _ESTIMATORS = {"IPS": ips, "SNIPS": snips, "beta-IPS": beta_ips}
 
@@ -40,6 +40,19 @@ def campaigns(folder: Path) -> list[str]:
             "pass the folder that holds bts and random"
         )
     return both
+
+
+@dataclass(frozen=True)
+class OpenBandit:
+    """The experiment, by its settings: what stands beside its results.
+
+    Args:
+        campaigns: names.
+        rows: of the first one's Thompson log; the data set's sample has 10,000.
+    """
+
+    campaigns: tuple[str, ...]
+    rows: int
 
 
 @dataclass(frozen=True)

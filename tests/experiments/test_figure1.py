@@ -150,7 +150,7 @@ def test_runs_go_on_from_what_is_on_disk(tmp_path, monkeypatch):
     assert asked == [2, 3]
     assert set(Runs(tiny, tmp_path).frame.log) == {0, 1, 2, 3}
     assert len(pd.read_csv(file)) == 4 * 2 * 2 * 4
-    with pytest.raises(ValueError, match="holds logs of other settings"):
+    with pytest.raises(ValueError, match="is of other settings"):
         Runs(SMALL, tmp_path)
 
 
@@ -164,4 +164,4 @@ def test_command(tmp_path):
     assert {"figure1.png", "logs.csv", "settings.json", "summary.csv"} < {path.name for path in tmp_path.iterdir()}
     again = CliRunner().invoke(reproduce, [*arguments[:4], "600", *arguments[5:]])
     assert again.exit_code == 1
-    assert "holds logs of other settings" in again.output
+    assert "is of other settings" in again.output

@@ -1,5 +1,7 @@
 """Table 2 in small: the process, the rows, and the arithmetic of the summary."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -64,12 +66,19 @@ def test_summary_by_hand():
     assert (row["low"], row["high"]) == pytest.approx(interval)
 
 
-def test_command(tmp_path):
+def test_command(tmp_path, monkeypatch):
     arguments = ["table2", "--seeds", "2", "--environment", "no intercepts", "--items", "20", "--test-sessions", "10"]
-    arguments += ["--first-seed", "5", "--epochs", "3", "--gru-epochs", "1", "--output", str(tmp_path / "runs.csv")]
+    arguments += ["--first-seed", "5", "--epochs", "3", "--gru-epochs", "1", "--output", str(tmp_path)]
     result = CliRunner().invoke(reproduce, arguments, catch_exceptions=False)
     assert result.exit_code == 0
     assert "RT / EM / mean" in result.output
     assert "0.117" in result.output
     assert "DCG@5 is the standard one" in result.output
     assert set(pd.read_csv(tmp_path / "runs.csv").seed) == {5, 6}
+    assert (tmp_path / "table2.txt").read_text() in result.output
+    assert json.loads((tmp_path / "settings.json").read_text())["done"]["seed"] == [5, 6]
+    monkeypatch.setattr(Table2, "run", lambda *_: pytest.fail("it was run already"))
+    assert CliRunner().invoke(reproduce, arguments, catch_exceptions=False).exit_code == 0
+    other = CliRunner().invoke(reproduce, [*arguments, "--epochs", "4"])
+    assert other.exit_code == 1
+    assert "num_epochs was 3, is 4" in other.output
