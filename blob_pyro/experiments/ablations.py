@@ -22,6 +22,7 @@ from blob_pyro.models import BanditPriors
 from blob_pyro.policies import Greedy, Policy, SessionPopularity, ThompsonSampling, Uniform
 from blob_pyro.recommenders.joint_blob import JointBLOB
 from blob_pyro.simulation import RecoGym, ab_test
+from blob_pyro.simulation.decisions import AnyPolicy
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -128,7 +129,11 @@ class Ablations:
         """
         environment = RecoGym(self.num_items, num_flips=self.flips, seed=seed, embedding_dim=self.interests)
         policy = self._policy(environment, dict(self.variants)[variant])
-        policies = {"random": Uniform(self.num_items), "BLOB": policy, "oracle": environment.oracle()}
+        policies: dict[str, AnyPolicy] = {
+            "random": Uniform(self.num_items),
+            "BLOB": policy,
+            "oracle": environment.oracle(),
+        }
         result = ab_test(environment, policies, self.test_users, seed=seed)
         rates = {name: 100 * result.click_rate(name).value for name in policies}
         way = (rates["BLOB"] - rates["random"]) / (rates["oracle"] - rates["random"])
@@ -209,7 +214,7 @@ def plot(table: pd.DataFrame) -> Figure:
     ax.errorbar(rows["against default"], range(len(rows)), xerr=reach, fmt="o", markersize=4, capsize=2)
     ax.axvline(0, color="k", linewidth=0.8)
     ax.set_yticks(range(len(rows)), rows.index)
-    share = table.loc[DEFAULT, "of the way"]
+    share = float(table["of the way"][DEFAULT])
     ax.set_xlabel(f"share of the way from random items to the oracle, less the default's ({share:.2f})")
     ax.grid(alpha=0.3)
     return figure
