@@ -240,7 +240,10 @@ def table4(seeds: int, first_seed: int, test_users: int, output: Path) -> None:
     help="Folder for every run (a later call goes on from them), settings, table and figure.",
 )
 def ablations(seeds: int, first_seed: int, test_users: int, names: tuple[str, ...], output: Path) -> None:
-    """Compare BLOBs of which one choice is changed at a time: guide, scales, training, play, size of the log (100 items, 50 flips)."""
+    """Compare BLOBs of which one choice is changed at a time, with 100 items of which 50 pairs are swapped.
+
+    Guide, scales, training, play, size of the log.
+    """
     from blob_pyro.experiments.ablations import DEFAULT, VARIANTS, Ablations, plot, summarize
     from blob_pyro.experiments.saved_runs import SavedRuns
 
