@@ -23,6 +23,7 @@ __all__ = ["demo"]
 
 _TABLE, _RATES, _TRACES, _POSTERIOR, _MODEL = "ab_test.csv", "ab_test.png", "elbo.png", "posterior.nc", "model"
 _FILES = (_TABLE, _RATES, _TRACES, _POSTERIOR)
+_ORGANIC_RATE = 0.1  # the default, .03, does not arrive in 60 epochs of this log, and says so
 _NOTE = """
 Of the way: from random items, 0, to the oracle, which knows every user's interests and every click rate, 1.
 Thompson sampling explores: it pays in the round that it logs, and greedy play earns in the next. One test is one
@@ -67,7 +68,7 @@ def demo(
     click.echo(log)
 
     _title("2. What users are interested in: BLO, from their views")
-    organic = blo.fit(log, seed=seed)
+    organic = blo.fit(log, seed=seed, learning_rate=_ORGANIC_RATE)
 
     _title("3. What they click: BLOB, from the recommendations")
     blob = BLOB(blo)

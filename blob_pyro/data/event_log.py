@@ -287,7 +287,11 @@ class EventLog:
             >>> log.items.decode(log.contexts.to_sequences()[0])
             ['tea']
         """
-        logs = [logs] if isinstance(logs, EventLog) else list(logs)
+        if isinstance(logs, EventLog):
+            logs = [logs]
+        if isinstance(logs, (str, bytes)) or not isinstance(logs, Iterable):
+            raise TypeError(f"logs: expected a list of EventLogs, got a {type(logs).__name__}")
+        logs = list(logs)
         for number, log in enumerate(logs):
             if not isinstance(log, EventLog):
                 raise TypeError(f"logs[{number}]: expected an EventLog, got {type(log).__name__}")

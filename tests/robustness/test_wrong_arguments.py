@@ -151,3 +151,17 @@ def test_parquet_that_is_not_there(tmp_path):
 def test_what_is_no_log_is_not_exported(given, blob):
     with pytest.raises(TypeError, match=r"^log: "):
         blob.to_inference_data(given)
+
+
+@pytest.mark.parametrize("given", [None, 3, "logs", EventLog], ids=str)
+def test_what_is_no_list_of_logs(given):
+    with pytest.raises(TypeError, match=r"^logs: expected a list of EventLogs, got a "):
+        EventLog.concat(given)
+
+
+@pytest.mark.parametrize("rate", [1.1e6, 1e30])
+def test_a_learning_rate_beyond_all_measure(rate, blo, log):
+    """One step of it went through, and the error was about a Normal's scale."""
+    for model in (BLO(3, 2), BLOB(blo)):
+        with pytest.raises(ValueError, match=r"^learning_rate: must be at most 1e\+06, got 1"):
+            model.fit(log, num_epochs=1, learning_rate=rate, progress=False)

@@ -17,6 +17,8 @@ from blob_pyro.ops.arguments import one_of, positive_number, whole_number
 
 __all__ = ["Training", "clip_gradients", "make_optimizers", "relative_rate"]
 
+_FASTEST = 1e6  # one step of this size leaves float32's range by way of any exponential
+
 
 @dataclass(frozen=True)
 class Training:
@@ -54,6 +56,8 @@ class Training:
             if getattr(self, name) is not None or name != "patience"
         }
         checked |= {name: positive_number(getattr(self, name), name) for name in ("learning_rate", "clip_norm")}
+        if checked["learning_rate"] > _FASTEST:
+            raise ValueError(f"learning_rate: must be at most {_FASTEST:g}, got {self.learning_rate:g}; try 0.1")
         for name, value in checked.items():
             object.__setattr__(self, name, value)  # a plain number, whatever came
         one_of(self.schedule, "schedule", ("one_cycle", "cosine", "constant"))
