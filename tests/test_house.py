@@ -74,94 +74,48 @@ CROSS_CUTTING = {
 }
 # Modules without a test file of their name: they are parts of what another file tests as a whole.
 TESTED_WITH = {
+    "infer/training/test_convergence": "infer/references infer/start",
     "cli/test_demo": "cli/reproduce",
     "data/test_event_log": "data/assembly data/columns data/frames data/log_warnings data/schema",
-    "data/test_concatenation": "data/repeated_rows",
-    "data/test_histories": "data/vocabulary",
     "recommenders/test_updates": "models/priors/now",
     "models/priors/test_covariates": "data/covariates",
     "diagnostics/test_plots": "diagnostics/inference_data",
     "diagnostics/test_psis": "diagnostics/summaries",
-    "distributions/test_arrowhead_normal": "distributions/multivariate infer/laplace/arrowhead_precision",
-    "distributions/test_kl": "ops/precision",
-    "distributions/test_softmax_views": "ops/row_chunks ops/log_normalizer",
+    "distributions/test_arrowhead_normal": "infer/laplace/arrowhead_precision",
     "experiments/test_click_rates": "experiments/click_rates_report",
-    "experiments/test_figure1": "experiments/figure1_report experiments/sparse_logistic",
     "experiments/test_off_policy_coverage": "experiments/off_policy_coverage_report",
-    "guides/test_recipes": "guides/bandit guides/certainty guides/draws guides/multivariate testing",
-    "guides/test_encoders": "guides/offsets guides/organic",
-    "infer/bounds/test_bounds": (
-        "infer/bounds/bound infer/bounds/bouchard infer/bounds/log_concave infer/bounds/one_vs_each "
-        "infer/bounds/reparameterized infer/bounds/sum_over_items infer/bounds/gaussian_logits "
-        "infer/bounds/log_normalizers"
-    ),
-    "infer/local_reparameterization/test_handler":
-        "infer/elbo infer/local_reparameterization/projections",
-    "infer/laplace/test_fit": "infer/fit infer/fit_request infer/laplace/log_posterior infer/from_laplace",
-    "infer/test_em": "infer/online_em",
-    "infer/training/test_convergence": "infer/references infer/start",
-    "infer/training/test_loop": "infer/svi infer/training/run infer/training/trace ops/interrupts ops/names",
-    "infer/training/test_settings": "infer/training/rowwise_adam",
+    "guides/test_recipes": "guides/bandit guides/certainty guides/draws",
+    "guides/test_encoders": "guides/organic",
+    "infer/bounds/test_bounds": "infer/bounds/bound infer/bounds/bouchard infer/bounds/gaussian_logits",
+    "infer/local_reparameterization/test_handler": "infer/elbo",
+    "infer/laplace/test_fit": "infer/fit infer/fit_request infer/from_laplace",
     "infer/training/test_checkpoints": "ops/fingerprints",
-    "devices/test_bandit_fits": "infer/nuts ops/device ops/selection",
+    "devices/test_bandit_fits": "infer/nuts",
     "devices/test_planted_numbers": "infer/training/not_finite",
     "recommenders/test_interest_model": "models/organic models/priors/organic_priors",
     "recommenders/test_joint_blob": "models/joint",
-    "models/test_bandit": "models/sites models/priors/bandit_priors models/priors/learned",
-    "models/priors/test_terms": "models/priors/heavy_tails models/priors/items",
+    "models/test_bandit": "models/sites models/priors/learned",
     "models/test_placed_terms": "models/priors/view",
-    "ope/auditing/test_audit":
-        "ope/auditing/concentration ope/auditing/drift ope/auditing/facts ope/auditing/granularity "
-        "ope/auditing/martingales ope/auditing/ranges ope/auditing/report",
-    "ope/test_evaluation": "ope/folds ope/logged_rows ope/policy_evaluation ope/registry",
-    "ope/test_importance": "ope/checks ope/estimate ope/weights",
-    "ope/test_intervals": "ope/bounded_terms ope/moments ope/reliability",
-    "ope/test_marginalized": "ope/replay_method",
-    "robustness/test_global_state": "ops/gradients",
-    "robustness/test_threads": "ops/exclusive",
-    "recommenders/test_ownership": "ops/modules ops/tensors",
-    "serialization/test_folder":
-        "ops/files recommenders/saving serialization/errors serialization/fields serialization/manifest "
-        "serialization/reading",
-    "serialization/test_codec": "serialization/parts ops/saved_classes",
+    "ope/test_evaluation": "ope/logged_rows ope/policy_evaluation",
+    "ope/test_importance": "ope/estimate",
+    "ope/test_intervals": "ope/bounded_terms",
+    "serialization/test_folder": "ops/files recommenders/saving serialization/reading",
+    "serialization/test_codec": "serialization/parts",
     "serialization/test_fixtures": "serialization/schema_2",
-    "policies/baselines/test_baselines":
-        "policies/baselines/gru policies/baselines/item_knn policies/baselines/popularity "
-        "policies/baselines/session_frequency",
-    "policies/baselines/test_learned_baselines": (
-        "policies/baselines/als policies/baselines/contextual_bandit policies/baselines/ease "
-        "policies/baselines/factorization_machine policies/baselines/lin_ts policies/baselines/lin_ucb "
-        "policies/baselines/linear_bandits policies/baselines/logistic_regression policies/baselines/multi_vae "
-        "policies/baselines/registry policies/baselines/sessions policies/baselines/view_factors"
-    ),
-    "policies/test_logistic_regression": "policies/logistic_thompson",
-    "policies/test_fuzz_policies": "ops/arguments",
-    "policies/test_policies":
-        "policies/base policies/scored policies/session_popularity policies/thompson policies/uniform",
+    "policies/baselines/test_learned_baselines": "policies/baselines/lin_ts policies/baselines/lin_ucb",
+    "policies/test_policies": "policies/base policies/scored policies/uniform",
     "policies/test_deciding": "policies/restricted",
     "policies/slates/test_base":
-        "policies/slates/distinct policies/slates/epsilon_greedy policies/slates/mixture "
-        "policies/slates/of_distributions policies/slates/plackett_luce policies/slates/scores "
-        "policies/slates/two_classes propensity/kernels/normal_ranks propensity/kernels/plackett_luce "
-        "propensity/kernels/product_of_others",
+        "policies/slates/epsilon_greedy policies/slates/of_distributions policies/slates/plackett_luce "
+        "policies/slates/two_classes",
     "policies/test_registry": "policies/slates/posterior",
-    "policies/test_thompson_accuracy": "policies/total_variation",
-    "policies/test_thompson_mixture": "policies/thompson_actions",
-    "simulation/test_decisions": "policies/repeated",
-    "posteriors/test_click_logits": "posteriors/best_items posteriors/drawn_click_logits posteriors/guide_posterior",
+    "posteriors/test_click_logits": "posteriors/guide_posterior",
     "recommenders/test_click_model": "posteriors/next_priors guides/registry recommenders/click_model_parts",
-    "propensity/test_correlated":
-        "propensity/argmax_conditionally_normal propensity/argmax_low_rank_normal "
-        "propensity/argmax_multivariate_normal propensity/kernels/jointly_normal propensity/kernels/orthant "
-        "propensity/kernels/few_actions propensity/kernels/draws propensity/kernels/qmc",
-    "propensity/test_argmax": "propensity/kernels/adaptive propensity/kernels/functions",
-    "propensity/test_argmax_normal":
-        "propensity/kernels/normal propensity/kernels/normal_arms propensity/kernels/normal_panels "
-        "propensity/kernels/mesh propensity/kernels/envelope",
+    "propensity/test_correlated": "propensity/kernels/jointly_normal",
+    "propensity/test_argmax": "propensity/kernels/adaptive",
+    "propensity/test_argmax_normal": "propensity/kernels/normal propensity/kernels/normal_panels",
     "propensity/test_argmax_beta": "propensity/kernels/beta",
     "propensity/test_ranks": "propensity/kernels/ranks propensity/kernels/rank_meshes",
-    "propensity/test_extreme_normals": "propensity/kernels/cumulative",
-    "simulation/test_process": "simulation/environment simulation/sessions",
 }  # fmt: skip
 
 

@@ -13,64 +13,9 @@ from blob_pyro.data import LogWarning
 from blob_pyro.policies import SessionPopularity, Uniform
 from blob_pyro.simulation import RecoGym
 from tests.data.log_oracles import check_log
+from tests.data.logs_to_join import read, same, small, tables
 
 ENVIRONMENT = RecoGym(num_items=8, num_flips=4, seed=0)
-
-
-def tables(num_users, num_rows, seed, id_=str, ties=False):
-    """Views and impressions with every optional column; with ``ties``, many at one time."""
-    random = np.random.default_rng(seed)
-    users, items = [id_(1000 + n) for n in range(num_users)], [id_(n) for n in range(6)]
-    time = random.integers(0, 5, num_rows) if ties else random.permutation(num_rows)
-    user = [users[n] for n in random.integers(0, num_users, num_rows)]
-    item = [items[n] for n in random.integers(0, 6, num_rows)]
-    is_view = random.random(num_rows) < 0.5
-    frame = pd.DataFrame({"user": user, "time": time, "item": item})
-    views = frame[is_view].reset_index(drop=True)
-    impressions = frame[~is_view].rename(columns={"item": "action"}).reset_index(drop=True)
-    size = len(impressions)
-    impressions = impressions.assign(
-        reward=random.integers(0, 2, size),
-        propensity=random.uniform(0.1, 1, size),
-        propensity_error=random.uniform(0, 0.1, size),
-        position=random.integers(0, 3, size),
-        score=random.normal(size=size),
-        policy=random.choice(["old", "new", "other"], size),
-        policy_version=random.choice(["1", "2"], size),
-        hour=random.integers(0, 24, size).astype(float),
-        device=random.choice(["phone", "desktop", "tv"], size),
-    )
-    return views, impressions
-
-
-def read(views, impressions, **options):
-    options = {"items": None, **options}
-    covariates = () if impressions is None else ("hour", "device")
-    return EventLog.from_tables(views, impressions, covariates=covariates, **options)
-
-
-def same(one, other):
-    """Two logs hold the same rows in the same order, by id and by name."""
-    assert one.items.ids == other.items.ids
-    assert one.users.ids == other.users.ids
-    assert one.clock == other.clock
-    for name in (
-        "view_user", "view_time", "view_item", "user", "time", "action", "reward", "propensity", "propensity_error",
-        "position", "score", "context",
-    ):  # fmt: skip
-        mine, others = getattr(one, name), getattr(other, name)
-        assert (mine is None) == (others is None), name
-        assert mine is None or (mine.dtype == others.dtype and torch.equal(mine, others)), name
-    for column, names in (("policy", "policies"), ("policy_version", "policy_versions")):
-        assert getattr(one, names) == getattr(other, names)
-        if getattr(one, column) is not None:
-            assert torch.equal(getattr(one, column), getattr(other, column))
-    assert set(one.covariates) == set(other.covariates)
-    for name, covariate in one.covariates.items():
-        assert covariate.levels == other.covariates[name].levels
-        assert torch.equal(covariate.values, other.covariates[name].values)
-    assert one.contexts.to_sequences() == other.contexts.to_sequences()
-    assert one.sessions.to_sequences() == other.sessions.to_sequences()
 
 
 BY = {
@@ -178,14 +123,6 @@ def test_simulated_users_that_overlap_are_not_taken_for_one(seed):
         EventLog.concat(logs, duplicates="keep")
 
 
-def small(user="ann", time=(1, 2), item=("tea", "mug"), **more):
-    """Two impressions after a view at time 0."""
-    impressions = {"user": [user] * 2, "time": list(time), "action": list(item), "reward": [1, 0], **more}
-    covariates = tuple(name for name in more if name.startswith("x_"))
-    views = {"user": [user], "time": [0 if isinstance(time[0], (int, float)) else time[0]], "item": ["tea"]}
-    return EventLog.from_tables(views, impressions, covariates=covariates)
-
-
 def days(*days, zone=None):
     return [pd.Timestamp(2024, 1, day, tz=zone) for day in days]
 
@@ -195,9 +132,16 @@ def viewed(user, time, item):
 
 
 SECONDS = viewed(["a", "b"], [1_700_000_000, 1_700_000_009], [0, 1])
+
+
 MILLISECONDS = viewed(["a", "c"], [1_700_000_500_000, 1_700_000_600_000], [0, 1])
+
+
 STAMPS = small("bob", days(1, 2))
+
+
 HALVES = {"propensity": [0.5, 0.5]}
+
 
 REFUSED = {
     "no logs": ([], "logs: there are none"),
@@ -248,37 +192,6 @@ def test_arguments_are_checked():
         EventLog.concat([small()], duplicates="first")
     with pytest.raises(ValueError, match=r"items: must hold all items of logs\[0\]: .*'mug'"):
         EventLog.concat([small()], items=["tea"])
-
-
-@pytest.mark.parametrize("gap", [0, 5], ids=["half", "a third"])
-def test_exports_that_overlap_are_counted_once(gap):
-    views, impressions = tables(9, 150, seed=1)
-    whole = read(views, impressions)
-    parts = []
-    for low, high in ((0, 80 - gap), (50, 150)):
-        some = [
-            frame[(frame["time"] >= low) & (frame["time"] < high)].reset_index(drop=True)
-            for frame in (views, impressions)
-        ]
-        parts.append(read(*some, items=whole.items.ids))
-    with pytest.raises(ValueError, match="in an earlier log too"):
-        EventLog.concat(parts)
-    same(EventLog.concat(parts, duplicates="drop"), whole)
-    with pytest.warns(LogWarning, match="at the same time in two logs"):
-        kept = EventLog.concat(parts, duplicates="keep")
-    assert kept.num_impressions == sum(part.num_impressions for part in parts) > whole.num_impressions
-
-
-@pytest.mark.parametrize("change", [{"reward": [0, 1]}, {"propensity": [0.4, 0.5]}], ids=["rewards", "propensities"])
-def test_duplicates_that_contradict_each_other_are_refused(change):
-    logs = [small(propensity=[0.5, 0.5]), small(**{"propensity": [0.5, 0.5], **change})]
-    with pytest.raises(ValueError, match=r"logs\[1\]: has another number, reward or propensity .* at time 1"):
-        EventLog.concat(logs, duplicates="drop")
-
-
-def test_rows_that_one_log_has_twice_are_two():
-    twice = small(time=(1, 1), item=("tea", "tea"))
-    assert EventLog.concat([twice, small("bob")]).num_impressions == 4
 
 
 def test_catalogues_are_aligned_by_id():

@@ -9,39 +9,9 @@ from scipy.stats import multivariate_normal
 
 from blob_pyro.cli.reproduce import reproduce
 from blob_pyro.experiments.figure1 import ESTIMATORS, Figure1, published_propensities
-from blob_pyro.experiments.figure1_report import Runs, summarize, verdict
-from blob_pyro.experiments.sparse_logistic import SparseLogistic
+from blob_pyro.experiments.figure1_report import Runs
 from blob_pyro.ope import beta_ips, doubly_robust, ips, snips
-
-SMALL = Figure1(num_contexts=3000, most_rows=4000.0, num_sizes=3)
-
-# Logits before the shift, by `_base_reward_function` of the Open Bandit Pipeline 0.5.7 (degree 4, 30 % of the
-# monomials, seed 0, one-hot actions): contexts, and the first three actions of each.
-CONTEXTS = [
-    [0.13, -0.13, 0.64, 0.1, -0.54, 0.36, 1.3, 0.95, -0.7, -1.27],
-    [-0.62, 0.04, -2.33, -0.22, -1.25, -0.73, -0.54, -0.32, 0.41, 1.04],
-    [-0.13, 1.37, -0.67, 0.35, 0.9, 0.09, -0.74, -0.92, -0.46, 0.22],
-]
-LOGITS = [
-    [-26.616861123316323, -59.14614077206905, -66.05964340525395],
-    [-5.020923952853096, -13.992365931531843, -48.997861637151445],
-    [-2.5037181569029947, -9.201327579917578, -20.427939127579936],
-]
-
-
-def test_the_problem_is_the_published_one_but_for_a_constant():
-    expected_reward = SparseLogistic().expected_reward(np.array(CONTEXTS))[:, :3]
-    shift = np.array(LOGITS) - np.log(expected_reward / (1 - expected_reward))
-    np.testing.assert_allclose(shift, shift[0, 0], atol=1e-7)
-    assert abs(shift[0, 0]) < 1  # mean over standard deviation, times four: the logits themselves are of size 100
-
-
-def test_the_logging_policy_prefers_what_is_worse():
-    problem = SparseLogistic()
-    expected = np.array([[0.0, 1.0, 0.5]])
-    np.testing.assert_allclose(
-        problem.logging_probs(expected)[0, 0] / problem.logging_probs(expected)[0, 1], np.exp(1.5)
-    )
+from tests.experiments.figure1_runs import SMALL
 
 
 @pytest.mark.parametrize("power", [2, 1], ids=["exact: variances", "published: standard deviations"])
@@ -59,13 +29,6 @@ def test_both_sets_of_propensities_are_equation_6_with_these_covariances(power):
         covariance = spread[action] + np.diag(spread[others])
         expected = multivariate_normal(mean[others], covariance).cdf(np.full(others.sum(), mean[action]))
         assert ours[action].item() == pytest.approx(expected, abs=1e-4)
-
-
-@pytest.fixture(scope="module")
-def runs():
-    done = Runs(SMALL)
-    assert list(done.complete(range(700, 760))) == list(range(700, 760))
-    return done.frame
 
 
 def test_a_log_is_estimated_as_by_the_estimators_on_its_whole_matrices(monkeypatch):
@@ -111,28 +74,6 @@ def test_exact_propensities_arrive_at_the_policy_s_value_and_published_ones_at_a
             assert abs(values.mean() - population.value("exact")) > 4.5 * error
     values = (population.target["exact"] * population.expected_reward).sum(-1).numpy()
     assert population.value_error() == pytest.approx(values.std(ddof=1) / 3000**0.5)
-
-
-def test_summary_by_hand():
-    frame = pd.DataFrame({"log": [0, 1, 2, 3], "value": [0.5, 0.7, 0.4, 0.8], "standard_error": 0.1})
-    frame = frame.assign(
-        low=frame.value - 0.15, high=frame.value + 0.15, effective_sample_size=[900.0, 990, 1000, 2000]
-    )
-    frame = frame.assign(warned=[True, False, False, False], rows=200, propensities="exact", estimator="IPS")
-    (row,) = summarize(frame, truth=0.58).itertuples()
-    assert row.mean == pytest.approx(0.6)
-    assert row.bias == pytest.approx(0.02)
-    assert row.bias_error == pytest.approx(np.std([0.5, 0.7, 0.4, 0.8], ddof=1) / 2)
-    assert row.bias_errors == pytest.approx(row.bias / row.bias_error)
-    assert (row.coverage, row.effective_sample_size, row.warned, row.silent) == (0.5, 995.0, 0.25, 1)
-    assert row.coverage_error == pytest.approx(0.25)
-
-
-def test_small_samples_are_warned_of(runs):
-    summary = summarize(runs, SMALL.population.value("exact"))
-    assert summary.silent.sum() == 0
-    assert (summary[summary.rows == 199].warned == 1).all()
-    assert any("published propensities, 4,000 rows" in line for line in verdict(summary))
 
 
 def test_runs_go_on_from_what_is_on_disk(tmp_path, monkeypatch):

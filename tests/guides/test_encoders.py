@@ -8,9 +8,11 @@ from blob_pyro.data import Histories
 from blob_pyro.guides import ENCODERS, OffsetNetwork
 from blob_pyro.infer import BOUNDS, Bouchard, GuidedELBO, LogConcave, OneVsEach
 from blob_pyro.models import OrganicBatch
+from tests.guides.encoded import K, P
 
-P, K = 12, 3
 SESSIONS = [[0, 3, 3, 7], [], [11], [2] * 30]
+
+
 NAMES = list(ENCODERS)
 
 
@@ -143,11 +145,3 @@ def test_every_parameter_learns(encoder, bound, covariance, histories):
 def test_unknown_head():
     with pytest.raises(ValueError, match="covariance: expected 'diagonal' or 'full', got 'banded'"):
         BLO(P, K, covariance="banded")
-
-
-def test_offsets_start_at_log_p_and_depend_on_the_posterior():
-    network = OffsetNetwork(P, K)
-    loc, variance = torch.randn(5, K), torch.rand(5, K) + 0.1
-    assert torch.allclose(network(loc, variance), torch.tensor(float(P)).log().expand(5))
-    network.offset.weight.data += 0.1
-    assert network(loc, variance).std() > 0

@@ -1,40 +1,12 @@
 """EM never descends, arrives where a direct optimiser does, and its online version follows it."""
 
 import pyro.distributions as dist
-import pytest
 import torch
 from torch.distributions import kl_divergence
 
-from blob_pyro.data import Histories
-from blob_pyro.distributions import SoftmaxViews
 from blob_pyro.infer import ExpectationMaximization, expectation_maximization, online_expectation_maximization
 from blob_pyro.infer.bounds.log_normalizers import bouchard, bouchard_offset
-
-P, K = 30, 3
-SCALES = torch.tensor([1.2, 0.5, 0.1], dtype=torch.float64)
-SESSIONS = [[0, 3, 3, 7], [], [29] * 40, [5], list(range(30)) * 9]
-
-
-@pytest.fixture(scope="module")
-def items():
-    generator = torch.Generator().manual_seed(5)
-    psi = torch.randn(P, K, generator=generator, dtype=torch.float64) * SCALES
-    return psi, 1.5 * torch.randn(P, generator=generator, dtype=torch.float64)
-
-
-@pytest.fixture(scope="module")
-def histories():
-    return Histories.from_sequences(SESSIONS, num_items=P)
-
-
-@pytest.fixture(scope="module")
-def typical(items):
-    """Sessions as the model tells them: of 1, 5, 20 and 200 views."""
-    psi, rho = items
-    torch.manual_seed(11)
-    lengths = torch.tensor([1, 5, 20, 200]).repeat(3)
-    views = SoftmaxViews(torch.randn(12, K).double(), psi, rho, lengths).sample()
-    return Histories.from_sequences([v[v >= 0].tolist() for v in views], num_items=P)
+from tests.infer.em_problems import K, P
 
 
 def bound(loc, factor, items, histories):
@@ -126,37 +98,3 @@ def test_no_views_no_news(items, histories):
         q = method(histories, *items)
         assert torch.equal(q.mean[1], torch.zeros(K).double())
         assert torch.allclose(q.covariance_matrix[1], torch.eye(K).double(), atol=1e-12)
-
-
-def next_item(q, items):
-    return (q.mean @ items[0].T + items[1]).softmax(-1)
-
-
-@pytest.mark.parametrize("num_negatives", [10, 30])
-def test_online_follows_within_its_stated_error(num_negatives, items, typical):
-    exact = expectation_maximization(typical, *items, num_cycles=3000, tolerance=1e-9)
-    torch.manual_seed(0)
-    online = online_expectation_maximization(typical, *items, num_negatives=num_negatives)
-    distance = 0.5 * (next_item(online, items) - next_item(exact, items)).abs().sum(-1)
-    assert (distance < 0.03).all()
-    assert torch.allclose(online.stddev, exact.stddev, rtol=0.2)
-    start = torch.full((P,), 0.0).double() + items[1]
-    assert (0.5 * (start.softmax(-1) - next_item(exact, items)).abs().sum(-1)).max() > 0.2  # it had a way to go
-
-
-def test_online_error_falls_with_the_number_of_steps(items, typical):
-    exact = next_item(expectation_maximization(typical, *items, num_cycles=3000, tolerance=1e-9), items)
-
-    def error(num_steps):
-        torch.manual_seed(0)
-        runs = [
-            online_expectation_maximization(typical, *items, num_steps=num_steps, num_negatives=5) for _ in range(5)
-        ]
-        return torch.stack([(next_item(q, items) - exact).square().sum(-1) for q in runs]).mean().sqrt()
-
-    assert error(1000) < 0.5 * error(50)
-
-
-def test_steps_that_do_not_converge_are_refused(items, histories):
-    with pytest.raises(ValueError, match=r"decay: must be above 1/2 and at most 1 for the steps to converge, got 0\.4"):
-        online_expectation_maximization(histories, *items, decay=0.4)

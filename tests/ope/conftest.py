@@ -107,3 +107,8 @@ def draw_sample(seed, rows, actions=4, sharpness=1.0, num_users=None, rate=0.3, 
 @pytest.fixture(scope="session")
 def sample():
     return draw_sample(seed=1, rows=400)
+
+
+@pytest.fixture(scope="module")
+def large():
+    return draw_sample(seed=2, rows=6000, sharpness=0.3, num_users=700, users_differ=1.5, logging=0.15)

@@ -7,29 +7,12 @@ from scipy import stats
 
 from blob_pyro.data import Histories
 from blob_pyro.ops.seeds import seeded
-from blob_pyro.policies import Policy, SessionPopularity, ThompsonSampling, Uniform
+from blob_pyro.policies import SessionPopularity, ThompsonSampling, Uniform
 from blob_pyro.policies.repeated import sample_each
 from blob_pyro.simulation import RecoGym
 from blob_pyro.simulation.decisions import Decisions, check_policy, sample_by_inversion
 from tests.policies.test_thompson_conditional import Known
-
-PROBS = torch.tensor([[0.0, 0.1, 0.0, 0.6, 0.3, 0.0], [0.5, 0.0, 0.0, 0.0, 0.0, 0.5]], dtype=torch.float64)
-
-
-class Opaque(dist.Categorical):
-    """A distribution that the simulation must not treat as a plain Categorical."""
-
-
-class Fixed(Policy):
-    """The same probabilities after every history, except that an empty one plays item 0."""
-
-    def __init__(self, probs, family):
-        super().__init__(len(probs))
-        self.probs, self.family = probs, family
-
-    def action_distribution(self, histories):
-        first = torch.nn.functional.one_hot(torch.tensor(0), self.num_items).to(self.probs)
-        return self.family(probs=torch.where(histories.lengths[:, None] > 0, self.probs, first))
+from tests.simulation.decided import PROBS, Fixed, Opaque, decisions
 
 
 def test_inversion_has_the_right_frequencies():
@@ -53,11 +36,6 @@ def test_inversion_steps_over_impossible_items(u):
         )
 
 
-def decisions(policy, forget=False, users=3):
-    histories = Histories.from_sequences([[1]] * users, policy.num_items)
-    return Decisions(policy, histories, torch.zeros(users, 5), forget)
-
-
 @pytest.mark.parametrize("family", [dist.Categorical, Opaque])
 @pytest.mark.parametrize("forget", [False, True])
 def test_actions_and_propensities(family, forget):
@@ -72,26 +50,6 @@ def test_actions_and_propensities(family, forget):
     if not forget:
         assert stats.chisquare(torch.bincount(action, minlength=6)[[1, 3, 4]], [300, 1800, 900]).pvalue > 1e-3
     assert choices.draw(session, position, uniform)[1] is None
-
-
-def test_a_distribution_draws_as_often_as_is_decided():
-    """Its own way of drawing is asked for as many actions as each session has, and no more."""
-
-    class Counting(Opaque):
-        def sample(self, sample_shape=()):
-            raise AssertionError("more than what decides")
-
-        def sample_each(self, counts):
-            asked.append(counts.tolist())
-            return torch.arange(int(counts.sum())) % 6
-
-    asked: list = []
-    session = torch.tensor([0, 0, 0, 1, 2])
-    choices = decisions(Fixed(PROBS[1], Counting))
-    action, propensity = choices.draw(session, torch.tensor([0, 1, 2, 0, 0]), torch.rand(5).double(), propensities=True)
-    assert asked == [[3, 1, 1]]
-    assert action.tolist() == [0, 1, 2, 3, 4]
-    assert propensity.tolist() == pytest.approx([0.5, 0, 0, 0, 0])
 
 
 @pytest.mark.parametrize("counts", [[5, 0, 2], [0, 0, 0], [1, 1, 1]], ids=str)

@@ -1,13 +1,10 @@
 """Priors beyond the paper's: each term adds what it says, is learned from data, and comes back from disk."""
 
-import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pyro import poutine
-from torch.nn.functional import softplus
 
-from blob_pyro import BLOB, BanditPriors, Learned
+from blob_pyro import BanditPriors, Learned
 from blob_pyro.models import (
     BanditBatch,
     BanditModel,
@@ -19,13 +16,16 @@ from blob_pyro.models import (
     StudentTKappa,
     UserCovariates,
 )
-from blob_pyro.models.sites import CLICK, KAPPA, W_A, W_B, W_C, ZETA
+from blob_pyro.models.sites import KAPPA, ZETA
 from blob_pyro.serialization.codec import decode, encode
 from blob_pyro.testing import check_guide
+from tests.models.priors.term_problems import C, F, K, N, P
 
-P, K, C, N, F = 6, 2, 5, 40, 3
 CATEGORIES = (0, 1, 1, 0, 2, 2)
+
+
 FEATURES = tuple((float(p), (-1.0) ** p, 0.5) for p in range(P))
+
 
 TERMS = {
     "popularity": KappaOnPopularity(0.7),
@@ -35,28 +35,6 @@ TERMS = {
     "horseshoe": HorseshoeKappa(dist.HalfCauchy(0.2)),
     "covariates": UserCovariates(F),
 }
-
-
-@pytest.fixture
-def psi():
-    return torch.randn(P, K, dtype=torch.float64) * torch.tensor([0.5, 2.0])
-
-
-@pytest.fixture
-def rho():
-    return torch.randn(P, dtype=torch.float64)
-
-
-@pytest.fixture
-def batch():
-    return BanditBatch(
-        interest=torch.randn(C, K, dtype=torch.float64),
-        context=torch.randint(C, (N,)),
-        action=torch.arange(N) % P,
-        reward=(torch.rand(N) < 0.3).double(),
-        num_events=N,
-        covariates=torch.randn(C, F, dtype=torch.float64),
-    )
 
 
 def by_hand(name, v, psi, rho, batch):
@@ -117,70 +95,6 @@ def test_normalised_embeddings_keep_affinities(psi, batch):
     assert torch.allclose(gram.diagonal(), torch.full((K,), 1 / P).double())
 
 
-def test_numbers_distributions_and_callables(psi, rho, batch):
-    priors = BanditPriors(
-        w_a=0.5,
-        w_c=dist.StudentT(4.0, -3.0, 1.0),
-        kappa=lambda model: dist.Normal(0.1 * model.item_intercept, 0.2).to_event(1),
-        zeta=0.0,
-    )
-    model = BanditModel(psi, priors, rho)
-    trace = poutine.trace(model).get_trace(batch)
-    assert [n for n in trace.nodes if n in (W_A, W_B, W_C, KAPPA, ZETA)] == [W_B, W_C, KAPPA]
-    assert torch.allclose(trace.nodes[KAPPA]["fn"].mean, 0.1 * rho)
-    kappa, w_c = trace.nodes[KAPPA]["value"], trace.nodes[W_C]["value"]
-    affinity = (psi[batch.action] * batch.interest[batch.context]).sum(-1)
-    expected = softplus(torch.tensor(0.5).double()) * affinity + kappa[batch.action] + w_c
-    assert torch.allclose(trace.nodes[CLICK]["fn"].logits, expected)
-
-
-def test_a_scale_may_have_a_prior(psi, batch):
-    model = BanditModel(psi, BanditPriors(kappa_scale=dist.HalfNormal(0.5)))
-    trace = poutine.trace(model).get_trace(batch)
-    log_scale, standard = (trace.nodes[n]["value"] for n in ("log_kappa_scale", "whitened_kappa"))
-    without = BanditModel(psi, BanditPriors(kappa=0.0)).logit(
-        {n: trace.nodes[n]["value"] for n in (W_A, W_B, W_C, ZETA)}, batch
-    )
-    assert torch.allclose(trace.nodes[CLICK]["fn"].logits - without, log_scale.exp() * standard[batch.action])
-    density = dist.HalfNormal(torch.tensor(0.5).double()).log_prob(log_scale.exp()) + log_scale
-    assert torch.allclose(trace.nodes["log_kappa_scale"]["fn"].log_prob(log_scale), density)
-
-
-def test_student_t_shrinks_outliers_less(psi):
-    """Posterior of one item with far more clicks than the rest, under normal and Student-t kappas of one scale."""
-    action = torch.arange(P).repeat(200)
-    rate = torch.where(action == 3, 0.5, 0.05)
-    batch = BanditBatch(
-        torch.zeros(1, K).double(), torch.zeros_like(action), action, torch.bernoulli(rate).double(), len(action)
-    )
-    kappa = {}
-    for name, prior in (("normal", None), ("Student-t", StudentTKappa(2.0))):
-        model = BanditModel(psi, BanditPriors(kappa=prior, kappa_scale=0.3))
-        guide = pyro.infer.autoguide.AutoDelta(model)
-        optimizer = pyro.optim.Adam({"lr": 0.05})
-        svi = pyro.infer.SVI(model, guide, optimizer, pyro.infer.Trace_ELBO())
-        pyro.clear_param_store()
-        for _ in range(400):
-            svi.step(batch)
-        kappa[name] = guide.median()[KAPPA]
-    assert kappa["Student-t"][3] > kappa["normal"][3] + 0.3
-
-
-def test_categories_pool(blo, log):
-    """An item that was never shown leans to its category."""
-    categories = tuple(int(p >= 6) for p in range(12))
-    keep = log.action != 11
-    reward = torch.where(log.action >= 6, torch.rand(len(keep)) < 0.4, torch.rand(len(keep)) < 0.02).float()
-    seen = type(log).from_arrays(
-        12, log.view_user, log.view_time, log.view_item, log.user[keep], log.time[keep], log.action[keep], reward[keep]
-    )
-    blob = BLOB(blo, priors=BanditPriors(terms=(ItemCategories(categories, 1.0, 0.1),), kappa_scale=0.3))
-    with pytest.warns(UserWarning, match="1 of 12 items were never shown"):
-        blob.fit(seen, num_epochs=60, batch_size=1024, progress=False, device="cpu")
-    scores = blob.scores([[]])[0]
-    assert scores[11] > scores[:6].max() + 1
-
-
 PRIORS = {
     "paper": BanditPriors.paper(),
     "numbers": BanditPriors(w_a=0.5, kappa=0.0, zeta=0.0, normalize_embeddings=True),
@@ -199,44 +113,6 @@ def test_priors_as_json(name, psi, rho):
     for site, prior in old.items():
         x = prior.sample()
         assert torch.equal(prior.log_prob(x), new[site].log_prob(x)), site
-
-
-BAD = {
-    "kappa's size": (
-        BanditPriors(kappa=dist.Normal(torch.zeros(5), 1.0).to_event(1)),
-        r"prior of 'kappa': expected event shape \(6,\)",
-    ),
-    "zeta's size": (
-        BanditPriors(zeta=dist.Normal(torch.zeros(3, 2), 1.0).to_event(2)),
-        r"prior of 'zeta'.*got \(3, 2\)",
-    ),
-    "support": (
-        BanditPriors(w_a=dist.HalfNormal(1.0)),
-        "prior of 'w_a': its support is .* every parameter is a real number",
-    ),
-    "categories": (BanditPriors(terms=(ItemCategories((0, 1)),)), "categories: expected 6 integers from 0"),
-    "features": (BanditPriors(terms=(ItemFeatures(((1.0,),)),)), "features: expected 6 x F finite numbers"),
-    "covariates": (BanditPriors(terms=(UserCovariates(0),)), "num_covariates: must be at least 1"),
-    "no popularity": (BanditPriors(terms=(KappaOnPopularity(),)), "every item has the same intercept"),
-    "random scale": (
-        BanditPriors(kappa_scale=dist.Normal(0.0, 1.0)),
-        "kappa_scale: expected a distribution over positive",
-    ),
-    "not a term": (BanditPriors(terms=(3,)), "terms: 3 is not a LogitTerm"),
-}
-
-
-@pytest.mark.parametrize(("priors", "message"), BAD.values(), ids=BAD.keys())
-def test_bad_priors_are_named(priors, message, psi):
-    with pytest.raises(ValueError, match=message):
-        BanditModel(psi, priors)
-
-
-def test_vectors_need_their_event_dimension():
-    with pytest.raises(
-        ValueError, match=r"kappa: expected a distribution over a vector of num_items: use .to_event\(1\)"
-    ):
-        BanditPriors(kappa=dist.Normal(torch.zeros(6), 1.0))
 
 
 def test_events_without_covariates(psi, batch):

@@ -1,35 +1,17 @@
 """The audit: healthy logs pass, every planted fault is found by the test that looks for it, Open Bandit's are found."""
 
 import dataclasses
-from pathlib import Path
 
-import matplotlib
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 
 from blob_pyro import EventLog
-from blob_pyro.ope import audit, auditing
-from blob_pyro.ope.auditing import TESTS, Finding, LogFacts
-from blob_pyro.ope.auditing.granularity import number_of_draws
+from blob_pyro.ope import audit
+from blob_pyro.ope.auditing import TESTS
 from blob_pyro.policies import SessionPopularity, Uniform
 from blob_pyro.simulation import RecoGym
-
-matplotlib.use("Agg")
-ITEMS = 12
-WOMEN = Path(__file__).parents[2] / "data" / "open_bandit" / "women_bts.parquet"
-
-
-@pytest.fixture(scope="module")
-def healthy():
-    """300 users at times of their own, one after another."""
-    log = RecoGym(num_items=ITEMS, num_flips=6, seed=5).simulate(SessionPopularity(ITEMS, epsilon=0.3), num_users=300)
-    return dataclasses.replace(log, time=log.user * 1000 + log.time)
-
-
-def probabilities(log, epsilon=0.3):
-    return SessionPopularity(ITEMS, epsilon).action_distribution(log.contexts).probs[log.context]
+from tests.ope.auditing.logs import ITEMS, probabilities
 
 
 def with_propensity(log, propensity):
@@ -136,29 +118,6 @@ def test_what_it_says_of_the_faults(healthy):
     assert "row 7 has 0 and" in zero.says
 
 
-def test_frequencies_against_whole_distributions(healthy):
-    wrong = audit(healthy, logging_probs=probabilities(healthy, 0.5))
-    assert wrong["action frequencies"].flagged
-    shifted = probabilities(healthy).roll(1, -1)
-    assert audit(healthy, logging_probs=shifted)["action frequencies"].flagged
-    assert "pass logging_probs" in audit(healthy)["action frequencies"].says
-
-
-def test_frequencies_by_hand(healthy):
-    probs = probabilities(healthy).double().numpy()
-    played = np.bincount(healthy.action.numpy(), minlength=ITEMS)
-    z = (played - probs.sum(0)) / np.sqrt((probs * (1 - probs)).sum(0))
-    assert audit(healthy, logging_probs=probs)["action frequencies"].statistic == pytest.approx(z[abs(z).argmax()])
-
-
-def test_mean_of_inverse_by_hand(healthy):
-    inverse = 1 / healthy.propensity.numpy()
-    rest = np.delete(inverse, inverse.argmax())
-    for name, values in (("mean of 1/p", inverse), ("mean of 1/p without its largest row", rest)):
-        z = (values.mean() - ITEMS) / (values.std(ddof=1) / len(values) ** 0.5)
-        assert audit(healthy)[name].statistic == pytest.approx(z, rel=1e-9)
-
-
 def false_alarms(seeds):
     flagged = []
     for seed in seeds:
@@ -187,37 +146,6 @@ def test_uniform_logs_pass():
     assert "every row has 20; 20 actions" in report["mean of 1/p"].says
 
 
-# --- granularity by itself --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("draws", [64, 100, 997, 1000, 8192, 10_000, 65_536, 1_000_000])
-def test_the_number_of_draws_is_found_exactly(draws):
-    probs = np.random.default_rng(0).beta(1, 8, size=3000)
-    counts = np.maximum(np.random.default_rng(1).binomial(draws, probs), 1)
-    assert number_of_draws(counts / draws, 10) == draws
-
-
-def test_exact_numbers_and_small_ratios_are_not_counts():
-    rng = np.random.default_rng(0)
-    assert number_of_draws(rng.beta(1, 8, size=3000), 10) is None
-    total = rng.integers(1, 9, size=3000)
-    shares = 0.7 * rng.integers(1, total + 1) / total
-    assert number_of_draws(np.concatenate([shares, 0.3 / rng.integers(5, 12, size=3000)]), 12) is None
-    assert number_of_draws(np.full(100, 0.125), 4) is None
-    few = np.array([0.7 * views / total for total in range(1, 7) for views in range(1, total + 1)])
-    assert len(np.unique(few)) > 8  # all of them multiples of 1/600, and none needs it
-    assert number_of_draws(few.repeat(50), 7) is None
-
-
-# --- Open Bandit ------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def women():
-    table = pq.read_table(WOMEN).rename_columns(["time", "action", "position", "reward", "propensity"])
-    return EventLog.from_tables(impressions=table.append_column("user", [np.arange(len(table))]), items=range(46))
-
-
 def test_open_bandit(women):
     report = audit(women)
     assert report["granularity"].statistic == 200_000
@@ -234,33 +162,6 @@ def test_open_bandit(women):
     # The plain test passes because of the row that should fail it.
     assert not report["mean of 1/p"].flagged
     assert report["mean of 1/p"].statistic < 1.1
-
-
-# --- the report -------------------------------------------------------------------------------------------------------
-
-
-def test_table_and_plot(women):
-    report = audit(women)
-    table = report.table
-    assert list(table.columns) == ["flagged", "statistic", "p_value", "row", "says"]
-    assert table.loc["largest weight", "row"] == report["largest weight"].row
-    assert table.flagged.sum() == len(report.flagged) == 4
-    figure = report.plot()
-    assert len(figure.axes) == 4
-    assert figure.axes[2].get_ylabel() == "average uniform weight"
-    average = figure.axes[2].lines[0].get_ydata()[-1]
-    assert average == pytest.approx((1 / (46 * women.propensity)).mean().item())
-    matplotlib.pyplot.close(figure)
-    with pytest.raises(KeyError, match="no test 'nothing' in this audit; there are range"):
-        report["nothing"]
-
-
-def test_a_test_from_outside(healthy, monkeypatch):
-    def short(facts: LogFacts) -> Finding:
-        return Finding("short", len(facts) < 10**6, "fewer than a million rows")
-
-    monkeypatch.setattr(auditing, "TESTS", [*TESTS, short])
-    assert [f.test for f in audit(healthy).flagged] == ["short"]
 
 
 def test_bad_input(healthy):

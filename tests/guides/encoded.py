@@ -1,0 +1,3 @@
+"""Histories to encode."""
+
+P, K = 12, 3

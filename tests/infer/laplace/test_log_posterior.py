@@ -1,0 +1,75 @@
+"""The log posterior: mode, curvature and evidence."""
+
+import math
+from dataclasses import replace
+
+import pyro.distributions as dist
+import pytest
+import torch
+
+from blob_pyro import BanditPriors
+from blob_pyro.guides import make_guide
+from blob_pyro.infer.laplace.fit import fit_laplace
+from blob_pyro.models import (
+    BanditModel,
+    ItemCategories,
+    ItemDeviations,
+    KappaOnPopularity,
+    StudentTKappa,
+    UserCovariates,
+)
+from blob_pyro.models.sites import W_B
+from tests.infer.laplace.laplace_problems import K, N, P, log_joint
+
+PRIORS = {
+    "paper's sites": BanditPriors(w_b=dist.Normal(0.3, 0.5), kappa_scale=0.4),
+    "no kappa": BanditPriors(w_b=dist.Normal(0.3, 0.5), kappa=0.0),
+    "Student-t": BanditPriors(kappa=StudentTKappa(5.0), kappa_scale=0.4),
+    "terms": BanditPriors(
+        kappa_scale=0.3, terms=(KappaOnPopularity(), ItemDeviations(0.2), ItemCategories((0, 1, 1, 0, 2), 0.3, 0.2))
+    ),
+    "covariates": BanditPriors(kappa_scale=0.3, terms=(UserCovariates(2),), normalize_embeddings=True),
+    "other priors": BanditPriors(
+        w_a=dist.StudentT(4.0, -1.0, 0.5), kappa_scale=0.3, zeta=dist.Normal(torch.zeros(2, 2), 0.7).to_event(2)
+    ),
+}
+
+
+@pytest.mark.parametrize("conditional", [False, True], ids=["w_b fixed", "w_b at its marginal's mode"])
+@pytest.mark.parametrize("name", PRIORS)
+def test_mode_and_curvature_are_those_of_the_log_joint(name, conditional, batch):
+    """Of all numbers; given ``w_b``, where that has a prior."""
+    psi = torch.randn(P, K, dtype=torch.float64) * torch.tensor([0.4, 1.5])
+    priors = PRIORS[name] if conditional else replace(PRIORS[name], w_b=0.3)
+    model = BanditModel(psi, priors, torch.randn(P, dtype=torch.float64))
+    guide = make_guide("laplace", model)
+    history = fit_laplace(guide, model, batch, progress=False)
+    assert history.attrs["exact_curvature"]
+    assert conditional or history.log_joint.is_monotonic_increasing
+    theta = guide.loc.clone().requires_grad_()
+    log_density = log_joint(model, guide, batch, theta)
+    (gradient,) = torch.autograd.grad(log_density, theta)
+    curvature = -torch.autograd.functional.hessian(lambda t: log_joint(model, guide, batch, t), guide.loc)
+    precision = torch.linalg.inv(guide.multivariate().covariance_matrix)
+    free = torch.arange(guide.size) != (list(guide.shapes).index(W_B) if conditional else -1)
+    scale = curvature.diagonal()[free].sqrt()
+    assert (gradient[free].abs() < 3e-3 * scale).all()
+    assert history.log_joint.iloc[-1] == pytest.approx(log_density.item() / N)
+    found, expected = (matrix[free] / scale.unsqueeze(-1) for matrix in (precision, curvature))
+    assert torch.allclose(found, expected, rtol=2e-3, atol=1e-4)  # the rows between w_b and the rest, too
+
+
+def test_evidence_is_the_integral(batch):
+    """Two numbers of unequal spread, by quadrature on a grid."""
+    psi = torch.randn(P, K, dtype=torch.float64) * torch.tensor([0.4, 1.5])
+    model = BanditModel(psi, BanditPriors(w_a=dist.Normal(0.5, 0.04), w_b=-6.0, kappa=0.0, zeta=0.0))
+    guide = make_guide("laplace", model)
+    found = fit_laplace(guide, model, batch, progress=False).attrs["log_evidence"]
+    spread = guide.multivariate().variance.sqrt()
+    assert max(spread) > 2 * min(spread)
+    steps = torch.linspace(-8, 8, 81).double()
+    points = guide.loc + torch.cartesian_prod(steps, steps) * spread
+    with torch.no_grad():
+        values = torch.stack([log_joint(model, guide, batch, point) for point in points])
+    exact = values.logsumexp(0) + 2 * math.log(16 / 80) + spread.log().sum()
+    assert found == pytest.approx(exact.item(), abs=0.02)

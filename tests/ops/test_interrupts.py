@@ -1,0 +1,58 @@
+"""Ctrl-C waits until the block has ended, in the main thread alone."""
+
+import signal
+import threading
+
+import pytest
+
+from blob_pyro.ops.interrupts import uninterrupted
+
+
+def test_it_comes_when_the_block_has_ended():
+    done = []
+
+    def block():
+        with uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+            done.append("the rest of the block")
+
+    with pytest.raises(KeyboardInterrupt):
+        block()
+    assert done == ["the rest of the block"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_without_ctrl_c_nothing_happens():
+    with uninterrupted():
+        pass
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_error_inside_puts_the_handler_back():
+    with pytest.raises(ZeroDivisionError), uninterrupted():
+        1 / 0  # noqa: B018
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_handler_of_ones_own_is_left_alone():
+    seen = []
+    before = signal.signal(signal.SIGINT, lambda *event: seen.append(event))
+    try:
+        with uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+            assert len(seen) == 1
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_other_threads_are_not_concerned():
+    handlers = []
+
+    def block():
+        with uninterrupted():
+            handlers.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=block)
+    thread.start()
+    thread.join()
+    assert handlers == [signal.default_int_handler]
