@@ -1,4 +1,4 @@
-"""Policies: probabilities by hand, and Thompson sampling against its own definition."""
+"""Policies of scores: probabilities by hand, frequencies of draws, and refusals."""
 
 import pytest
 import torch
