@@ -276,6 +276,8 @@ def _require_answers(saved: Saved, ask: Callable[[], list[Tensor]]) -> None:
     try:
         with torch.no_grad():
             usable = all(bool((answer.abs() < _ABSURD).all()) for answer in ask())
+    except MemoryError:  # the model fits, and cannot be asked here: whoever asks it is told so
+        return
     except (ValueError, RuntimeError, IndexError) as error:  # of distributions, factorisations, numbers of categories
         problem = f"does not answer from these numbers: {error}"
         raise SavedModelError(problem, path=saved.path, file=STATE) from error

@@ -174,3 +174,13 @@ def test_a_forged_class(name):
         assert name in ("BLOB", "JointBLOB")
     else:
         assert "load it with" in str(found) or "manifest" in str(found), found
+
+
+def test_a_model_that_cannot_be_asked_here_is_loaded(monkeypatch):
+    """Its answers do not fit in memory: that is said by what asks for them, and not by what loads it."""
+
+    def refuse(*arguments, **options):
+        raise MemoryError("scores would take too much")
+
+    monkeypatch.setattr(BLOB, "click_logits", refuse)
+    assert BLOB.load(FIXTURE, device="cpu").fitted
