@@ -2,8 +2,9 @@
 
 In each environment a BLOB learns from a small log, and its Thompson sampling logs fresh users, again and again. Two
 other policies are valued from these logs: Thompson sampling of a BLOB that learnt from the same log under a narrower
-prior ("sharper"), and an epsilon-greedy one. Propensities are of three kinds, as those of
-`blob_pyro.policies.ThompsonSampling` are:
+prior ("sharper"), and an epsilon-greedy one. All of them look at the latest view only: contexts are few then, and their
+propensities cheap, while users, their clicks and what clicks do to them are RecoGym's own. Propensities are of three
+kinds, as those of `blob_pyro.policies.ThompsonSampling` are:
 
 * ``"estimate"``: Thompson sampling; propensities by quasi-Monte Carlo, to a relative tolerance;
 * ``"mixture"``: a finite mixture over shared draws; propensities exact;
@@ -48,6 +49,8 @@ from blob_pyro.ope.reliability import skewness, unit_influences
 from blob_pyro.ops.arguments import one_of
 from blob_pyro.ops.seeds import seeded
 from blob_pyro.policies import EpsilonGreedy, Policy, SessionPopularity, ThompsonSampling
+from blob_pyro.posteriors.click_logits import ClickLogits
+from blob_pyro.posteriors.drawn_click_logits import DrawnClickLogits
 from blob_pyro.propensity import PropensityToleranceWarning
 from blob_pyro.simulation import RecoGym, ab_test
 from blob_pyro.simulation.random import CounterRandom, torch_seed
@@ -77,6 +80,34 @@ class Players(NamedTuple):
     logging: dict[str, ThompsonSampling]
     targets: dict[str, Policy]
     click_probabilities: Callable[[Histories], Tensor]
+
+
+class LatestView:
+    """A BLOB that is shown the latest view alone, so that a log has few contexts, whose propensities are computed once.
+
+    Args:
+        blob: fitted.
+    """
+
+    def __init__(self, blob: BLOB) -> None:
+        self.blob, self.items = blob, blob.items
+
+    def click_logits(self, histories: Histories) -> ClickLogits | DrawnClickLogits:
+        """Return the posterior of all items' click logits."""
+        return self.blob.click_logits(_latest(histories))
+
+    def scores(self, histories: Histories) -> Tensor:
+        """Return what items are ranked by, ``N x P``."""
+        return self.blob.scores(_latest(histories))
+
+    def click_probabilities(self, histories: Histories) -> Tensor:
+        """Return posterior mean click probabilities, ``N x P``."""
+        return self.blob.click_probabilities(_latest(histories))
+
+
+def _latest(histories: Histories) -> Histories:
+    lengths = histories.lengths.clamp(max=1)
+    return Histories(histories.items, histories.starts + histories.lengths - lengths, lengths, histories.num_items)
 
 
 class _Rows(NamedTuple):
@@ -113,19 +144,19 @@ class OffPolicyCoverage:
         logs_per_block: logs that are simulated together, of different users.
     """
 
-    num_items: int = 6
+    num_items: int = 10
     num_start_users: int = 100
     num_organic_users: int = 2000
-    num_users: int = 120
+    num_users: int = 150
     logging_kappa_scale: float = 1.0
     sharper_kappa_scale: float = 0.5
-    shared_draws: int = 8
-    tolerance: float = 0.2
+    shared_draws: int = 32
+    tolerance: float = 0.05
     epsilon: float = 0.2
     num_test_users: int = 2000
     first_environment: int = 200
     num_environments: int = 4
-    logs_per_block: int = 10
+    logs_per_block: int = 25
 
     def players(self, seed: int) -> Players:
         """Return the policies of an environment, fitted when they are first asked for."""
@@ -213,16 +244,17 @@ class OffPolicyCoverage:
             )
             wide.fit(start, seed=0, progress=False)
             narrow.fit(start, seed=1, progress=False)
+        logger, target = LatestView(wide), LatestView(narrow)
         logging = {
-            "estimate": ThompsonSampling(wide, num_points=2, num_replicates=8, tolerance=self.tolerance),
-            "mixture": ThompsonSampling(wide, shared_draws=self.shared_draws),
-            "conditional": ThompsonSampling(wide, propensity="conditional"),
+            "estimate": ThompsonSampling(logger, num_points=4, num_replicates=8, tolerance=self.tolerance),
+            "mixture": ThompsonSampling(logger, shared_draws=self.shared_draws),
+            "conditional": ThompsonSampling(logger, propensity="conditional"),
         }
         targets: dict[str, Policy] = {
-            SHARPER: ThompsonSampling(narrow, shared_draws=self.shared_draws, seed=1),
-            GREEDY: EpsilonGreedy(narrow, self.epsilon),
+            SHARPER: ThompsonSampling(target, shared_draws=self.shared_draws, seed=1),
+            GREEDY: EpsilonGreedy(target, self.epsilon),
         }
-        return Players(environment, logging, targets, wide.click_probabilities)
+        return Players(environment, logging, targets, logger.click_probabilities)
 
 
 def _target(probs: Tensor, action: Tensor, click: Tensor) -> _Target:

@@ -145,6 +145,10 @@ class ThompsonActions(_OfClickLogits, ArgmaxConditionallyNormal):
         probs, error = super(ThompsonActions, self._in(repeats[0]))._estimate()
         return probs[repeats[1]], error[repeats[1]]
 
+    def _alike(self, contexts: Tensor) -> Tensor:
+        repeats = self._repeats()
+        return contexts if repeats is None else repeats[0][repeats[1]][contexts]
+
     def _locations_in(self, contexts: Tensor) -> Callable[[Tensor], Tensor]:
         logits = self.click_logits[contexts % len(self.click_logits.interest)]
         return lambda points: _means(logits, points)

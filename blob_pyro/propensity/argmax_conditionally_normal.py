@@ -219,12 +219,16 @@ class ArgmaxConditionallyNormal(EstimatedIndexDistribution):
         whole = self.batch_shape
         return lambda z: self.location(z).expand((*whole, len(z), self.num_actions)).flatten(0, -3)[contexts]
 
+    def _alike(self, contexts: Tensor) -> Tensor:
+        """For each of the contexts (numbers in the flattened batch), one that is the same, as far as that is known."""
+        return contexts
+
     def _refine(self, index: Tensor) -> Propensity:
         """Probabilities of actions, some shape x batch_shape, with as many points as each of them needs."""
         assert self.tolerance is not None
         asked, batch = index.flatten(), self.batch_shape.numel()
-        where = torch.arange(batch, device=index.device).repeat(max(1, len(asked) // max(1, batch)))
-        # An action may be asked about many times in one context: it is integrated once.
+        where = self._alike(torch.arange(batch, device=index.device)).repeat(max(1, len(asked) // max(1, batch)))
+        # An action may be asked about many times in one context, or in contexts that are alike: it is integrated once.
         pair, place = torch.unique(where * self.num_actions + asked, return_inverse=True)
         context, action = pair // self.num_actions, pair % self.num_actions
         mean, error = (torch.zeros(len(action), dtype=torch.float64, device=index.device) for _ in range(2))

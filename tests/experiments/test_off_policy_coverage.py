@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
+from blob_pyro.data import Histories
 from blob_pyro.experiments.off_policy_coverage import DIFFERENCE, KINDS, OffPolicyCoverage
 from blob_pyro.experiments.off_policy_coverage_report import CELLS, Runs, plot, shifts, summarize, verdict
 
@@ -30,6 +31,16 @@ def test_a_row_for_each_log_policy_and_estimator(runs):
     for column in ("truth", "value"):
         of = wide[column]
         assert np.allclose(of[DIFFERENCE], of["sharper Thompson"] - of["epsilon-greedy"])
+
+
+def test_policies_look_at_the_latest_view():
+    players = SMALL.players(5)
+    for policy in (*players.logging.values(), *players.targets.values()):
+        probs = policy.action_distribution([[0, 1, 2], [2], [1, 2, 3]]).probs
+        assert torch.equal(probs[0], probs[1])
+        assert not torch.equal(probs[0], probs[2])
+    predicted = players.click_probabilities(Histories.from_sequences([[0, 1], [1], []], 4))
+    assert torch.equal(predicted[0], predicted[1])
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -60,6 +60,19 @@ def test_an_action_that_is_asked_about_again_is_integrated_once(monkeypatch):
     assert again.probability[1, 1] != once.probability[1]
 
 
+def test_contexts_that_are_alike_are_integrated_once(monkeypatch):
+    logits, asked = posterior(), []
+    sums = ArgmaxConditionallyNormal._sums
+    monkeypatch.setattr(
+        ArgmaxConditionallyNormal, "_sums", lambda self, c, a, z: asked.append(len(a)) or sums(self, c, a, z)
+    )
+    one = ThompsonActions(logits, num_points=2, num_replicates=4, tolerance=0.2)
+    many = ThompsonActions(logits[torch.arange(40) % 4], num_points=2, num_replicates=4, tolerance=0.2)
+    found = many.propensity(torch.arange(40) % 4)
+    assert asked[0] == 4
+    torch.testing.assert_close(found.probability, one.propensity(torch.arange(4)).probability.repeat(10))
+
+
 def test_a_budget_that_is_not_enough_is_said():
     actions = ThompsonActions(posterior(), num_points=2, num_replicates=8, tolerance=1e-5, max_points=64)
     with pytest.warns(PropensityToleranceWarning, match=r"4 of 4 probabilities .* after 64 points, above .* of 1e-05"):

@@ -18,6 +18,7 @@ from blob_pyro.ope.auditing.martingales import (
     mean_inverse_without_largest,
 )
 from blob_pyro.ope.auditing.ranges import alternatives, constants, ranges
+from blob_pyro.ope.auditing.repetition import repetition
 from blob_pyro.ope.auditing.report import AuditReport, Finding
 
 __all__ = ["TESTS", "AuditReport", "Finding", "LogFacts", "audit"]
@@ -30,6 +31,7 @@ TESTS: list[Callable[[LogFacts], Finding]] = [
     mean_inverse,
     mean_inverse_without_largest,
     each_action,
+    repetition,
     action_frequencies,
     effective_rows,
     largest_weight,
@@ -48,7 +50,8 @@ def audit(log: EventLog, *, logging_probs: Any = None, false_alarms: float = 0.0
     constants                            shares of rows at 1/A and at the least value (reported only)
     granularity                          propensities that were counted from a number of draws
     mean of 1/p                          equals the number of actions in expectation; with and without its largest row
-    each action's weights                the mean of 1{a}/p is 1 for each action and slot, with and without the largest
+    each action's weights                the mean of 1{a}/p is 1 for each action and slot
+    repetition                           what was played after a history comes again as often as its propensity says
     action frequencies                   against summed propensities, where ``logging_probs`` are known
     effective sample size                of the uniform policy, with and without the largest weight
     largest weight                       the share that one row has
@@ -56,10 +59,10 @@ def audit(log: EventLog, *, logging_probs: Any = None, false_alarms: float = 0.0
     delays                               pauses far longer than usual
     ==================================== =============================================================================
 
-    Tests with a p-value share ``false_alarms`` equally (Bonferroni); the others do not fire on exact propensities of a
-    policy that explores. Of 200 healthy RecoGym logs of 5 to 100 items and 40 to 300 users 1 was flagged, of 200 more
-    none (``pytest -m slow tests/ope/auditing``). Nothing flagged is no proof: wrong propensities with the right
-    averages pass.
+    Tests with a p-value share ``false_alarms`` equally (Bonferroni). Their p-values are bounds that hold for any number
+    of rows and any tail of the weights (bets and Bernstein's inequality), but for a lack in an average of 1/p, whose
+    tail is taken to end: see `blob_pyro.ope.auditing.martingales`. The others do not fire on exact propensities of a
+    policy that explores. Nothing flagged is no proof: wrong propensities with the right averages pass.
 
     Args:
         log: with ``propensity``.
@@ -92,7 +95,7 @@ def audit(log: EventLog, *, logging_probs: Any = None, false_alarms: float = 0.0
                 f"logging_probs: has shape {probs.shape}, expected {(log.num_impressions, log.num_items)}: one row for "
                 "each impression of the log, in its order, and one column per item"
             )
-    with_p_value = 4  # mean of 1/p twice, each action, frequencies
+    with_p_value = 5  # mean of 1/p twice, each action, repetition, frequencies
     facts = LogFacts.of(log, probs, false_alarms / with_p_value)
     if not facts.usable.any():
         return AuditReport((ranges(facts),), facts)

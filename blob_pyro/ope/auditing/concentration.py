@@ -9,8 +9,12 @@ from blob_pyro.ope.auditing.report import Finding
 
 __all__ = ["effective_rows", "largest_weight"]
 
-_MIN_EFFECTIVE_SHARE = 0.01
-_MAX_SHARE = 0.1
+# The weights of a policy that plays some actions once in a million times have tails so heavy that a healthy log may
+# have a hundredth of its rows left, or a tenth of all weight in one. That one row outweighs all others is another
+# matter.
+_MIN_EFFECTIVE_SHARE = 0.001
+_MIN_EFFECTIVE_ROWS = 2
+_MAX_SHARE = 0.5
 _FEW_ROWS = 100
 
 
@@ -23,7 +27,7 @@ def effective_rows(facts: LogFacts) -> Finding:
         f"the uniform policy has an effective sample size of {size:,.0f} of {len(weight):,} rows; without its largest "
         f"row {without:,.0f}"
     )
-    flagged = len(weight) >= _FEW_ROWS and size < _MIN_EFFECTIVE_SHARE * len(weight)
+    flagged = len(weight) >= _FEW_ROWS and size < max(_MIN_EFFECTIVE_ROWS, _MIN_EFFECTIVE_SHARE * len(weight))
     return Finding("effective sample size", flagged, says, size)
 
 
@@ -34,11 +38,9 @@ def largest_weight(facts: LogFacts) -> Finding:
     share = weight[worst] / weight.sum()
     row = int(facts.row[np.flatnonzero(facts.usable)[worst]])
     propensity = 1 / (weight[worst] * facts.num_actions)
-    second = np.partition(weight, -2)[-2] if len(weight) > 1 else weight[worst]
-    says = (
-        f"row {row}, at a propensity of {propensity:.4g}, has {share:.2%} of the uniform policy's weight, "
-        f"{weight[worst] / second:.3g} times that of the next"
-    )
+    says = f"row {row}, at a propensity of {propensity:.4g}, has {share:.2%} of the uniform policy's weight"
+    if len(weight) > 1:
+        says += f", {weight[worst] / np.partition(weight, -2)[-2]:.3g} times that of the next"
     flagged = len(weight) >= _FEW_ROWS and share > _MAX_SHARE
     return Finding("largest weight", bool(flagged), says, float(share), row=row)
 

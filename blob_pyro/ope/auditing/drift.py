@@ -19,6 +19,7 @@ __all__ = ["drift", "pauses"]
 
 _SAME = 1e-3
 _PAUSE = 100.0
+_FEWEST_GAPS = 20
 
 
 def drift(facts: LogFacts) -> Finding:
@@ -71,13 +72,17 @@ def drift(facts: LogFacts) -> Finding:
 def pauses(facts: LogFacts) -> Finding:
     """Look for delays: pauses in the log far longer than usual, after which a policy may have been another."""
     gap = np.diff(facts.time.astype(np.float64))
-    if len(gap) < 20 or not (gap > 0).any():
-        return Finding("delays", False, "too few times to tell", float("nan"))
-    usual = float(np.quantile(gap, 0.99))
+    some = gap[gap > 0]  # many rows may share a time
+    if len(some) < _FEWEST_GAPS:
+        return Finding("delays", False, "too few different times to tell", float("nan"))
+    usual = float(np.quantile(some, 0.99))
     longest = int(gap.argmax())
-    ratio = float(gap[longest] / usual) if usual > 0 else float("inf")
-    says = f"the longest pause, before row {facts.row[longest + 1]}, is {ratio:.3g} times as long as 99 % of the others"
-    flagged = usual > 0 and ratio > _PAUSE
+    ratio = float(gap[longest] / usual)
+    says = (
+        f"the longest pause, before row {facts.row[longest + 1]}, is {ratio:.3g} times as long as 99 % of the pauses "
+        "are at most"
+    )
+    flagged = ratio > _PAUSE
     return Finding("delays", flagged, says, ratio, row=int(facts.row[longest + 1]) if flagged else None)
 
 

@@ -12,6 +12,8 @@ from blob_pyro.data import EventLog, Histories
 
 __all__ = ["LogFacts"]
 
+_LEAST = 1e-150  # the square of its inverse is a number still
+
 
 @dataclass(frozen=True)
 class LogFacts:
@@ -68,8 +70,8 @@ class LogFacts:
 
     @cached_property
     def usable(self) -> np.ndarray:
-        """The rows whose propensity is a probability that something was played with."""
-        return (self.propensity > 0) & (self.propensity <= 1)
+        """The rows whose propensity is a probability that something was played with, and a weight can be made of."""
+        return (self.propensity > _LEAST) & (self.propensity <= 1)
 
     @cached_property
     def uniform_weight(self) -> np.ndarray:

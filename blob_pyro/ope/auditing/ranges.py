@@ -18,7 +18,7 @@ def ranges(facts: LogFacts) -> Finding:
         return Finding("range", False, f"propensities lie in [{p.min():.4g}, {p.max():.4g}], rewards are finite")
     first = int(np.flatnonzero(bad)[0])
     says = (
-        f"{int(bad.sum()):,} rows have a propensity outside (0, 1] or a reward that is not finite; row "
+        f"{int(bad.sum()):,} rows have a propensity outside (0, 1] (or next to 0) or a reward that is not finite; row "
         f"{facts.row[first]} has {facts.propensity[first]:.6g} and {facts.reward[first]:.6g}. The other tests leave "
         "them out"
     )

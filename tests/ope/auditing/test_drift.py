@@ -40,4 +40,4 @@ def test_a_long_pause_is_named():
     assert found.flagged
     assert found.row == 60
     assert not pauses(facts(np.full(100, 0.5))).flagged
-    assert "too few times" in pauses(facts(np.full(5, 0.5))).says
+    assert "too few different times" in pauses(facts(np.full(5, 0.5))).says
