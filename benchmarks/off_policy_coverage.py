@@ -2,9 +2,9 @@
 
     python benchmarks/off_policy_coverage.py [--logs 200] [--output benchmarks/results/off_policy_coverage]
 
-A log with its three kinds of propensities takes some three seconds on one core. A call that is stopped is gone on with
+A log with its three kinds of propensities takes a third of a second on one core. A call that is stopped is gone on with
 by the same call; one with more logs goes on from those that there are. Settings were chosen on environments of seeds
-100 to 108; those reported have the seeds 200 to 203.
+100 to 111; those reported have the seeds 200 and 201.
 """
 
 import argparse

@@ -6,7 +6,7 @@ prior ("sharper"), and an epsilon-greedy one. All of them look at the latest vie
 propensities cheap, while users, their clicks and what clicks do to them are RecoGym's own. Propensities are of three
 kinds, as those of `blob_pyro.policies.ThompsonSampling` are:
 
-* ``"estimate"``: Thompson sampling; propensities by quasi-Monte Carlo, to a relative tolerance;
+* ``"estimate"``: Thompson sampling, by probabilities from 4,096 points; those that are logged are known to a tolerance;
 * ``"mixture"``: a finite mixture over shared draws; propensities exact;
 * ``"conditional"``: Thompson sampling with one draw of the shared parameters for each session; propensities exact
   given it.
@@ -20,19 +20,18 @@ other ones.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyro.distributions as dist
 import torch
 from torch import Tensor
 
 from blob_pyro import BLO, BLOB
 from blob_pyro.data import EventLog, Histories
-from blob_pyro.infer import ConvergenceWarning
 from blob_pyro.models import BanditPriors
 from blob_pyro.ope import (
     Estimate,
@@ -49,8 +48,6 @@ from blob_pyro.ope.reliability import skewness, unit_influences
 from blob_pyro.ops.arguments import one_of
 from blob_pyro.ops.seeds import seeded
 from blob_pyro.policies import EpsilonGreedy, Policy, SessionPopularity, ThompsonSampling
-from blob_pyro.posteriors.click_logits import ClickLogits
-from blob_pyro.posteriors.drawn_click_logits import DrawnClickLogits
 from blob_pyro.propensity import PropensityToleranceWarning
 from blob_pyro.simulation import RecoGym, ab_test
 from blob_pyro.simulation.random import CounterRandom, torch_seed
@@ -73,41 +70,48 @@ class Players(NamedTuple):
         environment: where they play.
         logging: by the kind of its propensities.
         targets: what is valued, by name.
-        click_probabilities: the logging BLOB's, of all items: the reward model, which has seen none of the logs.
+        predicted: click probabilities by the logging BLOB, which has seen none of the logs, ``(1 + P) x P``: of all
+            items after no view and after each item.
     """
 
     environment: RecoGym
-    logging: dict[str, ThompsonSampling]
+    logging: dict[str, Policy]
     targets: dict[str, Policy]
-    click_probabilities: Callable[[Histories], Tensor]
+    predicted: Tensor
 
 
-class LatestView:
-    """A BLOB that is shown the latest view alone, so that a log has few contexts, whose propensities are computed once.
+class Remembered(Policy):
+    """A policy that looks at the latest view only, so that all its probabilities can be computed once.
 
     Args:
-        blob: fitted.
+        acts: ``... x (1 + P) x P`` probabilities of items after no view and after each item; of several draws of what
+            items share, one is taken for each history that is asked about, which in a simulation is a session.
+        logs: probabilities that are logged instead of those that it acts by, ``(1 + P) x P``; None for the same.
     """
 
-    def __init__(self, blob: BLOB) -> None:
-        self.blob, self.items = blob, blob.items
+    def __init__(self, acts: Tensor, logs: Tensor | None = None) -> None:
+        super().__init__(acts.shape[-1])
+        self.acts, self.logs = acts.flatten(0, -3) if acts.dim() > 2 else acts.unsqueeze(0), logs
 
-    def click_logits(self, histories: Histories) -> ClickLogits | DrawnClickLogits:
-        """Return the posterior of all items' click logits."""
-        return self.blob.click_logits(_latest(histories))
-
-    def scores(self, histories: Histories) -> Tensor:
-        """Return what items are ranked by, ``N x P``."""
-        return self.blob.scores(_latest(histories))
-
-    def click_probabilities(self, histories: Histories) -> Tensor:
-        """Return posterior mean click probabilities, ``N x P``."""
-        return self.blob.click_probabilities(_latest(histories))
+    def action_distribution(self, histories: Histories | Any) -> dist.TorchDistribution:
+        """Return the distribution of the item played after each history: see `Policy.action_distribution`."""
+        history = self.histories(histories)
+        latest = torch.where(history.lengths > 0, history.starts + history.lengths - 1, 0)
+        view = torch.where(history.lengths > 0, history.items[latest] + 1, 0)
+        draw = torch.zeros_like(view) if len(self.acts) == 1 else torch.randint(len(self.acts), view.shape)
+        probs = self.acts[draw, view]
+        return dist.Categorical(probs=probs) if self.logs is None else _Logged(probs, self.logs[view])
 
 
-def _latest(histories: Histories) -> Histories:
-    lengths = histories.lengths.clamp(max=1)
-    return Histories(histories.items, histories.starts + histories.lengths - lengths, lengths, histories.num_items)
+class _Logged(dist.Categorical):
+    """Items drawn by some probabilities, and logged with others."""
+
+    def __init__(self, probs: Tensor, logged: Tensor) -> None:
+        super().__init__(probs=probs)
+        self.logged = logged
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return self.logged.expand(*value.shape, -1).gather(-1, value.unsqueeze(-1)).squeeze(-1).log()
 
 
 class _Rows(NamedTuple):
@@ -137,6 +141,7 @@ class OffPolicyCoverage:
             doubt.
         shared_draws: of the mixture, and of the sharper policy.
         tolerance: relative standard error of estimated propensities.
+        conditional_draws: of what items share, among which each session has one where propensities are conditional.
         epsilon: of the epsilon-greedy policy.
         num_test_users: of the A/B test.
         first_environment, num_environments: seeds; block number ``n`` is of environment
@@ -152,10 +157,11 @@ class OffPolicyCoverage:
     sharper_kappa_scale: float = 0.5
     shared_draws: int = 32
     tolerance: float = 0.05
-    epsilon: float = 0.2
-    num_test_users: int = 2000
+    conditional_draws: int = 256
+    epsilon: float = 0.1
+    num_test_users: int = 4000
     first_environment: int = 200
-    num_environments: int = 4
+    num_environments: int = 2
     logs_per_block: int = 25
 
     def players(self, seed: int) -> Players:
@@ -185,7 +191,9 @@ class OffPolicyCoverage:
                 name: policy.action_distribution(events.contexts).probs.to(torch.float64)[events.context]
                 for name, policy in players.targets.items()
             }
-            predicted = players.click_probabilities(events.contexts).to(torch.float64)[events.context]
+        history = events.contexts
+        latest = history.items[(history.starts + history.lengths - 1).clamp(min=0)]
+        predicted = players.predicted[torch.where(history.lengths > 0, latest + 1, 0)][events.context]
         assert events.propensity is not None
         number = torch.from_numpy(np.asarray(events.users.ids))[events.user] // self.num_users
         parts = []
@@ -203,8 +211,7 @@ class OffPolicyCoverage:
         environment, number = players.environment, KINDS.index(kind)
         random = CounterRandom(environment.seed, _LOGS, block, number)
         users = range(self.num_users * self.logs_per_block)
-        with seeded(torch_seed(environment.seed, _LOGS, block, number), "cpu"), warnings.catch_warnings():
-            warnings.simplefilter("ignore", PropensityToleranceWarning)  # what they miss, they miss: coverage will say
+        with seeded(torch_seed(environment.seed, _LOGS, block, number), "cpu"):
             lives = list(environment.lives(players.logging[kind], users, random, propensities=True, interests=True))
         shown = [event for event in lives if isinstance(event, Impressions)]
         user, time = (torch.cat([getattr(part, name) for part in shown]) for name in ("user", "time"))
@@ -236,25 +243,37 @@ class OffPolicyCoverage:
         )
         blo = BLO(self.num_items, embedding_dim=min(10, self.num_items))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # better fitted or not, it is a policy
+            warnings.simplefilter("ignore", UserWarning)  # better fitted or not, it is a policy
             blo.fit(start, seed=0, progress=False)
             wide, narrow = (
                 BLOB(blo, priors=BanditPriors(kappa_scale=scale))
                 for scale in (self.logging_kappa_scale, self.sharper_kappa_scale)
             )
             wide.fit(start, seed=0, progress=False)
-            narrow.fit(start, seed=1, progress=False)
-        logger, target = LatestView(wide), LatestView(narrow)
-        logging = {
-            "estimate": ThompsonSampling(logger, num_points=4, num_replicates=8, tolerance=self.tolerance),
-            "mixture": ThompsonSampling(logger, shared_draws=self.shared_draws),
-            "conditional": ThompsonSampling(logger, propensity="conditional"),
-        }
-        targets: dict[str, Policy] = {
-            SHARPER: ThompsonSampling(target, shared_draws=self.shared_draws, seed=1),
-            GREEDY: EpsilonGreedy(target, self.epsilon),
-        }
-        return Players(environment, logging, targets, logger.click_probabilities)
+            narrow.fit(start, seed=0, progress=False)
+        contexts = Histories.from_sequences([[], *([item] for item in range(self.num_items))], self.num_items)
+
+        def probs(policy: Policy) -> Tensor:
+            return policy.action_distribution(contexts).probs.to(torch.float64)
+
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", PropensityToleranceWarning)  # what they miss, they miss: coverage will say
+            estimate = ThompsonSampling(wide, num_points=4, num_replicates=8, tolerance=self.tolerance)
+            every = torch.arange(self.num_items)[:, None].expand(-1, len(contexts))
+            estimated = estimate.action_distribution(contexts).log_prob(every).exp().mT.to(torch.float64)
+            draws = torch.arange(len(contexts)).repeat(self.conditional_draws)
+            given = ThompsonSampling(wide, propensity="conditional").given_draw(contexts[draws], seed=seed)
+            logging: dict[str, Policy] = {
+                "estimate": Remembered(probs(ThompsonSampling(wide, num_points=512)), estimated),
+                "mixture": Remembered(probs(ThompsonSampling(wide, shared_draws=self.shared_draws))),
+                "conditional": Remembered(given.probs.view(-1, *estimated.shape)),
+            }
+            targets: dict[str, Policy] = {
+                SHARPER: Remembered(probs(ThompsonSampling(narrow, shared_draws=self.shared_draws, seed=1))),
+                GREEDY: Remembered(probs(EpsilonGreedy(narrow, self.epsilon))),
+            }
+            predicted = wide.click_probabilities(contexts)
+        return Players(environment, logging, targets, predicted.to(torch.float64))
 
 
 def _target(probs: Tensor, action: Tensor, click: Tensor) -> _Target:

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 import torch
 
-from blob_pyro.data import Histories
 from blob_pyro.experiments.off_policy_coverage import DIFFERENCE, KINDS, OffPolicyCoverage
 from blob_pyro.experiments.off_policy_coverage_report import CELLS, Runs, plot, shifts, summarize, verdict
 
@@ -35,12 +34,20 @@ def test_a_row_for_each_log_policy_and_estimator(runs):
 
 def test_policies_look_at_the_latest_view():
     players = SMALL.players(5)
-    for policy in (*players.logging.values(), *players.targets.values()):
-        probs = policy.action_distribution([[0, 1, 2], [2], [1, 2, 3]]).probs
-        assert torch.equal(probs[0], probs[1])
-        assert not torch.equal(probs[0], probs[2])
-    predicted = players.click_probabilities(Histories.from_sequences([[0, 1], [1], []], 4))
-    assert torch.equal(predicted[0], predicted[1])
+    for name, policy in (players.logging | players.targets).items():
+        if name != "conditional":
+            probs = policy.action_distribution([[0, 1, 2], [2], [1, 2, 3], []]).probs
+            assert torch.equal(probs[0], probs[1])
+            assert name == "epsilon-greedy" or not torch.equal(probs[0], probs[2])
+            assert torch.allclose(probs.sum(-1), torch.ones(4, dtype=torch.float64))
+    estimate = players.logging["estimate"]
+    logged = estimate.action_distribution([[2]] * 4).log_prob(torch.arange(4)).exp()
+    assert 0 < (logged / estimate.acts[0, 3] - 1).abs().max() < 0.3
+    given = players.logging["conditional"].action_distribution([[2]] * 500).probs
+    assert len(given.unique(dim=0)) > 100  # a draw for each session
+    of_draws = players.logging["conditional"].acts[:, 3]
+    error = given.std(0) / 500**0.5 + of_draws.std(0) / len(of_draws) ** 0.5
+    assert ((given.mean(0) - estimate.acts[0, 3]).abs() < 5 * error).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)

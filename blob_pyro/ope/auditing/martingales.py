@@ -71,7 +71,8 @@ def each_action(facts: LogFacts) -> Finding:
 
     def wealth(shares: np.ndarray) -> np.ndarray:
         own = np.bincount(cell, np.log1p(shares[cell] * (inverse - 1)), cells)
-        return own + (rows - played) * np.log1p(-shares)
+        result: np.ndarray = own + (rows - played) * np.log1p(-shares)
+        return result
 
     more = _average([wealth(np.full(cells, share)) for share in _SHARES])
     less = _average([wealth(-np.minimum(0.5, share / np.maximum(end - 1, 1e-300))) for share in _BELOW])
