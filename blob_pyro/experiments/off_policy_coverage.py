@@ -254,7 +254,8 @@ class OffPolicyCoverage:
         contexts = Histories.from_sequences([[], *([item] for item in range(self.num_items))], self.num_items)
 
         def probs(policy: Policy) -> Tensor:
-            return policy.action_distribution(contexts).probs.to(torch.float64)
+            found: Tensor = policy.action_distribution(contexts).probs
+            return found.to(torch.float64)
 
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore", PropensityToleranceWarning)  # what they miss, they miss: coverage will say
