@@ -93,7 +93,10 @@ def snips(
     r"""Estimate by self-normalised inverse propensity scores: the weighted average of rewards.
 
     Its standard error is that of a ratio, :math:`\sqrt{\sum w^2 (r - v)^2} / \sum w`, not that of ``w r / mean(w)``.
-    It is invariant to a factor common to all propensities, and lies within the range of the rewards.
+    It is invariant to a factor common to all propensities, and lies within the range of the rewards. Its bias is
+    :math:`-E[w^2 (r - v)] / N` to second order: in `blob_pyro.experiments.figure1`, -1.64 / N, which is what 1,000 logs
+    show at each of its 26 sizes, -0.0117 +- 0.0028 at 199 rows (effective sample size 32; predicted -0.0083), and is
+    below a tenth of a standard error of one log from an effective sample size of 128 on.
 
     Args:
         reward: see `ips`, as for all arguments.
@@ -134,7 +137,8 @@ def beta_ips(
     ``b + mean(w (r - b))`` is unbiased for any constant ``b``, and has the least variance at
     :math:`b^* = E[(w^2 - w) r] / E[w^2 - w]`. As published, ``b*`` is estimated on the same rows: that costs a bias of
     order 1/N. With ``cross_fit=K`` it is estimated on the other folds, which costs none. The standard error is that of
-    ``w (r - b*)``.
+    ``w (r - b*)``. The bias is :math:`-E[(w^2 - w)(w - 1)(r - b^*)] / (N E[w^2 - w])` to second order: in
+    `blob_pyro.experiments.figure1`, -1.49 / N, and within three standard errors of that in all of 26 sizes.
 
     Args:
         reward: see `ips`, as for all arguments.

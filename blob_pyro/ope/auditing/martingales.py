@@ -126,7 +126,7 @@ def action_frequencies(facts: LogFacts) -> Finding:
 
 
 def bernstein(deviation: np.ndarray, variance: np.ndarray) -> np.ndarray:
-    """Bound the chance that a sum of centred terms, none beyond 1, lies so far from 0 (Freedman 1975), both sides."""
+    """Return a bound on the chance that a sum of centred terms, none beyond 1, lies so far from 0 (Freedman 1975)."""
     size = np.abs(deviation)
     spread = np.maximum(variance + size / 3, 1e-300)
     result: np.ndarray = np.minimum(1.0, 2 * np.exp(-(size**2) / (2 * spread)))
