@@ -38,6 +38,10 @@ def write_tables(folder):
 def smaller(code):
     """The same statements on a smaller problem."""
     sizes = {"num_users=1000": "num_users=30", "num_organic_users=20_000": "num_organic_users=100", "4_000": "30"}
+    sizes |= {
+        "200, 206": "200, 202",
+        "num_rounds=3, users_per_round=1000": "num_rounds=2, num_organic_users=100, users_per_round=30",
+    }
     for large, small in sizes.items():
         code = code.replace(large, small)
     return code
@@ -69,6 +73,7 @@ def test_readme(tmp_path, monkeypatch):
             assert set(names["shown"].action) | set(names["top"].item) <= set(names["stock"])
     assert names["slots"].shape == (3, 2)
     assert torch.allclose(names["slots"][:, 0], names["best"], atol=1e-6)
+    assert names["played"].agents == ["greedy", "Thompson", "LinTS"]
     assert set(names["result"].policies) == {"random", "BLO", "BLOB", "Thompson", "oracle"}
 
 

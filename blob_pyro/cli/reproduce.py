@@ -268,3 +268,75 @@ def ablations(seeds: int, first_seed: int, test_users: int, names: tuple[str, ..
     text += table.to_string(float_format=lambda value: f"{value:.3f}", na_rep="")
     (output / "ablations.txt").write_text(text + "\n")
     click.echo(text)
+
+
+@reproduce.command()
+@click.option("--seeds", type=click.IntRange(min=1), default=6, help="Environments.")
+@_FIRST_SEED
+@click.option("--logs", type=click.IntRange(min=1), default=2, help="Repetitions with other users, per environment.")
+@click.option("--rounds", "num_rounds", type=click.IntRange(min=1), default=10, help="Of logging and learning.")
+@click.option("--users", type=click.IntRange(min=2), default=1000, help="Who see recommendations in a round.")
+@click.option("--organic-users", type=click.IntRange(min=0), default=20_000, help="Whose views alone are known.")
+@_TEST_USERS
+@click.option("--items", type=click.IntRange(min=2), default=100, help="Size of the catalogue.")
+@click.option("--flips", type=click.IntRange(min=0), default=50, help="Pairs of products that are swapped.")
+@click.option("--interests", type=click.IntRange(min=1), default=10, help="Latent interests of RecoGym's users.")
+@click.option("--embedding-dim", type=click.IntRange(min=1), default=20, help="K.")
+@click.option("--agent", "agents", multiple=True, help="Name of an agent; again for another. All by default.")
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("rounds"),
+    help="Folder for every round (a later call goes on from them), settings, tables and figures.",
+)
+def rounds(
+    seeds: int,
+    first_seed: int,
+    logs: int,
+    num_rounds: int,
+    users: int,
+    organic_users: int,
+    test_users: int,
+    items: int,
+    flips: int,
+    interests: int,
+    embedding_dim: int,
+    agents: tuple[str, ...],
+    output: Path,
+) -> None:
+    """Let agents log, learn and log again: regret, and what they have learned, over environments."""
+    from blob_pyro.experiments import rounds as play
+    from blob_pyro.simulation import RecoGym
+
+    environments = [
+        RecoGym(items, flips, seed, embedding_dim=interests) for seed in range(first_seed, first_seed + seeds)
+    ]
+    try:
+        result = play(
+            environments,
+            list(agents) or None,
+            num_rounds,
+            users,
+            num_logs=logs,
+            output=output,
+            num_organic_users=organic_users,
+            embedding_dim=embedding_dim,
+            test_users=test_users,
+        )
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+    table = result.table().to_string(index=False, float_format=lambda value: f"{value:.4g}", na_rep="")
+    text = (
+        f"After {result.num_rounds} rounds of {users:,} users: {seeds} environments from seed {first_seed}, {logs} "
+        f"logs each; {items} items, {flips} flips\n\n{table}\n\nregret: clicks lost to the oracle. against: "
+        f"{result.agents[0]}, paired. share: of the way from random items, 0, to the oracle, 1, by greedy play of what "
+        "has been learned. estimate, earned: of the last round's policy, before and after it was played."
+    )
+    click.echo(text)
+    (output / "rounds.txt").write_text(text + "\n")
+    for measure in ("regret", "share"):
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(7, 4.5), layout="constrained")
+        result.plot(measure, figure.subplots())
+        figure.savefig(output / f"{measure}.png", dpi=110)

@@ -2,12 +2,14 @@
 
 from blob_pyro.distributions import kl
 from blob_pyro.distributions.arrowhead_normal import ArrowheadNormal
+from blob_pyro.distributions.block_arrowhead_normal import BlockArrowheadNormal
 from blob_pyro.distributions.matrix_normal import MatrixNormal
 from blob_pyro.distributions.multivariate import MultivariatePart
 from blob_pyro.distributions.softmax_views import SoftmaxViews
 
 __all__ = [
     "ArrowheadNormal",
+    "BlockArrowheadNormal",
     "MatrixNormal",
     "MultivariatePart",
     "SoftmaxViews",

@@ -123,6 +123,11 @@ class ArrowheadNormal(TorchDistribution):
         return factor @ factor.mT + own.diag_embed()
 
     @property
+    def common_factor(self) -> Tensor:
+        """The matrix that ``z`` is multiplied by, ``batch_shape x (S + M) x S``."""
+        return torch.cat([self.shared_scale_tril, self.loading], -2)
+
+    @property
     def precision_diagonal(self) -> Tensor:
         """The diagonal of the inverse of the covariance, ``batch_shape x (S + M)``."""
         identity = torch.eye(self.num_shared, dtype=self.loc.dtype, device=self.loc.device)

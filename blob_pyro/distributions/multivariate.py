@@ -22,6 +22,7 @@ from torch import Size, Tensor
 from torch.distributions import register_kl
 
 from blob_pyro.distributions.arrowhead_normal import ArrowheadNormal
+from blob_pyro.distributions.block_arrowhead_normal import BlockArrowheadNormal
 from blob_pyro.distributions.matrix_normal import MatrixNormal, whiten
 from blob_pyro.ops.renamed import renamed_argument, renamed_attribute
 
@@ -58,8 +59,13 @@ def _(multivariate: dist.LowRankMultivariateNormal) -> Factors:
 
 @factors.register
 def _(multivariate: ArrowheadNormal) -> Factors:
-    factor = torch.cat([multivariate.shared_scale_tril, multivariate.loading], -2)
+    factor = multivariate.common_factor
     return Factors(multivariate.loc, factor, torch.nn.functional.pad(multivariate.scale, (multivariate.num_shared, 0)))
+
+
+@factors.register
+def _(multivariate: BlockArrowheadNormal) -> Factors:
+    return Factors(multivariate.loc, multivariate.factor, None)
 
 
 @singledispatch
@@ -94,7 +100,10 @@ def _(multivariate: ArrowheadNormal, loading: Tensor, column: int) -> TorchDistr
 @register_kl(ArrowheadNormal, ArrowheadNormal)
 @register_kl(dist.MultivariateNormal, ArrowheadNormal)
 @register_kl(dist.LowRankMultivariateNormal, ArrowheadNormal)
-def _kl_arrowhead(q: TorchDistribution, p: ArrowheadNormal) -> Tensor:
+@register_kl(BlockArrowheadNormal, BlockArrowheadNormal)
+@register_kl(dist.MultivariateNormal, BlockArrowheadNormal)
+@register_kl(dist.LowRankMultivariateNormal, BlockArrowheadNormal)
+def _kl_arrowhead(q: TorchDistribution, p: ArrowheadNormal | BlockArrowheadNormal) -> Tensor:
     """Of one Gaussian vector from another, both without batch dimensions."""
     if q.batch_shape or p.batch_shape:
         raise NotImplementedError(f"no closed form of KL({q} || {p}) with batch dimensions")
@@ -126,10 +135,15 @@ class _Arrowhead(_AnalyticEntropy, ArrowheadNormal):
     pass
 
 
+class _BlockArrowhead(_AnalyticEntropy, BlockArrowheadNormal):
+    pass
+
+
 _ANALYTIC = {
     dist.MultivariateNormal: _Multivariate,
     dist.LowRankMultivariateNormal: _LowRank,
     ArrowheadNormal: _Arrowhead,
+    BlockArrowheadNormal: _BlockArrowhead,
 }
 
 
@@ -181,14 +195,15 @@ class MultivariatePart(Delta):
     @property
     def mean(self) -> Tensor:
         """The mean of the piece under its distribution, ``shape``; the draw itself is ``v``."""
-        return self.factors.loc
+        return self._here(self.multivariate.mean)
 
     @property
     def variance(self) -> Tensor:
         """The variance of each number of the piece under its distribution, ``shape``."""
-        _, factor, scale = self.factors
-        variance = factor.square().sum(0)
-        return variance if scale is None else variance + scale.square()
+        return self._here(self.multivariate.variance)
+
+    def _here(self, numbers: Tensor) -> Tensor:
+        return numbers[self.start : self.start + self.part_shape.numel()].view(self.part_shape)
 
 
 @register_kl(MultivariatePart, Normal)

@@ -15,6 +15,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from blob_pyro.distributions.arrowhead_normal import ArrowheadNormal
+from blob_pyro.distributions.block_arrowhead_normal import BlockArrowheadNormal
 from blob_pyro.distributions.matrix_normal import MatrixNormal
 from blob_pyro.distributions.multivariate import factors
 
@@ -59,6 +60,14 @@ def _(posterior: MatrixNormal, factor: float) -> TorchDistribution:
 def _(posterior: ArrowheadNormal, factor: float) -> TorchDistribution:
     shared, loading, scale = (factor * t for t in (posterior.shared_scale_tril, posterior.loading, posterior.scale))
     return ArrowheadNormal(posterior.loc, shared, loading, scale, validate_args=False)
+
+
+@widened.register
+def _(posterior: BlockArrowheadNormal, factor: float) -> TorchDistribution:
+    shared, loading, own = (
+        factor * t for t in (posterior.shared_scale_tril, posterior.loading, posterior.own_scale_tril)
+    )
+    return BlockArrowheadNormal(posterior.loc, shared, loading, own, posterior.widths, validate_args=False)
 
 
 @widened.register
@@ -152,6 +161,30 @@ def _(distribution: ArrowheadNormal, precision: Tensor, loc: Tensor) -> TorchDis
         new.loading.to(dtype),
         new.scale.to(dtype),
         validate_args=False,
+    )
+
+
+@sharpened.register
+def _(distribution: BlockArrowheadNormal, precision: Tensor, loc: Tensor) -> TorchDistribution:
+    dtype, wide, widths = distribution.loc.dtype, distribution.loc.double(), distribution.widths
+    tril, loading = distribution.shared_scale_tril.double(), distribution.loading.double()
+    num_shared, own_tril = distribution.num_shared, distribution.own_scale_tril.double()
+    of_shared, of_own = precision.double()[:num_shared], distribution.blocks(precision.double()[num_shared:])
+    own = torch.cholesky_inverse(own_tril)
+    inverse = torch.linalg.solve_triangular(tril, torch.eye(num_shared).to(tril), upper=False)
+    slope = loading @ inverse
+    # in units of the blocks' own deviations: what a number is left with is a fraction of its own precision
+    values, axes = torch.linalg.eigh(own_tril.mT @ (of_own.unsqueeze(-1) * own_tril))
+    root = own_tril @ axes * (1 + values).clamp(min=_LEAST).rsqrt().unsqueeze(-2)
+    covariance = root @ root.mT  # of a block given what is shared
+    left = own - own @ covariance @ own
+    shared = inverse.mT @ inverse + (slope.mT @ left @ slope).sum(0) + of_shared.diag()
+    scale_tril = torch.linalg.cholesky(_inverse(shared))
+    new_loading, new_own = covariance @ own @ slope @ scale_tril, torch.linalg.cholesky(covariance)
+    new = BlockArrowheadNormal(wide, scale_tril, new_loading, new_own, widths, validate_args=False)
+    mean = wide + new.times_covariance(precision.double() * (loc.double() - wide))
+    return BlockArrowheadNormal(
+        mean.to(dtype), scale_tril.to(dtype), new_loading.to(dtype), new_own.to(dtype), widths, validate_args=False
     )
 
 

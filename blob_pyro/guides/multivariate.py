@@ -11,7 +11,8 @@ from pyro.distributions import TorchDistribution, constraints
 from pyro.nn import PyroModule, PyroParam
 from torch import Size, Tensor
 
-from blob_pyro.distributions.arrowhead_normal import ArrowheadNormal
+from blob_pyro.distributions import ArrowheadNormal, BlockArrowheadNormal
+from blob_pyro.distributions.block_arrowhead_normal import to_blocks
 from blob_pyro.distributions.multivariate import MultivariatePart, with_analytic_entropy
 from blob_pyro.guides.bandit import prior_moments, scale_tril, start_scale
 from blob_pyro.guides.registry import register_guide
@@ -48,8 +49,19 @@ class MultivariateGuide(PyroModule):
         names = sorted(priors, key=lambda name: name == KAPPA) if self._prior is None else self._prior.shapes  # stable
         self.shapes = {name: Size(priors[name].event_shape) for name in names}
         self.num_own = self.shapes[KAPPA].numel() if KAPPA in priors else 0
+        self.deviations = self._deviations(model, priors)
         moments = [prior_moments(priors[name]) for name in names]
         self.prior_loc, self.prior_scale = (torch.cat([pair[i].flatten() for pair in moments]) for i in (0, 1))
+
+    def _deviations(self, model: BanditModel, priors: dict[str, TorchDistribution]) -> str | None:
+        """Name the site of items' own betas, if it lies before kappa: "laplace" eliminates both together then."""
+        names = list(self.shapes)
+        own = {term.items_own for term in model.terms}
+        if not self.num_own or len(names) < 2 or names[-2] not in own:
+            return None
+        prior = priors[names[-2]]
+        independent = isinstance(getattr(prior, "base_dist", None), dist.Normal) or self._prior is not None
+        return names[-2] if independent else None
 
     @property
     def size(self) -> int:
@@ -105,14 +117,14 @@ class LowRankGuide(MultivariateGuide):
             self.scale = prior.cov_diag.sqrt()  # from what is known already
             self.factor = prior.cov_factor / prior.cov_diag.sqrt().unsqueeze(-1)
 
-    def start_from(self, distribution: ArrowheadNormal) -> None:
+    def start_from(self, distribution: ArrowheadNormal | BlockArrowheadNormal) -> None:
         """Take the variances of a distribution of the same vector as the start, and its largest correlations.
 
         Those along the leading directions of its factor in units of its standard deviations.
         """
         deviation = distribution.variance.sqrt()
         rank = self.factor.shape[-1]
-        loadings = torch.cat([distribution.shared_scale_tril, distribution.loading]) / deviation.unsqueeze(-1)
+        loadings = distribution.common_factor / deviation.unsqueeze(-1)
         left, singular, _ = torch.svd_lowrank(loadings.double(), q=min(rank + 10, *loadings.shape), niter=4)
         shared = (left * singular)[:, :rank].to(distribution.loc)
         own = (1 - shared.square().sum(-1)).clamp(min=1e-3).sqrt()  # of the whole variance
@@ -173,9 +185,9 @@ class FullGuide(MultivariateGuide):
 class LaplaceGuide(MultivariateGuide):
     """The Gaussian of a mode and a curvature, with ``w_b`` at its marginal's mode: `blob_pyro.infer.laplace.fit`.
 
-    Given what items share their kappas are independent, in the posterior as here: an arrowhead; unless the prior
-    correlates them otherwise, as an update from guide "full" does, and then every number counts as shared. Nothing to
-    train.
+    Given what items share their kappas are independent, in the posterior as here: an arrowhead; and so are the blocks
+    of an item's kappa and its own beta, where `ItemDeviations` give it one. Unless the prior correlates them
+    otherwise, as an update from guide "full" does: then every number counts as shared. Nothing to train.
 
     Args:
         model: whose sites it covers.
@@ -191,27 +203,41 @@ class LaplaceGuide(MultivariateGuide):
     def __init__(self, model: BanditModel) -> None:
         super().__init__(model)
         prior = None if self._prior is None else self._prior.distribution
-        if prior is not None and not (isinstance(prior, ArrowheadNormal) and len(prior.scale) == self.num_own):
-            self.num_own = 0
+        if prior is not None and not isinstance(prior, BlockArrowheadNormal):
+            self.deviations = None
+        if prior is not None and self.deviations is None:
+            self.num_own *= isinstance(prior, ArrowheadNormal) and len(prior.scale) == self.num_own
+        self.own_widths: tuple[int, ...] = (1,)
+        """Numbers of each item, array by array: those of its own beta, if it has one, and kappa."""
+        if self.deviations is not None:
+            self.own_widths = (model.embedding_dim, 1)
+            self.num_own *= sum(self.own_widths)
         num_shared = self.size - self.num_own
         shared_scale, own_scale = start_scale(self.prior_scale).split([num_shared, self.num_own])
         self.register_buffer("loc", self.prior_loc)
         self.register_buffer("shared_scale_tril", shared_scale.diag())
-        self.register_buffer("loading", own_scale.new_zeros(self.num_own, num_shared))
-        self.register_buffer("own_scale", own_scale.clone())
+        if self.deviations is None:
+            self.register_buffer("loading", own_scale.new_zeros(self.num_own, num_shared))
+            self.register_buffer("own_scale", own_scale.clone())
+        else:
+            scale = to_blocks(own_scale, model.num_items, self.own_widths)
+            self.register_buffer("loading", own_scale.new_zeros(*scale.shape, num_shared))
+            self.register_buffer("own_scale", scale.diag_embed())
 
     @torch.no_grad()
-    def take(self, distribution: ArrowheadNormal) -> None:
+    def take(self, distribution: ArrowheadNormal | BlockArrowheadNormal) -> None:
         """Become this distribution of the vector."""
         for name, value in (
             ("loc", distribution.loc),
             ("shared_scale_tril", distribution.shared_scale_tril),
             ("loading", distribution.loading),
-            ("own_scale", distribution.scale),
+            ("own_scale", getattr(distribution, "scale" if self.deviations is None else "own_scale_tril")),
         ):
             getattr(self, name).copy_(value)
 
     def multivariate(self) -> TorchDistribution:
         """Return the distribution of the vector, event ``D``; see `MultivariateGuide.multivariate`."""
         arrowhead = (self.loc, self.shared_scale_tril, self.loading, self.own_scale)
-        return ArrowheadNormal(*arrowhead, validate_args=False)
+        if self.deviations is None:
+            return ArrowheadNormal(*arrowhead, validate_args=False)
+        return BlockArrowheadNormal(*arrowhead, self.own_widths, validate_args=False)

@@ -52,6 +52,12 @@ class PlacedTerm:
         return getattr(self.term, "moves_all_items_alike", False)
 
     @property
+    def items_own(self) -> str | None:
+        """The site of which each row, ``P x K``, is added to one item's beta; None where there is none."""
+        site = getattr(self.term, "items_own", None)
+        return None if site is None else self._full(site)
+
+    @property
     def attributes(self) -> set[str]:
         """The attributes that it has put into the model, as that calls them."""
         return set(self._attributes.values())

@@ -17,6 +17,7 @@ from blob_pyro.policies.normal_scores import NormalScores
 from blob_pyro.policies.scored import EpsilonGreedy, Greedy, Softmax
 from blob_pyro.policies.session_popularity import SessionPopularity
 from blob_pyro.policies.thompson import ThompsonSampling
+from blob_pyro.policies.top_two_thompson import TopTwoThompsonSampling
 from blob_pyro.policies.uniform import Uniform
 
 __all__ = ["POLICIES", "PolicyMaker", "register_policy"]
@@ -62,6 +63,7 @@ POLICIES: dict[str, PolicyMaker] = {
     "thompson_sampling": ThompsonSampling,
     "thompson_conditional": lambda model: ThompsonSampling(model, propensity="conditional"),
     "thompson_mixture": lambda model: ThompsonSampling(model, shared_draws=32),
+    "top_two_thompson_sampling": lambda model: TopTwoThompsonSampling(ThompsonSampling(model, shared_draws=32)),
     "logistic_thompson_sampling": lambda model: LogisticThompsonSampling(
         model.items,
         _WithIntercept(model.blo),

@@ -18,6 +18,7 @@ from blob_pyro.ops.renamed import renamed_argument
 from blob_pyro.ops.seeds import check_seed, derived_seed, seeded, standard_normal
 from blob_pyro.posteriors.click_logits import ClickLogits
 from blob_pyro.posteriors.drawn_click_logits import DrawnClickLogits, linear_features
+from blob_pyro.posteriors.guide_posterior import GuidePosterior
 from blob_pyro.recommenders.click_model_parts import ClickModelParts, Parts
 from blob_pyro.recommenders.covariates import covariates_of_histories, decision_points
 from blob_pyro.recommenders.of_events import picked_for_events
@@ -115,6 +116,27 @@ class ClickModel(ClickModelParts):
         rows = self.model.item_embedding.new_zeros(len(contexts), self.model.num_covariates)
         return self._click_logits(contexts, rows if rows.shape[1] else None, num_draws, seed, up_to_common=True)
 
+    def drawn_click_logits(
+        self, histories: Histories | Any, covariates: Any = None, *, num_draws: int = 500, seed: int = 0
+    ) -> DrawnClickLogits:
+        """Return the posterior of all items' click logits by draws of the parameters, with a closed form or without.
+
+        The same seed gives the same draws of the parameters after every history: a policy that plays the best item of
+        one of them is a finite mixture, whose propensities are counts.
+
+        Args:
+            histories: as `click_logits`.
+            covariates: as `click_logits`.
+            num_draws: of the parameters.
+            seed: of these draws.
+        """
+        self._require_fitted("drawn_click_logits")
+        contexts = as_histories(histories, self.items)
+        rows = covariates_of_histories(self.model, covariates, len(contexts))
+        blo, known = self._parts
+        interest, scale = self._interest(blo, contexts)
+        return self._drawn(known, interest, scale, rows, whole_number(num_draws, "num_draws"), check_seed(seed))
+
     @property
     def _ranks_without_covariates(self) -> bool:
         return all(term.moves_all_items_alike or not term.num_covariates for term in self.model.terms)
@@ -128,6 +150,12 @@ class ClickModel(ClickModelParts):
         posterior = known.folded(up_to_common) if scale is None else None
         if posterior is not None:
             return ClickLogits(posterior, *known.model.items, interest * known.model.column_norms)
+        return self._drawn(known, interest, scale, rows, num_draws, seed)
+
+    @staticmethod
+    def _drawn(
+        known: GuidePosterior, interest: Tensor, scale: Tensor | None, rows: Tensor | None, num_draws: int, seed: int
+    ) -> DrawnClickLogits:
         coefficients = known.coefficients(known.draws(num_draws, seed))
         if scale is not None:
             # The same noise in every context: what is said of one must not depend on which others are asked about.

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyro.distributions as dist
 
-from blob_pyro.distributions import ArrowheadNormal, MatrixNormal
+from blob_pyro.distributions import ArrowheadNormal, BlockArrowheadNormal, MatrixNormal
 from blob_pyro.models import OrganicPriors
 from blob_pyro.models.priors.bandit_priors import BanditPriors
 from blob_pyro.models.priors.learned import Learned
@@ -20,6 +20,7 @@ register(Learned)
 register(OrganicPriors)
 register(VectorPrior, keys={"distribution": "law"})
 register(ArrowheadNormal)
+register(BlockArrowheadNormal, fields=["loc", "shared_scale_tril", "loading", "own_scale_tril", "widths"])
 register(MatrixNormal)
 
 

@@ -88,6 +88,50 @@ class RecoGym(Environment):
             TypeError: for an argument of the wrong type, naming it, or something that is not a policy.
             MemoryError: for a log that does not fit, naming the argument and the number of bytes.
         """
+        return log_of(
+            self.num_items,
+            self.played(
+                policy, num_users, num_organic_users, seed=seed, first_user=first_user, history=history,
+                propensities=propensities, batch_size=batch_size, progress=progress,
+            ),
+            propensities,
+        )  # fmt: skip
+
+    def played(
+        self,
+        policy: AnyPolicy | None = None,
+        num_users: int = 1000,
+        num_organic_users: int = 0,
+        *,
+        seed: int = 0,
+        first_user: int = 0,
+        history: HistoryMode = "all",
+        propensities: bool = True,
+        click_probabilities: bool = False,
+        batch_size: int | None = None,
+        progress: bool = False,
+    ) -> list[Views | Impressions]:
+        """Simulate as `simulate` does, and return the events, with their click probabilities if these are wanted.
+
+        `log_of` makes a log of them, which knows no such thing: what a policy earned, as opposed to what it learns
+        from, is the sum of these probabilities, with less noise than the clicks.
+
+        Args:
+            policy: as `simulate`.
+            num_users: as `simulate`.
+            num_organic_users: as `simulate`.
+            seed: as `simulate`.
+            first_user: as `simulate`.
+            history: as `simulate`.
+            propensities: as `simulate`.
+            click_probabilities: whether impressions have ``click_probability``.
+            batch_size: as `simulate`.
+            progress: as `simulate`.
+
+        Raises:
+            ValueError: as `simulate`.
+            TypeError: as `simulate`.
+        """
         for name, value in (("num_users", num_users), ("num_organic_users", num_organic_users)):
             whole_number(value, name, at_least=0, at_most=_MOST_USERS)
         whole_number(seed, "seed", at_least=0, at_most=2**63 - 1)
@@ -108,9 +152,9 @@ class RecoGym(Environment):
             for who, users in ((None, organic), (policy, bandit)):
                 events += self.lives(
                     who, users, random, history=history, batch_size=batch_size,
-                    propensities=propensities, progress=progress,
+                    propensities=propensities, click_probabilities=click_probabilities, progress=progress,
                 )  # fmt: skip
-        return log_of(self.num_items, events, propensities)
+        return events
 
     def lives(
         self,

@@ -1,11 +1,14 @@
 """What one fit leaves to the next: a power prior, and scales that are learned from all events."""
 
+from functools import partial
+
 import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
 
 from blob_pyro import BLOB, BanditPriors, EventLog
+from blob_pyro.distributions import BlockArrowheadNormal
 from blob_pyro.models import ItemDeviations
 from blob_pyro.models.sites import EARLIER, KAPPA, MULTIVARIATE
 from blob_pyro.posteriors.next_priors import next_priors
@@ -133,8 +136,40 @@ def test_scales_are_learned_from_all_events(blo, log, guide):
     assert abs(first / expected - 1) > 0.15  # the first events mislead
     assert abs(found / expected - 1) < 0.05
     exact, reached = whole.posterior()[KAPPA], parts.posterior()[KAPPA]
-    assert ((reached.mean - exact.mean).abs() < 0.5 * exact.variance.sqrt()).all()
-    assert torch.allclose(reached.variance.sqrt(), exact.variance.sqrt(), rtol=0.25)
+    # SVI has noise of its own; Laplace's curvature of earlier events is that at the modes of then.
+    near, alike = (0.3, 0.2) if guide == "laplace" else (0.5, 0.25)
+    assert ((reached.mean - exact.mean).abs() < near * exact.variance.sqrt()).all()
+    assert torch.allclose(reached.variance.sqrt(), exact.variance.sqrt(), rtol=alike)
+
+
+def test_recommended_priors_learn_by_updates_what_a_refit_learns(blo, log, tmp_path):
+    """Items' own betas, with learned scales: no product of unknown numbers, and so no second mode."""
+    noise = torch.Generator().manual_seed(5)
+    slopes = 1.5 * torch.randn(12, blo.embedding_dim, generator=noise)
+    interest = blo.embed(log.contexts).detach()[log.context]
+    reward = torch.bernoulli((-2 + (slopes[log.action] * interest).sum(-1)).sigmoid(), generator=noise)
+    turns = torch.arange(log.num_impressions) % 4
+    whole, parts = (BLOB(blo, "laplace", BanditPriors.recommended()) for _ in range(2))
+    whole.fit(some(log, turns >= 0, reward), device="cpu", progress=False)
+    for turn in range(4):
+        learn = parts.update if turn else partial(parts.fit, device="cpu")
+        learn(some(log, turns == turn, reward), progress=False)
+    for name in ("kappa_scale", "beta_deviation_scale"):
+        expected, found = (getattr(blob.model, name).item() for blob in (whole, parts))
+        assert expected > 0.05
+        assert abs(found / expected - 1) < 0.1, name
+    histories = [[], [1, 2, 3], [7], [0, 0, 11, 5]]
+    exact, reached = (blob.drawn_click_logits(histories, num_draws=4000) for blob in (whole, parts))
+    deviation = exact.variance.sqrt()
+    distance = (reached.mean - exact.mean).abs() / deviation
+    assert distance.mean() < 0.15
+    assert distance.max() < 0.5
+    assert torch.allclose(reached.variance.sqrt(), deviation, rtol=0.2)
+    parts.save(tmp_path / "model")
+    back = BLOB.load(tmp_path / "model", device="cpu")
+    assert isinstance(back.model.vector_prior.distribution, BlockArrowheadNormal)
+    assert torch.equal(back.scores(histories), parts.scores(histories))
+    assert back.model.learned == parts.model.learned
 
 
 def test_updates_of_updates_keep_their_beginning(blo, log, tmp_path):

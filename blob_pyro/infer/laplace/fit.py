@@ -38,13 +38,12 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from blob_pyro.distributions import ArrowheadNormal
+from blob_pyro.distributions import ArrowheadNormal, BlockArrowheadNormal
 from blob_pyro.guides.multivariate import LaplaceGuide
 from blob_pyro.infer.fit import fit_guide
 from blob_pyro.infer.fit_request import FitRequest
-from blob_pyro.infer.laplace.arrowhead_precision import ArrowheadPrecision
 from blob_pyro.infer.laplace.linearization import LaplaceRefuses
-from blob_pyro.infer.laplace.log_posterior import LogPosterior
+from blob_pyro.infer.laplace.log_posterior import LogPosterior, Precision
 from blob_pyro.infer.training.checkpoints import Checkpoint
 from blob_pyro.infer.training.convergence import Convergence
 from blob_pyro.infer.training.trace import DAMPING, LOG_JOINT, SECONDS, STEP
@@ -146,7 +145,7 @@ class _Search:
             return Convergence(True, f"after {steps} steps the next would gain less than {_TOLERANCE:g} nats in all")
         return Convergence(False, f"{steps} Gauss-Newton steps, the most that are taken, did not reach the mode")
 
-    def run(self) -> tuple[ArrowheadNormal, bool]:
+    def run(self) -> tuple[ArrowheadNormal | BlockArrowheadNormal, bool]:
         """The approximate posterior, and whether its curvature is the exact one."""
         self.find_mode(_TOLERANCE if self.hyperparameter is None else _ROUGH_TOLERANCE, learn=True)
         if self.hyperparameter is not None:
@@ -197,7 +196,7 @@ class _Search:
         assert distribution is not None, "Gauss-Newton's curvature is positive definite"
         return self.posterior.update_scales(self.theta, distribution.variance)
 
-    def _rest(self, gradient: Tensor, curvature: ArrowheadPrecision) -> tuple[Tensor, ArrowheadPrecision]:
+    def _rest(self, gradient: Tensor, curvature: Precision) -> tuple[Tensor, Precision]:
         """Return gradient and curvature of all but the hyperparameter."""
         if self.hyperparameter is None:
             return gradient, curvature
@@ -205,7 +204,7 @@ class _Search:
         gradient[self.hyperparameter] = 0
         return gradient, curvature.conditional(self.hyperparameter)
 
-    def curvature(self) -> tuple[ArrowheadPrecision, bool]:
+    def curvature(self) -> tuple[Precision, bool]:
         """Return the exact curvature if it is positive definite given the hyperparameter, else Gauss-Newton's."""
         gradient, exact = self.posterior.expansion(self.theta, exact=True)
         if self._rest(gradient, exact)[1].factor() is not None:
@@ -253,7 +252,7 @@ class _Search:
         self.theta = self.theta.clone()
         self.theta[self.hyperparameter] = value
 
-    def with_hyperparameter(self, curvature: ArrowheadPrecision, index: int) -> ArrowheadPrecision:
+    def with_hyperparameter(self, curvature: Precision, index: int) -> Precision:
         """Return the precision of the hyperparameter, and of all else given it, together.
 
         The conditional mode moves with the hyperparameter by ``-H^-1 h``, where ``h`` is the column of the curvature
@@ -277,7 +276,9 @@ class _Search:
         shared[index, index] = scale**-2 + explained
         return replace(curvature, shared=shared)
 
-    def _best_ratio(self, index: int, distribution: ArrowheadNormal, slope: Tensor, scale: float) -> float:
+    def _best_ratio(
+        self, index: int, distribution: ArrowheadNormal | BlockArrowheadNormal, slope: Tensor, scale: float
+    ) -> float:
         """Return what to multiply a guess of the hyperparameter's scale by, for the least ``KL(q | p)``.
 
         Args:

@@ -9,15 +9,19 @@ import torch
 from pyro.distributions import Independent, Normal, TorchDistribution
 from torch import Tensor
 
-from blob_pyro.distributions import ArrowheadNormal, MatrixNormal
+from blob_pyro.distributions import ArrowheadNormal, BlockArrowheadNormal, MatrixNormal
+from blob_pyro.distributions.block_arrowhead_normal import to_blocks
 from blob_pyro.guides.multivariate import LaplaceGuide
 from blob_pyro.infer.laplace.arrowhead_precision import ArrowheadPrecision
+from blob_pyro.infer.laplace.block_arrowhead_precision import BlockArrowheadPrecision
 from blob_pyro.infer.laplace.linearization import GroupedEvents, LaplaceRefuses, Linearization
 from blob_pyro.models import BanditBatch, BanditModel
 from blob_pyro.models.priors.now import PriorDistributions, prior_distributions
 from blob_pyro.models.sites import KAPPA
 
-__all__ = ["LogPosterior"]
+__all__ = ["LogPosterior", "Precision"]
+
+Precision = ArrowheadPrecision | BlockArrowheadPrecision
 
 _SMALLEST_SCALE = 1e-3
 
@@ -37,6 +41,7 @@ class LogPosterior:
     def __init__(self, guide: LaplaceGuide, model: BanditModel, batch: BanditBatch) -> None:
         self.model, self.shapes = model, guide.shapes
         self.num_own, self.num_shared = guide.num_own, guide.size - guide.num_own
+        self.deviations, self.own_widths = guide.deviations, guide.own_widths
         device = model.item_embedding.device
         self.start, self.spread = (t.detach().double().to(device) for t in (guide.prior_loc, guide.prior_scale))
         self.layout: dict[str, slice] = {}
@@ -91,12 +96,13 @@ class LogPosterior:
         """Return the negative log joint density."""
         return -float(self.events.log_likelihood(self._coefficients(theta)) + self.log_prior(theta))
 
-    def expansion(self, theta: Tensor, exact: bool = False) -> tuple[Tensor, ArrowheadPrecision]:
+    def expansion(self, theta: Tensor, exact: bool = False) -> tuple[Tensor, Precision]:
         """Return gradient and curvature of the objective: Gauss-Newton's, positive definite, or the exact one."""
         gradient, residual, curvature = self._events_expansion(theta)
         point = theta.clone().requires_grad_()
         (prior_gradient,) = torch.autograd.grad(-self.log_prior(point), point)
-        total = curvature + self._prior_curvature(theta, exact)
+        prior: Any = self._prior_curvature(theta, exact)  # of the same kind
+        total: Precision = curvature + prior
         if exact:
             second = Linearization(self.model, self.sites(theta), second=True)
             second_order = second.curvature(residual, self._shared_layout, self.shapes)
@@ -107,7 +113,7 @@ class LogPosterior:
     def _shared_layout(self) -> dict[str, slice]:
         return {name: here for name, here in self.layout.items() if here.stop <= self.num_shared}
 
-    def _events_expansion(self, theta: Tensor) -> tuple[Tensor, Tensor, ArrowheadPrecision]:
+    def _events_expansion(self, theta: Tensor) -> tuple[Tensor, Tensor, Precision]:
         """The events' share; the same until the point moves, so that a change of scale costs nothing."""
         if self._expanded is None or self._expanded[0] is not theta:
             point = theta.clone().requires_grad_()
@@ -118,19 +124,30 @@ class LogPosterior:
             one = self.model.embedding_dim  # the feature that is one: its coefficient is kappa's
             own = slice(None) if self.num_own else slice(0)
             curvature = theta.new_zeros(self.num_shared, self.num_shared)
-            cross = theta.new_zeros(len(moments), self.num_shared)
+            cross = theta.new_zeros(*moments.shape[:2], self.num_shared)
             linear = Linearization(self.model, self.sites(theta))
             for items, jacobian in linear.jacobian(self._shared_layout, self.shapes):
                 weighted = moments[items] @ jacobian
                 curvature += jacobian.flatten(0, 1).mT @ weighted.flatten(0, 1)
-                cross[items] = weighted[:, one]
-            arrowhead = ArrowheadPrecision(curvature, cross[own], moments[own, one, one])
+                cross[items] = weighted
+            arrowhead: Precision
+            if self.deviations is None:
+                arrowhead = ArrowheadPrecision(curvature, cross[own, one], moments[own, one, one])
+            else:  # an item's own beta and kappa are its coefficients, but for the units of omega
+                unit = torch.cat([self.model.column_norms.to(theta), theta.new_ones(1)])
+                square = moments[:, : one + 1, : one + 1] * unit * unit.unsqueeze(-1)
+                arrowhead = BlockArrowheadPrecision(
+                    curvature, cross[:, : one + 1] * unit.unsqueeze(-1), square, self.own_widths
+                )
             self._expanded = (theta, -gradient, residual, arrowhead)
         return self._expanded[1:]
 
-    def _prior_curvature(self, theta: Tensor, exact: bool) -> ArrowheadPrecision:
+    def _prior_curvature(self, theta: Tensor, exact: bool) -> Precision:
         vector = self._priors_now().vector
         if vector is not None:
+            if self.deviations is not None:
+                assert isinstance(vector.distribution, BlockArrowheadNormal), "or there would be no blocks"
+                return BlockArrowheadPrecision.of(vector.distribution)
             if self.num_own:
                 assert isinstance(vector.distribution, ArrowheadNormal), "or all numbers would be shared"
                 return ArrowheadPrecision.of(vector.distribution)
@@ -140,6 +157,12 @@ class LogPosterior:
         shared = theta.new_zeros(self.num_shared, self.num_shared)
         for name, here in self._shared_layout.items():
             shared[here, here] = _prior_curvature(priors[name], values[name], exact)
+        if self.deviations is not None:
+            names = (self.deviations, KAPPA)
+            curvatures = [_elementwise_curvature(getattr(priors[n], "base_dist"), values[n], exact) for n in names]  # noqa: B009
+            blocks = to_blocks(torch.cat([c.flatten() for c in curvatures]), self.model.num_items, self.own_widths)
+            cross = theta.new_zeros(*blocks.shape, self.num_shared)
+            return BlockArrowheadPrecision(shared, cross, blocks.diag_embed(), self.own_widths)
         own = theta.new_zeros(self.num_own)
         if self.num_own:
             own = _elementwise_curvature(priors[KAPPA].base_dist, values[KAPPA], exact)

@@ -12,6 +12,7 @@ import pyro.distributions as dist
 from pyro.distributions import TorchDistribution
 from torch.distributions import Distribution
 
+from blob_pyro.models.priors.items import ItemDeviations
 from blob_pyro.models.priors.learned import Learned, Scale
 from blob_pyro.models.priors.terms import LogitTerm
 from blob_pyro.models.priors.vector import VectorPrior
@@ -129,6 +130,17 @@ class BanditPriors:
     def paper(cls) -> BanditPriors:
         """Return the published setting (Sakhi et al. 2020, section 4.2.1)."""
         return cls(kappa_scale=0.01)
+
+    @classmethod
+    def recommended(cls) -> BanditPriors:
+        """Return priors that keep learning, for guide "laplace": items may depart from the low-rank beta.
+
+        `ItemDeviations` of learned scale take the place of zeta. Where the log does not ask for them the evidence puts
+        their scale to nothing, and what is left is `BanditPriors` without zeta; with more data it grows, and clicks
+        that views do not explain are learned item by item. No product of two unknown numbers is left, so the posterior
+        is close to a Gaussian, and `blob_pyro.BLOB.update` ends near where a fit to all events does.
+        """
+        return cls(w_b=-6.0, zeta=0.0, terms=(ItemDeviations(),))
 
 
 def _check_prior(name: str, prior: Any, event_dim: int) -> None:

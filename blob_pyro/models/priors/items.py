@@ -102,6 +102,9 @@ class ItemDeviations:
     scale: Scale = field(default_factory=lambda: Learned(0.1))
     item_sites: ClassVar[tuple[str, ...]] = (BETA_DEVIATION,)
 
+    items_own: ClassVar[str] = BETA_DEVIATION
+    """The site of which each row is added to one item's beta, so that "laplace" eliminates it with kappa."""
+
     def build(self, model: ModelView) -> None:
         """Check against the model, and add the buffers that the term needs; see `LogitTerm.build`."""
         model.register_scale("beta_deviation_scale", self.scale, BETA_DEVIATION)

@@ -20,8 +20,8 @@ class VectorPrior:
     """One Gaussian vector, dealt out to the sites: for `BanditPriors.vector`.
 
     Args:
-        distribution: of the vector, event ``D``: ``MultivariateNormal``, ``LowRankMultivariateNormal`` or
-            `blob_pyro.distributions.ArrowheadNormal`.
+        distribution: of the vector, event ``D``: ``MultivariateNormal``, ``LowRankMultivariateNormal``,
+            `blob_pyro.distributions.ArrowheadNormal` or `blob_pyro.distributions.BlockArrowheadNormal`.
         shapes: of each site, by name, in the order in which they lie in the vector; kappa last.
 
     Raises:
@@ -42,13 +42,11 @@ class VectorPrior:
     law = renamed_attribute("law", "distribution")
 
     def __post_init__(self) -> None:
-        try:
-            factors(self.distribution)
-        except TypeError:
+        if factors.dispatch(type(self.distribution)) is factors.dispatch(object):
             raise ValueError(
-                "vector: expected a MultivariateNormal, LowRankMultivariateNormal or ArrowheadNormal, got "
-                f"{self.distribution!r}"
-            ) from None
+                "vector: expected a MultivariateNormal, LowRankMultivariateNormal, ArrowheadNormal or "
+                f"BlockArrowheadNormal, got {self.distribution!r}"
+            )
         size = sum(Size(shape).numel() for shape in self.shapes.values())
         if tuple(self.distribution.batch_shape) != () or tuple(self.distribution.event_shape) != (size,):
             raise ValueError(

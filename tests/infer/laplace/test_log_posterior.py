@@ -28,6 +28,9 @@ PRIORS = {
     "terms": BanditPriors(
         kappa_scale=0.3, terms=(KappaOnPopularity(), ItemDeviations(0.2), ItemCategories((0, 1, 1, 0, 2), 0.3, 0.2))
     ),
+    "items' own betas": BanditPriors(
+        kappa_scale=0.3, terms=(UserCovariates(2), ItemDeviations(0.2)), normalize_embeddings=True
+    ),
     "covariates": BanditPriors(kappa_scale=0.3, terms=(UserCovariates(2),), normalize_embeddings=True),
     "other priors": BanditPriors(
         w_a=dist.StudentT(4.0, -1.0, 0.5), kappa_scale=0.3, zeta=dist.Normal(torch.zeros(2, 2), 0.7).to_event(2)
