@@ -1,5 +1,8 @@
 """Diagnostics of a fit: draws for ArviZ, checks, and pictures."""
 
+from blob_pyro.diagnostics.calibration import calibrate
+from blob_pyro.diagnostics.calibration_report import Calibration
+from blob_pyro.diagnostics.diagnose import Diagnosis, diagnose
 from blob_pyro.diagnostics.export_plan import ExportWarning
 from blob_pyro.diagnostics.held_out import ClickEvaluation, ViewEvaluation, evaluate_clicks, evaluate_views
 from blob_pyro.diagnostics.inference_data import to_inference_data
@@ -9,9 +12,13 @@ from blob_pyro.diagnostics.summaries import summary
 
 __all__ = [
     "PSIS",
+    "Calibration",
     "ClickEvaluation",
+    "Diagnosis",
     "ExportWarning",
     "ViewEvaluation",
+    "calibrate",
+    "diagnose",
     "evaluate_clicks",
     "evaluate_views",
     "plot_elbo",

@@ -1,5 +1,7 @@
 """The bandit story: its logit in both of the paper's forms, its priors, its plate."""
 
+from dataclasses import replace
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -118,3 +120,25 @@ def test_scales_are_registered_by_the_old_name_too():
     with pytest.warns(DeprecationWarning, match="BanditModel: 'number' is now called 'register_scale'"):
         model.number("spread", 0.5, KAPPA)
     assert model.spread == 0.5
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("kind", ["standard deviations", "Cholesky factors"])
+def test_interests_that_are_propagated_have_the_noise_that_they_are_given(psi, batch, normalize, kind):
+    """psi_a (omega + L e) for the model's own e, whatever units the embeddings are in."""
+    spread = torch.rand(C, K, dtype=torch.float64) + 0.2
+    scale = spread if kind == "standard deviations" else torch.tril(torch.randn(C, K, K).double())
+    noisy = replace(batch, interest_scale=scale)
+    model = BanditModel(
+        psi, BanditPriors(w_a=0.7, w_b=-40.0, w_c=-1.0, kappa=0.0, zeta=0.0, normalize_embeddings=normalize)
+    )
+    torch.manual_seed(4)
+    found = model.logit({}, noisy)
+    torch.manual_seed(4)
+    e = torch.randn(N, K, dtype=torch.float64)
+    factor = torch.diag_embed(scale) if scale.dim() == 2 else scale
+    expected = [
+        softplus(torch.tensor(0.7)) * psi[a] @ (batch.interest[c] + factor[c] @ e[n]) - 1.0
+        for n, (a, c) in enumerate(zip(batch.action.tolist(), batch.context.tolist()))
+    ]
+    assert torch.allclose(found, torch.stack(expected), rtol=1e-5)

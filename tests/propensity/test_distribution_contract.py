@@ -159,3 +159,15 @@ def test_entropy_of_impossible_actions_is_finite_with_its_gradient():
     assert abs(entropy.item()) < 1e-14
     (gradient,) = torch.autograd.grad(entropy, loc)
     assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("validate", [True, False])
+def test_expand_keeps_what_was_said_of_validation(validate):
+    """Whatever the default is when it is expanded."""
+    d = ArgmaxNormal(LOC[0], SCALE[0], validate_args=validate)
+    with pyro.validation_enabled(not validate):
+        wide = d.expand((4, 2))
+    assert wide._validate_args is validate
+    if validate:
+        with pytest.raises(ValueError, match="3"):
+            wide.log_prob(torch.tensor(3))

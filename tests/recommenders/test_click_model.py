@@ -370,3 +370,21 @@ def test_an_update_that_is_stopped_at_once_leaves_the_model_as_it_was(blo, log, 
         blob.fit(log, num_epochs=3, progress=False, device="cpu")
     assert torch.equal(blob.scores(HISTORIES), before)
     assert len(blob.fits) == 1
+
+
+def test_correlated_interests_spread_logits_as_their_covariance_says(log):
+    """Var(psi_p' omega) = psi_p' L L' psi_p, with a factor that is not symmetric."""
+    blo = BLO(12, embedding_dim=3, covariance="full")
+    blo.fit(log, num_epochs=1, progress=False, device="cpu")
+    blob = BLOB(
+        blo, priors=BanditPriors(w_a=1.0, w_b=-40.0, w_c=dist.Normal(-4.0, 1e-3), kappa=0.0, zeta=0.0), omega="sample"
+    )
+    blob.guide.w_c_scale = torch.tensor(1e-3)
+    blob.fits = [{"call": "fit"}]
+    factor = torch.tril(torch.tensor([[1.0, 0.0, 0.0], [-2.0, 0.3, 0.0], [0.5, 1.0, 0.2]]))
+    mean = torch.zeros(2, 3)
+    blob._interest = lambda blo, histories: (mean, factor.expand(2, 3, 3))
+    found = blob.click_logits([[], [0]], num_draws=6000).variance[0]
+    psi = blob.model.item_embedding
+    expected = torch.nn.functional.softplus(torch.tensor(1.0)) ** 2 * (psi @ factor).square().sum(-1)
+    assert torch.allclose(found, expected, rtol=0.1, atol=1e-4)

@@ -1,0 +1,106 @@
+"""One call, a verdict on each question; what is planted is found, and what cannot be judged is said."""
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from matplotlib import pyplot
+
+from blob_pyro import BLOB, BanditPriors, EventLog
+from blob_pyro.diagnostics import diagnose
+
+matplotlib.use("Agg")
+QUICK = {"num_draws": 200, "max_events": 1000}
+
+
+@pytest.fixture(scope="module")
+def fitted(blo, log):
+    blob = BLOB(blo, "laplace", BanditPriors(kappa_scale=0.3))
+    return blob, blob.fit(log, progress=False, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def report(fitted, log):
+    return diagnose(fitted[0], log, trace=fitted[1], **QUICK)
+
+
+def test_every_question_is_answered(report):
+    names = [check.name for check in report.checks]
+    assert names == [
+        "guide against model", "convergence", "clicks by item", "clicks by history length",
+        "clicks by tenth of the log", "click probabilities", "prior sensitivity", "known widths",
+    ]  # fmt: skip
+    assert list(report.table.columns) == ["flagged", "value", "says"]
+    assert report["convergence"].flagged is False
+    assert report["clicks by item"].flagged is False
+    assert "k-hat" in report["guide against model"].says
+    assert "over constant" in report["click probabilities"].says
+    assert repr(report).startswith("guide laplace on 3,825 events: ")
+    with pytest.raises(KeyError, match="no check 'widths' in this diagnosis; there are guide against model"):
+        report["widths"]
+
+
+def test_the_figure_has_a_panel_for_each(report):
+    figure = report.plot()
+    assert [ax.get_xlabel() for ax in figure.axes] == [
+        "predicted click probability, %", "item", "history length", "tenth of the log",
+    ]  # fmt: skip
+    pyplot.close("all")
+
+
+def test_leave_one_out_is_arvizs(fitted, report, log):
+    from blob_pyro.diagnostics.inference_data import import_arviz
+
+    data = fitted[0].to_inference_data(log, 200, groups=["posterior", "log_likelihood"], num_events=1000)
+    loo = import_arviz().loo(data)
+    assert -1000 * report.calibration.scores.loc["model", "log"] == pytest.approx(float(loo.elpd_loo), abs=0.05)
+
+
+def test_a_narrow_guide_is_found(fitted, log):
+    blob = BLOB(fitted[0].blo, "laplace", BanditPriors(kappa_scale=0.3))
+    blob.guide.load_state_dict(fitted[0].guide.state_dict())
+    blob.fits = [{"call": "fit"}]
+    for name in ("shared_scale_tril", "loading", "own_scale"):
+        getattr(blob.guide, name).mul_(0.4)
+    found = diagnose(blob, log, **QUICK)
+    assert found["guide against model"].flagged
+    assert found["guide against model"].value > 0.6
+    assert found["convergence"].flagged is None
+    assert found["prior sensitivity"].flagged is None
+
+
+def test_an_item_that_the_model_has_wrong_is_found(fitted, log):
+    """Item 2 is clicked at 12 %, and the model believes otherwise."""
+    reward = log.reward.clone()
+    of_it = torch.where(log.action == 2)[0]
+    reward[of_it[: len(of_it) // 8]] = 1
+    arrays = (log.view_user, log.view_time, log.view_item, log.user, log.time, log.action)
+    other = EventLog.from_arrays(log.num_items, *arrays, reward)
+    found = diagnose(fitted[0], other, **{**QUICK, "max_events": 4000})
+    assert found["clicks by item"].flagged
+    assert "furthest is 2: " in found["clicks by item"].says
+    assert any(verdict.startswith("clicks by item: p = ") for verdict in found.verdicts)
+
+
+def test_held_out_events_are_predicted(fitted, log):
+    found = diagnose(fitted[0], log, held_out=log, num_draws=200, max_events=500)
+    assert "500 events held out" in found["click probabilities"].says
+    rows = torch.linspace(0, log.num_impressions - 1, 500).round().long()
+    expected = fitted[0].click_probabilities(log.contexts[log.context[rows]])
+    expected = expected[torch.arange(500), log.action[rows]].double()
+    log_score = -torch.where(log.reward[rows] > 0, expected, 1 - expected).log().mean()
+    assert found.calibration.scores.loc["model", "log"] == pytest.approx(float(log_score), rel=0.02)
+
+
+def test_a_point_mass_has_little_to_say(blo, log):
+    blob = BLOB(blo, "delta", BanditPriors(kappa_scale=0.3))
+    blob.fit(log, num_epochs=2, progress=False, device="cpu")
+    found = diagnose(blob, log, **QUICK)
+    assert found["guide against model"].flagged is None
+    assert found["prior sensitivity"].says == "no parameter has any doubt"
+
+
+def test_more_prior_is_seen(report):
+    table = report.sensitivities
+    assert table.loc["w_b", "says"] == "the prior decides: the data say next to nothing"
+    assert np.isfinite(table[["prior", "likelihood"]].to_numpy()).all()
