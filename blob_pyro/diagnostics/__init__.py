@@ -2,6 +2,7 @@
 
 from blob_pyro.diagnostics.calibration import calibrate
 from blob_pyro.diagnostics.calibration_report import Calibration
+from blob_pyro.diagnostics.comparison import Comparison, compare_guides, compare_priors
 from blob_pyro.diagnostics.diagnose import Diagnosis, diagnose
 from blob_pyro.diagnostics.export_plan import ExportWarning
 from blob_pyro.diagnostics.held_out import ClickEvaluation, ViewEvaluation, evaluate_clicks, evaluate_views
@@ -14,10 +15,13 @@ __all__ = [
     "PSIS",
     "Calibration",
     "ClickEvaluation",
+    "Comparison",
     "Diagnosis",
     "ExportWarning",
     "ViewEvaluation",
     "calibrate",
+    "compare_guides",
+    "compare_priors",
     "diagnose",
     "evaluate_clicks",
     "evaluate_views",

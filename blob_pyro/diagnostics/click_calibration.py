@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +12,7 @@ from scipy import stats
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["ClickCalibration", "calibration_of"]
+__all__ = ["ClickCalibration", "calibration_of", "clustered_error"]
 
 _BINS = 10
 
@@ -29,12 +29,16 @@ class ClickCalibration:
             model over each, with standard errors clustered by user.
         p_value: of a chi-squared test of the bins (Hosmer & Lemeshow 1980).
         held_out: how the events were kept from the prediction.
+        losses: minus the log-probability of what happened, nats, of each event, ``N``.
+        user: of each event.
     """
 
     bins: pd.DataFrame
     scores: pd.DataFrame
     p_value: float
     held_out: str
+    losses: np.ndarray = field(repr=False, compare=False)
+    user: np.ndarray = field(repr=False, compare=False)
 
     @property
     def flagged(self) -> bool:
@@ -108,10 +112,12 @@ def calibration_of(
         row = {"brier": brier.mean(), "log": log.mean()}
         for kind, own, other in (("brier", losses["model"][0], brier), ("log", losses["model"][1], log)):
             row[f"{kind}_gain"] = (other - own).mean()
-            row[f"{kind}_gain_error"] = _clustered_error(other - own, user)
+            row[f"{kind}_gain_error"] = clustered_error(other - own, user)
         table[name] = row
     scores = pd.DataFrame.from_dict(table, orient="index").rename_axis("predictor")
-    return ClickCalibration(bins.drop(columns="spread"), scores, float(stats.chi2.sf(chi, len(bins))), held_out)
+    return ClickCalibration(
+        bins.drop(columns="spread"), scores, float(stats.chi2.sf(chi, len(bins))), held_out, losses["model"][1], user
+    )
 
 
 def _losses(p: np.ndarray, reward: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -119,8 +125,13 @@ def _losses(p: np.ndarray, reward: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return (p - reward) ** 2, -np.where(reward > 0, np.log(p), np.log1p(-p))
 
 
-def _clustered_error(values: np.ndarray, user: np.ndarray) -> float:
-    """Standard error of the mean of values that are dependent within users."""
+def clustered_error(values: np.ndarray, user: np.ndarray) -> float:
+    """Estimate the standard error of the mean of values that are dependent within users.
+
+    Args:
+        values: one per event, ``N``.
+        user: of each event.
+    """
     _, index = np.unique(user, return_inverse=True)
     sums = np.bincount(index, weights=values - values.mean())
     groups = len(sums)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from blob_pyro.recommenders.click_model import ClickModel
 
-__all__ = ["Check", "Diagnosis", "diagnose"]
+__all__ = ["Check", "Diagnosis", "diagnose", "held_out_calibration"]
 
 _MATTERS = 0.05  # sensitivity to a power: see `blob_pyro.diagnostics.power_scaling.sensitivity`
 _R_HAT = 1.05
@@ -182,6 +182,29 @@ def diagnose(
     name = guide_name(blob.guide).strip("'")
     checks.append(_widths(name, blob))
     return Diagnosis(tuple(checks), predictive, calibration, sensitivities, name, log.num_impressions)
+
+
+def held_out_calibration(
+    blob: ClickModel, log: EventLog, held_out: EventLog | None, num_draws: int, max_events: int, seed: int
+) -> ClickCalibration:
+    """Compare click probabilities with clicks on later events, or on each event of a log as all others predict it.
+
+    Args:
+        blob: fitted to ``log``.
+        log: as `diagnose`.
+        held_out: as `diagnose`.
+        num_draws: as `diagnose`.
+        max_events: as `diagnose`.
+        seed: of the draws.
+    """
+    if held_out is not None:
+        return _on_held_out(blob, log, held_out, max_events, num_draws, seed)
+    kept = min(max_events, log.num_impressions)
+    data = blob.to_inference_data(log, num_draws, groups=["log_likelihood"], num_events=kept, seed=seed, max_gib=64.0)
+    log_likelihood = data["log_likelihood"]["click"]
+    events = torch.from_numpy(np.array(log_likelihood["event"].values))
+    values = log_likelihood.values.reshape(-1, kept).astype(np.float64)
+    return _leave_one_out(log, events, values, log.reward[events].numpy().astype(np.float64))
 
 
 def _guide_against_model(data: Any) -> tuple[np.ndarray | None, list[Check]]:
