@@ -61,7 +61,7 @@ class Comparison:
     models: dict[str, BLOB] = field(compare=False)
 
     def __repr__(self) -> str:
-        shown = self.table[[c for c in self.table if not c.endswith(("_low", "_high", "_error"))]]
+        shown = self.table[[c for c in self.table if not str(c).endswith(("_low", "_high", "_error"))]]
         head = f"{len(self.table)} choices; decisions against {self.reference!r}, over {self.contexts} contexts"
         lines = [head, shown.to_string(float_format=lambda v: f"{v:.4g}")]
         for name, row in self.table.iloc[1:].iterrows():
