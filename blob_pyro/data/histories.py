@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,12 +20,12 @@ __all__ = ["Histories", "as_histories"]
 class Histories:
     """``N`` sequences of item numbers that may share storage.
 
-    History ``n`` is ``items[starts[n] : starts[n] + lengths[n]]``, oldest view first. Histories that are prefixes
-    of one another (all of a user's decision points) share one run of ``items``, so a log costs what its views
+    History ``n`` is ``views[starts[n] : starts[n] + lengths[n]]``, oldest view first. Histories that are prefixes
+    of one another (all of a user's decision points) share one run of ``views``, so a log costs what its views
     cost. A history may be empty.
 
     Attributes:
-        items: item numbers in ``0 .. num_items - 1``, one-dimensional int64.
+        views: numbers of the items viewed, in ``0 .. num_items - 1``, one-dimensional int64.
         starts: position of each history's first view, ``N``, int64.
         lengths: views in each history, ``N``, int64.
         num_items: size ``P`` of the catalogue.
@@ -41,15 +42,22 @@ class Histories:
         [[1], [2, 0, 2]]
     """
 
-    items: Tensor
+    views: Tensor
     starts: Tensor
     lengths: Tensor
     num_items: int
     _lengths_on_host: Tensor | None = field(default=None, repr=False, compare=False)
 
     @property
+    def items(self) -> Tensor:
+        """The views under their old name, for one version more."""
+        message = "Histories: 'items' is now called 'views'; the old name goes in the next version"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        return self.views
+
+    @property
     def lengths_on_host(self) -> Tensor:
-        """The lengths as a NumPy array, read off the device once."""
+        """The lengths on the CPU, read off the device once."""
         if self._lengths_on_host is None:
             object.__setattr__(self, "_lengths_on_host", self.lengths.cpu())
         assert self._lengths_on_host is not None
@@ -66,9 +74,9 @@ class Histories:
         return int(self.lengths_on_host.max()) if len(self) else 0
 
     @classmethod
-    def from_ragged(cls, items: Tensor, lengths: Tensor, num_items: int) -> Histories:
-        """Make histories of views laid one after another: ``items`` holds ``lengths.sum()`` of them."""
-        return cls(items, lengths.cumsum(0) - lengths, lengths, num_items)
+    def from_ragged(cls, views: Tensor, lengths: Tensor, num_items: int) -> Histories:
+        """Make histories of views laid one after another: ``views`` holds ``lengths.sum()`` of them."""
+        return cls(views, lengths.cumsum(0) - lengths, lengths, num_items)
 
     @classmethod
     def from_sequences(cls, sequences: Sequence[Sequence[int]], num_items: int) -> Histories:
@@ -100,43 +108,43 @@ class Histories:
         on_host = isinstance(index, slice) or index.device.type == "cpu"
         lengths = self.lengths_on_host[index] if on_host else None
         at = index if isinstance(index, slice) else index.to(self.device)
-        return Histories(self.items, self.starts[at], self.lengths[at], self.num_items, lengths)
+        return Histories(self.views, self.starts[at], self.lengths[at], self.num_items, lengths)
 
     @property
     def device(self) -> torch.device:
         """The device that the tensors are on."""
-        return self.items.device
+        return self.views.device
 
     def to(self, device: torch.device | str | None) -> Histories:
         """Move to another device; returns the same histories there."""
-        items, starts, lengths = (t.to(device) for t in (self.items, self.starts, self.lengths))
-        return Histories(items, starts, lengths, self.num_items, self.lengths_on_host)
+        views, starts, lengths = (t.to(device) for t in (self.views, self.starts, self.lengths))
+        return Histories(views, starts, lengths, self.num_items, self.lengths_on_host)
 
     def flatten(self) -> tuple[Tensor, Tensor]:
         """Return the views of all histories, one after another.
 
         Returns:
-            ``items`` (``lengths.sum()``) and ``row`` of the same shape: the history that each view belongs to.
+            ``views`` (``lengths.sum()``) and ``row`` of the same shape: the history that each view belongs to.
         """
         row = torch.arange(len(self), device=self.device)
         row = row.repeat_interleave(self.lengths, output_size=self.num_views)
         first = self.lengths.cumsum(0) - self.lengths
         within = torch.arange(row.shape[0], device=self.device) - first[row]
-        return self.items[self.starts[row] + within], row
+        return self.views[self.starts[row] + within], row
 
     def padded(self) -> Tensor:
         """Return the histories as a rectangle: ``N x max(lengths)`` item numbers, -1 after the last view of each."""
-        items, row = self.flatten()
+        views, row = self.flatten()
         first = self.lengths.cumsum(0) - self.lengths
         within = torch.arange(row.shape[0], device=self.device) - first[row]
         padded = torch.full((len(self), self.longest), -1, dtype=torch.int64, device=self.device)
-        padded[row, within] = items
+        padded[row, within] = views
         return padded
 
     def counts(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """Count each history's views of each item, ``N x num_items``."""
-        items, row = self.flatten()
-        cell = row * self.num_items + items
+        views, row = self.flatten()
+        cell = row * self.num_items + views
         counts = torch.zeros(len(self) * self.num_items, dtype=torch.int64, device=self.device)
         return counts.scatter_add_(0, cell, torch.ones_like(cell)).view(len(self), self.num_items).to(dtype)
 
@@ -149,16 +157,16 @@ class Histories:
         Returns:
             ``N x D``; zero for an empty history. Never forms an ``N x num_items`` matrix.
         """
-        items, _ = self.flatten()
+        views, _ = self.flatten()
         offsets = self.lengths.cumsum(0) - self.lengths
-        if items.numel() == 0:  # embedding_bag refuses an empty input with a gradient
+        if views.numel() == 0:  # embedding_bag refuses an empty input with a gradient
             return weight.new_zeros(len(self), weight.shape[1])
-        return torch.nn.functional.embedding_bag(items, weight, offsets, mode="sum")
+        return torch.nn.functional.embedding_bag(views, weight, offsets, mode="sum")
 
     def to_sequences(self) -> list[list[int]]:
         """Return plain lists of item numbers."""
-        items, _ = self.flatten()
-        return [part.tolist() for part in items.cpu().split(self.lengths_on_host.tolist())]
+        views, _ = self.flatten()
+        return [part.tolist() for part in views.cpu().split(self.lengths_on_host.tolist())]
 
 
 def as_histories(histories: Any, items: Vocabulary) -> Histories:

@@ -92,7 +92,7 @@ def with_items(log: EventLog, items: Vocabulary) -> EventLog:
         number = torch.from_numpy(items.encode(log.items.ids, "log.items"))
     except ValueError as error:
         raise ValueError(f"items: must hold all items of the log: {error}") from None
-    contexts, sessions = (replace(h, items=number[h.items], num_items=len(items)) for h in (log.contexts, log.sessions))
+    contexts, sessions = (replace(h, views=number[h.views], num_items=len(items)) for h in (log.contexts, log.sessions))
     return replace(
         log,
         items=items,

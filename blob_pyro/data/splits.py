@@ -62,4 +62,4 @@ def leave_last_out(sessions: Histories, max_views: int | None = None) -> tuple[H
     lengths = some.lengths - 1
     if max_views is not None:
         lengths = lengths.clamp(max=max_views)
-    return Histories(some.items, last - lengths, lengths, some.num_items), some.items[last]
+    return Histories(some.views, last - lengths, lengths, some.num_items), some.views[last]

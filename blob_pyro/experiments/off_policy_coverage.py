@@ -97,7 +97,7 @@ class Remembered(Policy):
         """Return the distribution of the item played after each history: see `Policy.action_distribution`."""
         history = self.histories(histories)
         latest = torch.where(history.lengths > 0, history.starts + history.lengths - 1, 0)
-        view = torch.where(history.lengths > 0, history.items[latest] + 1, 0)
+        view = torch.where(history.lengths > 0, history.views[latest] + 1, 0)
         draw = torch.zeros_like(view) if len(self.acts) == 1 else torch.randint(len(self.acts), view.shape)
         probs = self.acts[draw, view]
         return dist.Categorical(probs=probs) if self.logs is None else _Logged(probs, self.logs[view])
@@ -192,7 +192,7 @@ class OffPolicyCoverage:
                 for name, policy in players.targets.items()
             }
         history = events.contexts
-        latest = history.items[(history.starts + history.lengths - 1).clamp(min=0)]
+        latest = history.views[(history.starts + history.lengths - 1).clamp(min=0)]
         predicted = players.predicted[torch.where(history.lengths > 0, latest + 1, 0)][events.context]
         assert events.propensity is not None
         number = torch.from_numpy(np.asarray(events.users.ids))[events.user] // self.num_users

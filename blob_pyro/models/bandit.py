@@ -30,7 +30,7 @@ from blob_pyro.ops.names import unique_name
 from blob_pyro.ops.renamed import renamed_attribute
 from blob_pyro.ops.tensors import like
 
-__all__ = ["BanditBatch", "BanditModel", "Items"]
+__all__ = ["BanditBatch", "BanditModel", "ItemFactors"]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class BanditBatch:
         return pyro.plate(EVENTS, self.num_events, subsample=rows)
 
 
-class Items(NamedTuple):
+class ItemFactors(NamedTuple):
     """The organic model's view of the items: Psi (``P x K``) and ``L`` (``K x K``) with ``L L' = Psi' Psi / P``."""
 
     embedding: Tensor
@@ -170,11 +170,12 @@ class BanditModel(PyroModule):
             self.register_buffer(name, self.item_embedding.new_tensor(constant))
 
     number = renamed_attribute("number", "register_scale")
+    items = renamed_attribute("items", "item_factors")
 
     @property
-    def items(self) -> Items:
+    def item_factors(self) -> ItemFactors:
         """The items as this model was given them."""
-        return Items(self.item_embedding, self.whitening)
+        return ItemFactors(self.item_embedding, self.whitening)
 
     def initial_site_priors(self) -> dict[str, TorchDistribution]:
         """Return the prior that each global site had before any event, at the present values of learned scales."""
@@ -237,12 +238,12 @@ class BanditModel(PyroModule):
             if isinstance(prior, (int, float)) and name not in self.priors.sites
         }
 
-    def forward(self, batch: BanditBatch, items: Items | None = None) -> Tensor:
+    def forward(self, batch: BanditBatch, factors: ItemFactors | None = None) -> Tensor:
         """Run the story; the clicks of ``batch`` are observed unless its reward is None.
 
         Args:
             batch: the events.
-            items: another Psi; default this model's own.
+            factors: another Psi and its whitening; default this model's own.
 
         Returns:
             Clicks, ``B``.
@@ -259,13 +260,13 @@ class BanditModel(PyroModule):
         values = {name: pyro.sample(name, distribution) for name, distribution in distributions.items()}
         with batch.plate():
             result: Tensor = pyro.sample(
-                CLICK, dist.Bernoulli(logits=self.logit(values, batch, items)), obs=batch.reward
+                CLICK, dist.Bernoulli(logits=self.logit(values, batch, factors)), obs=batch.reward
             )
             return result
 
-    def logit(self, values: dict[str, Tensor], batch: BanditBatch, items: Items | None = None) -> Tensor:
+    def logit(self, values: dict[str, Tensor], batch: BanditBatch, factors: ItemFactors | None = None) -> Tensor:
         """Compute each event's click logit given values of the sites (``w_b`` of any of its plates' shapes), ``B``."""
-        psi, whitening = self.items if items is None else items
+        psi, whitening = self.item_factors if factors is None else factors
         values = {**self.fixed_values(), **values}
         w_a, w_b, w_c, kappa, zeta = (values[name] for name in (W_A, W_B, W_C, KAPPA, ZETA))
         action_embedding = psi[batch.action]

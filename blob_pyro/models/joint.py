@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from blob_pyro.data import Histories
-from blob_pyro.models.bandit import BanditBatch, BanditModel, Items, whitening
+from blob_pyro.models.bandit import BanditBatch, BanditModel, ItemFactors, whitening
 from blob_pyro.models.organic import OrganicBatch, OrganicModel
 
 __all__ = ["JointBatch", "JointModel"]
@@ -68,10 +68,10 @@ class JointModel(nn.Module):
         self.organic, self.bandit, self.encoder = organic, bandit, encoder
 
     @property
-    def items(self) -> Items:
+    def item_factors(self) -> ItemFactors:
         """The organic story's items, with the graph; a whitening that does not exist is NaN, and so is the loss."""
         psi = self.organic.item_embedding
-        return Items(psi, whitening(psi, self.bandit.jitter, check=False))
+        return ItemFactors(psi, whitening(psi, self.bandit.jitter, check=False))
 
     def forward(self, batch: JointBatch) -> tuple[Tensor, Tensor]:
         """Run both stories; views and clicks are observed.
@@ -84,12 +84,12 @@ class JointModel(nn.Module):
         interest, _ = self.encoder(batch.contexts[seen])
         context, covariates = context.to(interest.device), _rows(batch.events, seen.to(interest.device))
         events = replace(batch.events, interest=interest, context=context, covariates=covariates)
-        return views, self.bandit(events, self.items)
+        return views, self.bandit(events, self.item_factors)
 
     def update_bandit_items(self) -> None:
         """Copy the items as they are now into the bandit story."""
         with torch.no_grad():
-            embedding, factor = self.items
+            embedding, factor = self.item_factors
             self.bandit.item_embedding.copy_(embedding)
             self.bandit.whitening.copy_(factor)
             self.bandit.item_intercept.copy_(self.organic.item_intercept)

@@ -149,7 +149,7 @@ class ClickModel(ClickModelParts):
         interest, scale = self._interest(blo, contexts)
         posterior = known.folded(up_to_common) if scale is None else None
         if posterior is not None:
-            return ClickLogits(posterior, *known.model.items, interest * known.model.column_norms)
+            return ClickLogits(posterior, *known.model.item_factors, interest * known.model.column_norms)
         return self._drawn(known, interest, scale, rows, num_draws, seed)
 
     @staticmethod

@@ -161,7 +161,7 @@ class Decisions:
         self._rest = None
         if forget:
             nothing = torch.zeros_like(histories.lengths)
-            self._rest = choose(Histories(histories.items, nothing, nothing, histories.num_items))
+            self._rest = choose(Histories(histories.views, nothing, nothing, histories.num_items))
 
     def draw(
         self, session: Tensor, position: Tensor, uniform: Tensor, propensities: bool = False

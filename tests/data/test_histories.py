@@ -34,7 +34,7 @@ def test_sum_rows_with_gradient(histories):
 def test_picking_rows_shares_storage(histories):
     some = histories[torch.tensor([3, 0, 3])]
     assert some.to_sequences() == [SEQUENCES[3], SEQUENCES[0], SEQUENCES[3]]
-    assert some.items.data_ptr() == histories.items.data_ptr()
+    assert some.views.data_ptr() == histories.views.data_ptr()
 
 
 def test_overlapping_prefixes():
@@ -68,3 +68,9 @@ BAD = {
 def test_bad_histories(value, error, message):
     with pytest.raises(error, match=message):
         as_histories(value, Vocabulary(["tea", "mug"]))
+
+
+def test_the_old_name_of_views_still_works():
+    histories = Histories.from_sequences([[2, 0], [1]], num_items=3)
+    with pytest.warns(DeprecationWarning, match="'items' is now called 'views'"):
+        assert histories.items is histories.views

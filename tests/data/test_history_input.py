@@ -143,7 +143,7 @@ def test_sequences(case):
     if spoilt is None:
         found = as_histories(form, items)
         assert found.to_sequences() == [[list(items.ids).index(id_) for id_ in history] for history in plain]
-        assert (found.num_items, found.items.dtype, found.lengths.dtype) == (len(items), torch.int64, torch.int64)
+        assert (found.num_items, found.views.dtype, found.lengths.dtype) == (len(items), torch.int64, torch.int64)
         return
     with pytest.raises((ValueError, TypeError)) as caught:
         as_histories(form, items)

@@ -57,7 +57,7 @@ def test_the_parts_are_the_log_again():
     assert rows(again) == rows(log)
     assert again.num_views == log.num_views
     assert again.earlier is None
-    assert torch.equal(again.sessions.items, log.sessions.items)
+    assert torch.equal(again.sessions.views, log.sessions.views)
 
 
 def test_a_part_alone_keeps_what_it_remembers_when_it_is_put_beside_others():

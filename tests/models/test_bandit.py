@@ -142,3 +142,8 @@ def test_interests_that_are_propagated_have_the_noise_that_they_are_given(psi, b
         for n, (a, c) in enumerate(zip(batch.action.tolist(), batch.context.tolist()))
     ]
     assert torch.allclose(found, torch.stack(expected), rtol=1e-5)
+
+
+def test_the_old_name_of_psi_and_its_whitening_still_works(blob):
+    with pytest.warns(DeprecationWarning, match="'items' is now called 'item_factors'"):
+        assert blob.model.items[0] is blob.model.item_factors[0]

@@ -55,7 +55,7 @@ def test_clicks_reach_items_and_encoder(warm, log):
     values = {n: d.mean for n, d in joint.posterior().items()}
     interest, _ = joint.blo.guide.encoder(log.contexts)
     events = replace(batch.events, interest=interest)
-    joint.model.logit(values, events, model.items).sum().backward()
+    joint.model.logit(values, events, model.item_factors).sum().backward()
     for parameter in (joint.blo.model.item_embedding, joint.blo.guide.encoder.weight):
         assert torch.isfinite(parameter.grad).all()
         assert (parameter.grad != 0).all(-1).any()

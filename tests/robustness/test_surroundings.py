@@ -154,7 +154,7 @@ def test_histories_of_strided_tensors(blo, layout):
 
 def test_histories_whose_own_tensors_are_strided(blo):
     plain = Histories.from_sequences([[0, 1, 1], [], [5]], blo.num_items)
-    odd = Histories(strided(plain.items), strided(plain.starts), strided(plain.lengths), blo.num_items)
+    odd = Histories(strided(plain.views), strided(plain.starts), strided(plain.lengths), blo.num_items)
     weight = torch.randn(blo.num_items, 2)
     assert torch.equal(odd.padded(), plain.padded())
     assert torch.equal(odd.counts(), plain.counts())

@@ -85,7 +85,7 @@ def _history_keys(contexts: Histories) -> np.ndarray:
     generator = torch.Generator().manual_seed(0)
     numbers = torch.randint(-(2**62), 2**62, (contexts.num_items,), generator=generator).numpy()
     with np.errstate(over="ignore"):
-        sums = np.concatenate([[0], np.cumsum(numbers[contexts.items.cpu().numpy()])])
+        sums = np.concatenate([[0], np.cumsum(numbers[contexts.views.cpu().numpy()])])
         starts = contexts.starts.cpu().numpy()
         result: np.ndarray = sums[starts + contexts.lengths.cpu().numpy()] - sums[starts]
         return result

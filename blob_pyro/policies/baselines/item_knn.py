@@ -41,7 +41,7 @@ class ItemKNN:
         history = as_histories(histories, self.items).to(self.correlation.device)
         some = history.lengths > 0
         scores = self.correlation.new_zeros(len(history), len(self.items))
-        scores[some] = self.correlation[history.items[(history.starts + history.lengths - 1)[some]]]
+        scores[some] = self.correlation[history.views[(history.starts + history.lengths - 1)[some]]]
         return scores
 
 
