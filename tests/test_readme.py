@@ -58,7 +58,7 @@ def test_readme(tmp_path, monkeypatch):
 
     monkeypatch.setattr("blob_pyro.recommenders.blo.Training", few_epochs)
     monkeypatch.setattr("blob_pyro.recommenders.blob.Training", few_epochs)
-    assert len(BLOCKS) == 11
+    assert len(BLOCKS) == 12
     names: dict = {"__name__": __name__}  # warnings of the block are ours
     for code in BLOCKS:
         exec(compile(smaller(code), "README.md", "exec"), names)

@@ -55,6 +55,7 @@ def fit_nuts(
     with own_parameter_store():
         rows: list[dict[str, float]] = []
         chains, divergences = [], 0
+        few = guide.num_draws // guide.num_chains < _FEWEST_FOR_R_HAT  # for Pyro's diagnostics, all of them
         for number in range(guide.num_chains):
             vector = mode.multivariate()
             start_at = mode.parts(vector.sample() if number else mode.loc, vector)
@@ -79,12 +80,14 @@ def fit_nuts(
             with torch.enable_grad():
                 mcmc.run(batch)
             chains.append(mcmc.get_samples())
-            divergences += sum(len(found) for found in mcmc.diagnostics()["divergences"].values())
+            if not few:
+                divergences += sum(len(found) for found in mcmc.diagnostics()["divergences"].values())
     draws = {name: torch.stack([chain[name] for chain in chains]) for name in guide.shapes}
     guide.fill({name: values.flatten(0, 1) for name, values in draws.items()})
-    few = guide.num_draws // guide.num_chains < _FEWEST_FOR_R_HAT
     r_hat = math.nan if few else max(float(split_gelman_rubin(values).max()) for values in draws.values())
     figures = f"{divergences} divergences, largest split R-hat {r_hat:.2f}"
+    if few:
+        figures = f"fewer than {_FEWEST_FOR_R_HAT} draws in a chain say nothing of divergences and R-hat"
     healthy = not divergences and r_hat <= _LARGEST_R_HAT
     verdict = Convergence(healthy, figures if healthy else f"{figures}; draw more, or give priors that say more")
     history = pd.DataFrame(rows)

@@ -57,4 +57,16 @@ def only_users(log: EventLog, keep: Tensor) -> EventLog:
         context=(context_kept.cumsum(0) - 1)[log.context[shown]],
         contexts=log.contexts[context_kept.nonzero().squeeze(-1)],
         sessions=log.sessions[keep[viewers].nonzero().squeeze(-1)],
+        earlier=_views_of(log.earlier, keep),
+        row=pick(log.row),
+    )
+
+
+def _views_of(log: EventLog | None, keep: Tensor) -> EventLog | None:
+    """Keep what is remembered of some users."""
+    if log is None or not bool(keep[log.view_user].any()):
+        return None
+    some = keep[log.view_user]
+    return EventLog.of_views(
+        log.items, log.view_item[some], log.users, log.view_user[some], log.view_time[some], log.clock
     )

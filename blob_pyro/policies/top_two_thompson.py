@@ -14,6 +14,8 @@ from blob_pyro.ops.arguments import number_between
 from blob_pyro.policies.base import Policy
 from blob_pyro.policies.chunked import in_chunks
 from blob_pyro.policies.restricted import among, categorical
+from blob_pyro.policies.slates import Contexts, slates_of
+from blob_pyro.policies.slates.base import RepeatableSlates
 from blob_pyro.policies.thompson import ThompsonSampling
 
 __all__ = ["TopTwoThompsonSampling", "top_two"]
@@ -42,7 +44,7 @@ class TopTwoThompsonSampling(Policy):
     Example:
         >>> from blob_pyro.policies.top_two_thompson import top_two
         >>> top_two(torch.tensor([[0.9, 0.08, 0.02], [1.0, 0.0, 0.0]], dtype=torch.float64), 0.5).numpy().round(3)
-        array([[0.498, 0.402, 0.1  ],
+        array([[0.498, 0.401, 0.101],
                [1.   , 0.   , 0.   ]])
     """
 
@@ -72,6 +74,11 @@ class TopTwoThompsonSampling(Policy):
             return categorical(top_two(best.probs.to(torch.float64), self.beta))
 
         return among(in_chunks(actions, history, self.num_items), some)
+
+    def _slates_of(self, contexts: Contexts, num_slots: int) -> RepeatableSlates:
+        """Leader and challenger are the best among the candidates, as in `action_distribution`."""
+        actions = self.action_distribution(contexts.histories, contexts.covariates, contexts.allowed)
+        return slates_of(actions, contexts, num_slots)
 
     def scores(self, histories: Histories | Any) -> Tensor:
         """Return mean click logits, as the model's ``scores``: ``Greedy(policy)`` plays the best of them."""

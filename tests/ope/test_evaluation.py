@@ -142,7 +142,7 @@ def test_cross_fitting_never_shows_a_model_the_users_it_predicts(log):
     assert float(found["direct_method"].value) == pytest.approx(4.0)
 
 
-LOGGED = ("propensity_error", "position", "score", "policy", "policy_version")
+LOGGED = ("row", "propensity_error", "position", "score", "policy", "policy_version")
 
 
 def test_the_log_of_some_users_is_that_built_from_their_rows(log):
@@ -162,13 +162,16 @@ def test_the_log_of_some_users_is_that_built_from_their_rows(log):
         assert torch.equal(getattr(part, name), getattr(again, name)), name
     named = dataclasses.replace(log, covariates={"hour": Covariate(torch.arange(log.num_impressions).double())})
     assert torch.equal(only_users(named, keep).covariates["hour"].values, torch.from_numpy(shown.nonzero()[0]).double())
+    _, later = log.split(time=float(log.view_time.double().median()))
+    kept = torch.arange(later.num_users) % 3 == 0
+    assert only_users(later, kept).earlier.view_user.equal(later.earlier.view_user[kept[later.earlier.view_user]])
     logged = dataclasses.replace(log, **{name: torch.arange(log.num_impressions) for name in LOGGED})
     for name in LOGGED:
         assert torch.equal(getattr(only_users(logged, keep), name), torch.from_numpy(shown.nonzero()[0])), name
     known = {
         *LOGGED, "policy_versions",
         "items", "users", "view_user", "view_time", "view_item", "user", "time", "action", "reward", "propensity",
-        "policies", "context", "contexts", "sessions", "covariates", "clock",
+        "policies", "context", "contexts", "sessions", "covariates", "clock", "earlier",
     }  # fmt: skip
     assert {f.name for f in dataclasses.fields(log)} == known, "does only_users keep the new field of these users only?"
 

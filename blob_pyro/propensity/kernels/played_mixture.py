@@ -51,7 +51,7 @@ def played_mixture_log_probs(loc: Tensor, scale: Tensor, action: Tensor, groups:
 
     >>> loc, scale = torch.tensor([[[0.0, 0.5, 1.0], [0.3, 0.0, 0.0]]]), torch.tensor([3.0, 1.0, 0.7])
     >>> played_mixture_log_probs(loc, scale, torch.tensor([[0, 2]])).exp()
-    tensor([[[0.3972, 0.2797]]], dtype=torch.float64)
+    tensor([[[0.4075, 0.3415]]], dtype=torch.float64)
     """
     num_contexts, num_points, num_arms = loc.shape
     loc, scale = loc.double(), scale.double().expand(num_contexts, num_arms)

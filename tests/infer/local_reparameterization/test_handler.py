@@ -124,8 +124,8 @@ def test_exact_guide_of_a_conjugate_problem(guide_name, batch):
     guide = make_guide(guide_name, model)
     rewards = torch.randn(N, dtype=torch.float64)
     batch = replace(batch, reward=rewards)
-    design = torch.func.jacrev(lambda theta: model.logit(unpack(guide, theta), batch))(guide._prior_loc)
-    mean, deviation = guide._prior_loc, guide._prior_scale
+    design = torch.func.jacrev(lambda theta: model.logit(unpack(guide, theta), batch))(guide.prior_loc)
+    mean, deviation = guide.prior_loc, guide.prior_scale
     covariance = (design * deviation.square()) @ design.mT + NOISE**2 * torch.eye(N).double()
     offset = model.logit(unpack(guide, torch.zeros_like(mean)), batch)
     evidence = dist.MultivariateNormal(design @ mean + offset, covariance).log_prob(rewards)
