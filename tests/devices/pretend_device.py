@@ -22,21 +22,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils.backend_registration import _setup_privateuseone_for_python_backend  # see conftest.py
 
 import blob_pyro
-
-try:
-    from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
-except ImportError:
-    if torch.__version__ >= "2.13":  # it is private: one that moved is an error, not a skip
-        raise
-    pytest.skip("this torch has no backends written in Python", allow_module_level=True)
 
 __all__ = ["PretendTensor", "Read", "Reads", "pretend_device"]
 

@@ -73,7 +73,7 @@ def test_each_read_is_noted(reads, read):
 def test_a_read_is_noted_with_its_place_in_the_library(reads):
     Histories.from_sequences([[0, 1]], num_items=2).to("pretend").to_sequences()
     assert {read.where.split(":")[0] for read in reads} == {"data/histories.py"}
-    assert "items.cpu()" in reads[-1].where
+    assert "views.cpu()" in reads[-1].where
     assert "1 x " in str(reads)
 
 

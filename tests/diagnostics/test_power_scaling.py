@@ -3,21 +3,18 @@
 import numpy as np
 import pytest
 
-from blob_pyro.diagnostics.inference_data import import_arviz
 from blob_pyro.diagnostics.power_scaling import sensitivity
 
+# What ``arviz.psens(data, component="prior")`` of ArviZ 0.23.4 gives for these draws, with this log prior as their
+# group ``log_prior``. ArviZ 1.x computes another distance, so that the figures are kept here.
+ARVIZ = {0.5: 0.48202128048315435, 1.0: 0.12051673127686983, 5.0: 0.004820820737974129}
 
-@pytest.mark.parametrize("prior_scale", [0.5, 1.0, 5.0])
+
+@pytest.mark.parametrize("prior_scale", ARVIZ)
 def test_sensitivities_are_arvizs(prior_scale):
-    az = import_arviz()
-    if not hasattr(az, "psens"):
-        pytest.skip("ArviZ 1.x computes another distance")
     x = np.random.default_rng(0).standard_normal(2000) * 0.7 + 1
     log_prior = -0.5 * (x / prior_scale) ** 2
-    data = az.from_dict(posterior={"x": x[None]}, log_likelihood={"y": (-0.5 * (x - 2) ** 2)[None, :, None]})
-    data.add_groups({"log_prior": {"x": log_prior[None]}})
-    expected = float(az.psens(data, component="prior")["x"])
-    assert sensitivity(x, log_prior) == pytest.approx(expected, rel=1e-3)
+    assert sensitivity(x, log_prior) == pytest.approx(ARVIZ[prior_scale], rel=1e-8)
 
 
 def test_a_stronger_prior_matters_more():

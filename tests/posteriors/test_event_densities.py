@@ -16,12 +16,14 @@ PRIORS = {
 }
 
 
-@pytest.mark.parametrize("guide", ["normal", "matrix_normal", "low_rank", "laplace"])
-@pytest.mark.parametrize("priors", PRIORS.values(), ids=PRIORS.keys())
+# Not laplace with terms: it takes log scales of a horseshoe at their mode, which gives them no density.
+CASES = [(guide, priors) for priors in PRIORS for guide in ("normal", "matrix_normal", "low_rank", "laplace")]
+CASES.remove(("laplace", "terms"))
+
+
+@pytest.mark.parametrize(("guide", "priors"), CASES)
 def test_densities_are_pyros(blo, log, guide, priors):
-    if guide == "laplace" and priors is PRIORS["terms"]:
-        pytest.skip("laplace has no horseshoe")
-    blob = BLOB(blo, guide, priors)
+    blob = BLOB(blo, guide, PRIORS[priors])
     blob.fits = [{"call": "fit"}]  # where it starts will do
     batch = blob.batch(log)
     torch.manual_seed(1)
