@@ -8,7 +8,8 @@ from blob_pyro.diagnostics import psis, summary
 from blob_pyro.diagnostics.psis import smooth
 
 # What ``arviz.psislw`` of ArviZ 0.23.4 gives for these ratios, by degrees of freedom and size: k-hat, the effective
-# sample size, the largest, second and fifth log weight, and the least. Kept here, since ArviZ 1.x has the function elsewhere.
+# sample size, the largest, second and fifth log weight, and the least. Kept here, since ArviZ 1.x has the function
+# elsewhere.
 ARVIZ = {
     (1, 100): (1.533987885, 95.795054, [-3.5384298, -4.27586034, -4.50173959], -4.74220912),
     (3, 100): (1.333379932, 64.046018, [-2.50258905, -3.66831617, -4.38237378], -4.77254303),
