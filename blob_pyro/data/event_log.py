@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor
 
 from blob_pyro.data import readers
 from blob_pyro.data.assembly import assemble
-from blob_pyro.data.clock import NUMBER
 from blob_pyro.data.concatenation import DUPLICATES, Duplicates, concatenate
-from blob_pyro.data.covariates import Covariate
 from blob_pyro.data.export import to_frames
-from blob_pyro.data.histories import Histories
+from blob_pyro.data.log_columns import LogColumns
 from blob_pyro.data.log_parts import split, with_items
 from blob_pyro.data.vocabulary import Vocabulary
 
@@ -30,7 +26,7 @@ __all__ = ["EventLog"]
 
 
 @dataclass(frozen=True, repr=False)
-class EventLog:
+class EventLog(LogColumns):
     """Views and impressions of many users, in time order per user.
 
     Build one with `from_tables`, `from_recogym`, `read_parquet` or `read_open_bandit`. Rows are sorted by user and
@@ -42,52 +38,8 @@ class EventLog:
     1677-09-21 to 2262-04-11; those with a zone are instants (UTC). Numbers stay numbers, int64 or float64. A log that
     is legal and probably not what was meant is said with figures, as a `LogWarning`: see `from_tables`.
 
-    Attributes:
-        items: the catalogue: item ids and their numbers.
-        users: user ids and their numbers.
-        view_user, view_time, view_item: one entry per view; ``V``.
-        user, time, action, reward: one entry per impression; ``N``. ``reward`` is float32 0 or 1.
-        propensity: probability with which the logging policy played ``action``; ``N`` float64, or None.
-        propensity_error: standard error of ``propensity``, ``N`` float64: 0 is exact, NaN not known; or None.
-        position: in the slate that the impression is one slot of, ``N`` int64, or None.
-        score: by which the policy ranked ``action``, ``N`` float64, NaN where it has none; or None.
-        policy, policy_version: ``N`` int64 numbers, or None; ``policies`` and ``policy_versions`` name them.
-        context: for each impression the row of ``contexts`` that it was decided in; ``N``.
-        contexts: the distinct decision points: all the user's views before them. A context belongs to one user:
-            two users who have viewed nothing have two, because what else is known of them may differ.
+    What it holds is listed with `LogColumns`.
     """
-
-    items: Vocabulary
-    users: Vocabulary
-    view_user: Tensor
-    view_time: Tensor
-    view_item: Tensor
-    user: Tensor
-    time: Tensor
-    action: Tensor
-    reward: Tensor
-    propensity: Tensor | None
-    position: Tensor | None
-    policy: Tensor | None
-    policies: Vocabulary | None
-    context: Tensor
-    contexts: Histories
-    sessions: Histories
-    """All the views of each user who has any: what the organic model is fitted to."""
-    covariates: Mapping[str, Covariate] = field(default_factory=dict)
-    """What else was known at each impression, by name: `blob_pyro.data.Covariate`, ``N`` each."""
-    clock: str = NUMBER
-    """What ``time`` and ``view_time`` are: ``"number"``, or nanoseconds since 1970 that were read as ``"date"``,
-    ``"timestamp"`` (without a zone) or ``"timestamp[UTC]"`` (with any zone)."""
-    propensity_error: Tensor | None = None
-    score: Tensor | None = None
-    policy_version: Tensor | None = None
-    policy_versions: Vocabulary | None = None
-    earlier: EventLog | None = None
-    """Views of the log's users from before it, a log of views alone with the same ``users``: contexts count them, and
-    nothing else does. See `blob_pyro.data.ViewHistory`."""
-    row: Tensor | None = None
-    """The row of the table of impressions that each was read from, ``N`` int64; None for logs of other origin."""
 
     @classmethod
     def from_tables(
@@ -375,59 +327,6 @@ class EventLog:
             )
         )  # fmt: skip
 
-    @property
-    def num_items(self) -> int:
-        """The number of items in the catalogue."""
-        return len(self.items)
-
-    @property
-    def context_user(self) -> Tensor:
-        """The number in ``users`` of each context's user, one per row of ``contexts``."""
-        found = torch.zeros(len(self.contexts), dtype=torch.int64)
-        found[self.context] = self.user
-        return found
-
-    @property
-    def session_user(self) -> Tensor:
-        """The number in ``users`` of each session's user, one per row of ``sessions``."""
-        users: Tensor = self.view_user.unique()
-        return users
-
-    @property
-    def num_users(self) -> int:
-        """The number of users with a view or an impression."""
-        return len(self.users)
-
-    @property
-    def num_views(self) -> int:
-        """The number of organic views."""
-        return self.view_item.shape[0]
-
-    @property
-    def num_impressions(self) -> int:
-        """The number of bandit events."""
-        return self.action.shape[0]
-
-    def __repr__(self) -> str:
-        return (
-            f"EventLog({self.num_users:,} users, {self.num_items:,} items, {self.num_views:,} views, "
-            f"{self.num_impressions:,} impressions in {len(self.contexts):,} distinct contexts, "
-            f"{int(self.reward.sum()):,} rewarded)"
-        )
-
-    def _repr_html_(self) -> str:
-        figures = {
-            "users": self.num_users,
-            "items": self.num_items,
-            "views": self.num_views,
-            "impressions": self.num_impressions,
-            "distinct contexts": len(self.contexts),
-            "rewarded": int(self.reward.sum()),
-            "times are": self.clock,
-            "propensities": "none" if self.propensity is None else "logged",
-        }
-        return pd.DataFrame({"EventLog": figures}).to_html()
-
     def to_frames(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Write out the two tables of a log, with its ids, times and all that is known of its impressions.
 
@@ -449,31 +348,3 @@ class EventLog:
         from blob_pyro.ope.interoperability import to_obp  # ope reads logs: only who asks for this needs it here
 
         return to_obp(self, context=context, action_context=action_context, logging_probs=logging_probs)
-
-    def require_views(self) -> None:
-        """Raise a ValueError unless there is a view to learn from."""
-        if self.num_views == 0:
-            raise ValueError("log: has no organic views (column 'item'); the organic model needs some. Pass views=...")
-
-    def require_contrast(self) -> None:
-        """Raise a ValueError where all rewards are equal, and warn of items that were never shown."""
-        clicks = int(self.reward.sum())
-        if clicks in (0, self.num_impressions):
-            raise ValueError(
-                f"log: all {self.num_impressions:,} rewards are {int(clicks > 0)}, so no item can be told from "
-                "another; check the reward column, or log more events"
-            )
-        never = self.num_items - len(torch.unique(self.action))
-        if never:
-            warnings.warn(
-                f"log: {never} of {self.num_items} items were never shown; what is said of them is the prior's",
-                stacklevel=3,
-            )
-
-    def require_impressions(self) -> None:
-        """Raise a ValueError unless there is a bandit event to learn from."""
-        if self.num_impressions == 0:
-            raise ValueError(
-                "log: has no bandit events (column 'action'); the bandit model needs some. Pass impressions=..., "
-                "or use BLO, which learns from views alone"
-            )

@@ -10,52 +10,26 @@ import pandas as pd
 import torch
 from pyro.distributions import Normal, TorchDistribution
 from pyro.nn import PyroModule
-from torch import Tensor, nn
+from torch import Tensor
 
-from blob_pyro.data import EventLog, Histories, Vocabulary, as_histories
-from blob_pyro.guides import AmortizedGuide
-from blob_pyro.infer import Bound, expectation_maximization, online_expectation_maximization
-from blob_pyro.models import OrganicModel
+from blob_pyro.data import EventLog, Histories, as_histories
+from blob_pyro.infer import expectation_maximization, online_expectation_maximization
 from blob_pyro.ops.arguments import one_of, true_or_false, whole_number
 from blob_pyro.ops.exclusive import own_parameter_store
-from blob_pyro.ops.memory import require_memory
-from blob_pyro.ops.modules import require_finite
 from blob_pyro.ops.row_chunks import MAX_ELEMENTS
 from blob_pyro.ops.seeds import check_seed, seeded, standard_normal
+from blob_pyro.recommenders.interest_model_parts import InterestModelParts, Parts, sessions_of
 from blob_pyro.recommenders.top_items import top_items
 
 if TYPE_CHECKING:
     from blob_pyro.diagnostics import ViewEvaluation
 
-__all__ = ["InterestModel", "Parts", "TopItems", "sessions_of"]
+__all__ = ["InterestModel", "InterestModelParts", "Parts", "TopItems", "sessions_of"]
 
 _WITHOUT_ENCODER: dict[str, Callable[..., TorchDistribution]] = {
     "em": expectation_maximization,
     "online_em": online_expectation_maximization,
 }
-
-
-class Parts(NamedTuple):
-    """The parts that answer, replaced as a whole: another thread sees the old or the new, and never half of each."""
-
-    model: OrganicModel
-    guide: AmortizedGuide
-    bound: Bound | None
-    items: Vocabulary
-
-    def trained(self) -> list[nn.Module]:
-        """Return the modules that training changes: model, guide, and the bound's own if it has one."""
-        own = None if self.bound is None else self.bound.module
-        return [self.model, self.guide, *([] if own is None else [own])]
-
-    @property
-    def device(self) -> torch.device:
-        """The device that the parameters are on."""
-        return self.model.item_embedding.device
-
-    def logits(self, interest: Tensor) -> Tensor:
-        """Return ``Psi omega + rho``, ``N x P``."""
-        return torch.addmm(self.model.item_intercept, interest, self.model.item_embedding.mT)
 
 
 class TopItems(NamedTuple):
@@ -70,65 +44,11 @@ class TopItems(NamedTuple):
     probability: Tensor
 
 
-class InterestModel:
+class InterestModel(InterestModelParts):
     """A posterior over each user's interest, and the questions that it answers; `blob_pyro.BLO` fits it.
 
     Many threads may ask at once, also while one of them fits: they get the answers of before until it is done.
-
-    Attributes:
-        num_items: size ``P`` of the catalogue.
-        embedding_dim: ``K``.
-        fits: settings of the fit.
     """
-
-    num_items: int
-    embedding_dim: int
-    fits: list[dict[str, Any]]
-    _parts: Parts
-
-    @property
-    def model(self) -> OrganicModel:
-        """The generative story, with its parameters."""
-        return self._parts.model
-
-    @property
-    def guide(self) -> AmortizedGuide:
-        """The encoder, as a guide of the model."""
-        return self._parts.guide
-
-    @property
-    def items(self) -> Vocabulary:
-        """The catalogue, as the log had it."""
-        return self._parts.items
-
-    @items.setter
-    def items(self, items: Vocabulary) -> None:
-        self._parts = self._parts._replace(items=items)
-
-    @property
-    def device(self) -> torch.device:
-        """The device that the parameters are on."""
-        return self._parts.device
-
-    @property
-    def fitted(self) -> bool:
-        """True after a fit; ``fits`` has the settings of each."""
-        return bool(self.fits)
-
-    def mark_fitted(self, log: EventLog | Histories) -> None:
-        """Say that you have trained ``model`` and ``guide`` yourself, by Pyro's own means, and that they may answer.
-
-        Args:
-            log: what they were trained on, whose catalogue becomes the model's; recorded in ``fits`` is how many
-                sessions that were.
-
-        Raises:
-            ValueError: if the log has no views or another number of items, or a parameter is not finite.
-        """
-        items = self._catalogue(log)
-        require_finite({"model": self.model, "guide": self.guide}, "mark_fitted")
-        self.items = items
-        self.fits = [*self.fits, {"call": "mark_fitted", "num_rows": len(sessions_of(log))}]
 
     def user_posterior(self, histories: Histories | Any, method: str = "encoder", **options: Any) -> TorchDistribution:
         """Return the posterior of the latent interest omega after each history.
@@ -253,10 +173,6 @@ class InterestModel:
         with torch.no_grad():
             return parts.logits(_means(parts, history))
 
-    def __repr__(self) -> str:
-        state = "fitted" if self.fitted else "not fitted"
-        return f"{type(self).__name__}({self.num_items:,} items, embedding_dim={self.model.embedding_dim}, {state})"
-
     def evaluate(self, log: EventLog, *, k: int = 10, level: float = 0.95) -> ViewEvaluation:
         """Judge what is predicted of the last view of each user of a log, best of all one that was not fitted to.
 
@@ -308,40 +224,6 @@ class InterestModel:
         self._require_fitted("recommend")
         parts = self._parts
         return top_items(lambda part, _: parts.logits(_means(parts, part)), parts.items, histories, k, candidates)
-
-    def _require_fitted(self, call: str) -> None:
-        if not self.fitted:
-            raise ValueError(
-                f"{call}: the model is not fitted; call fit(log) first, or mark_fitted(log) if you have trained model "
-                "and guide yourself"
-            )
-
-    def _require_memory(self, num_histories: int, what: str, remedy: str) -> None:
-        num_bytes = 2 * num_histories * self.num_items * self.model.item_intercept.element_size()
-        shape = f"{num_histories:,} histories x {self.num_items:,} items"
-        require_memory(num_bytes, f"{what} of {shape}", remedy, self.device)
-
-    def _catalogue(self, log: EventLog | Histories, argument: str = "log") -> Vocabulary:
-        if not isinstance(log, (EventLog, Histories)):
-            raise TypeError(
-                f"{argument}: expected an EventLog or Histories, got a {type(log).__name__}; make one with "
-                "EventLog.from_tables(...)"
-            )
-        if log.num_items != self.num_items:
-            raise ValueError(
-                f"{argument}: has {log.num_items} items, but this model was made with num_items={self.num_items}"
-            )
-        if isinstance(log, EventLog):
-            log.require_views()
-            return log.items
-        if not len(log):
-            raise ValueError(f"{argument}: has no sessions; the organic model needs some")
-        return self.items if argument == "validation" else Vocabulary.numbered(self.num_items)
-
-
-def sessions_of(log: EventLog | Histories) -> Histories:
-    """Return the sessions to learn from."""
-    return log.sessions if isinstance(log, EventLog) else log
 
 
 def _posterior(
