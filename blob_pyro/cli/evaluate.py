@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import pyarrow as pa
 
-from blob_pyro.cli.session import Command, log_options, read_log, read_model, write_table
+from blob_pyro.cli.session import Command, LogSource, log_options, read_model, write_table
 from blob_pyro.ope import audit as audit_log
 from blob_pyro.ope import evaluate as evaluate_policy
 from blob_pyro.policies import POLICIES
@@ -21,18 +21,14 @@ _TABLE = click.option(
 
 @click.command(cls=Command)
 @click.argument("model", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@log_options(impressions_required=True)
+@log_options
 @click.option("--policy", default="thompson_mixture", type=click.Choice(list(POLICIES)), help="To be valued.")
 @click.option("--baseline", type=click.Choice([*POLICIES, "logging"]), default="logging", help="Compared with it.")
 @click.option("--level", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.95, help="Of intervals.")
 @_TABLE
 def evaluate(
     model: Path,
-    views: Path | None,
-    impressions: Path,
-    columns: tuple[str, ...],
-    covariates: tuple[str, ...],
-    history: Path | None,
+    source: LogSource,
     policy: str,
     baseline: str,
     level: float,
@@ -45,7 +41,7 @@ def evaluate(
       blob-pyro evaluate model --views views.parquet --impressions shown.parquet --policy greedy
     """
     blob = read_model(model)
-    log = read_log(views, impressions, columns, covariates, history, items=blob.items.ids)
+    log = source.read(blob.items.ids)
     other = "logging" if baseline == "logging" else POLICIES[baseline](blob)
     found = evaluate_policy(log, POLICIES[policy](blob), baseline=other)
     click.echo(found)
@@ -55,16 +51,12 @@ def evaluate(
 
 
 @click.command(cls=Command)
-@log_options(impressions_required=True)
+@log_options
 @_TABLE
 @click.pass_context
 def audit(
     context: click.Context,
-    views: Path | None,
-    impressions: Path,
-    columns: tuple[str, ...],
-    covariates: tuple[str, ...],
-    history: Path | None,
+    source: LogSource,
     output: Path | None,
 ) -> None:
     """Test a log's propensities against what must hold of them; exit code 1 if something is flagged.
@@ -73,7 +65,7 @@ def audit(
     Example:
       blob-pyro audit --impressions shown.parquet
     """
-    report = audit_log(read_log(views, impressions, columns, covariates, history))
+    report = audit_log(source.read())
     click.echo(report)
     if output is not None:
         write_table(pa.Table.from_pandas(report.table.reset_index(), preserve_index=False), output)

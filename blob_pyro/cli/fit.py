@@ -10,7 +10,7 @@ import click
 import pandas as pd
 
 from blob_pyro import BLO, BLOB
-from blob_pyro.cli.session import Command, log_options, read_log, read_model, show_progress, write_settings
+from blob_pyro.cli.session import Command, LogSource, log_options, read_model, show_progress, write_settings
 from blob_pyro.data import ViewHistory
 
 __all__ = ["fit", "update"]
@@ -26,7 +26,7 @@ _HISTORY = click.option(
 
 
 @click.command(cls=Command)
-@log_options(impressions_required=True)
+@log_options
 @_OUTPUT
 @click.option("--embedding-dim", type=click.IntRange(min=1), default=20, help="K.")
 @click.option("--guide", default="normal", help="By name: normal, matrix_normal, low_rank, laplace, ...")
@@ -40,11 +40,7 @@ _HISTORY = click.option(
 @click.pass_context
 def fit(
     context: click.Context,
-    views: Path | None,
-    impressions: Path,
-    columns: tuple[str, ...],
-    covariates: tuple[str, ...],
-    history: Path | None,
+    source: LogSource,
     output: Path,
     embedding_dim: int,
     guide: str,
@@ -63,7 +59,7 @@ def fit(
     Example:
       blob-pyro fit --views views.parquet --impressions impressions.parquet --output model
     """
-    log = read_log(views, impressions, columns, covariates, history)
+    log = source.read()
     click.echo(log)
     log.require_impressions()
     checkpoints = output.with_name(f".{output.name}.checkpoints")
@@ -81,7 +77,7 @@ def fit(
 
 @click.command(cls=Command)
 @click.argument("model", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@log_options(impressions_required=True)
+@log_options
 @_OUTPUT
 @click.option("--forgetting", type=click.FloatRange(0, 1, min_open=True), default=1.0, help="1 forgets nothing.")
 @_SEED
@@ -90,11 +86,7 @@ def fit(
 def update(
     context: click.Context,
     model: Path,
-    views: Path | None,
-    impressions: Path,
-    columns: tuple[str, ...],
-    covariates: tuple[str, ...],
-    history: Path | None,
+    source: LogSource,
     output: Path,
     forgetting: float,
     seed: int,
@@ -107,7 +99,7 @@ def update(
       blob-pyro update monday --impressions tuesday.parquet --history history.parquet --output tuesday
     """
     blob = read_model(model)
-    log = read_log(views, impressions, columns, covariates, history, items=blob.items.ids)
+    log = source.read(blob.items.ids)
     click.echo(log)
     _report("impressions", blob.update(log, forgetting=forgetting, seed=seed, progress=show_progress()))
     _save(context, blob, output, log, write_history)

@@ -6,12 +6,14 @@ itself is wrong; 130, stopped by Ctrl-C, and the command can be run again.
 
 from __future__ import annotations
 
+import functools
 import sys
 import tomllib
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 import pyarrow as pa
@@ -26,7 +28,6 @@ from blob_pyro.ops.files import staged
 __all__ = [
     "Command",
     "log_options",
-    "read_log",
     "read_model",
     "read_table",
     "show_progress",
@@ -73,14 +74,57 @@ class Command(click.Command):
                 context.exit(130)
 
 
-def log_options(impressions_required: bool) -> Callable[[F], F]:
-    """Add the options that say where a log is: ``views``, ``impressions``, ``columns``, ``covariates``, ``history``."""
+@dataclass(frozen=True)
+class LogSource:
+    """The log that a command's options name.
+
+    Attributes:
+        views: a file, or None.
+        impressions: a file or a folder of Parquet files.
+        columns: ``key=name`` each.
+        covariates: columns of the impressions.
+        history: a file of `ViewHistory.save`, or None.
+    """
+
+    views: Path | None
+    impressions: Path
+    columns: tuple[str, ...]
+    covariates: tuple[str, ...]
+    history: Path | None
+
+    def read(self, items: Any = None) -> EventLog:
+        """Read the log.
+
+        Args:
+            items: the catalogue, where a model knows it.
+
+        Raises:
+            ValueError: naming the file, and as `EventLog.from_tables`.
+        """
+        names: dict[str, str] = {}
+        for one in self.columns:
+            key, sign, name = one.partition("=")
+            if not (key and sign and name):
+                raise click.BadParameter(f"expected KEY=NAME, got {one!r}", param_hint="--column")
+            names[key] = name
+        return EventLog.from_tables(
+            views=None if self.views is None else read_table(self.views),
+            impressions=read_table(self.impressions),
+            columns=names or None,
+            covariates=self.covariates,
+            items=items,
+            history=None if self.history is None else ViewHistory.load(self.history),
+        )
+
+
+def log_options(command: F) -> F:
+    """Add the options that say where a log is; the command takes them as one argument, ``source``, a `LogSource`."""
     options = [
         click.option("--views", type=_EXISTING, help="Organic views, Parquet or CSV: user, time, item."),
         click.option(
             "--impressions",
             type=_EXISTING,
-            required=impressions_required,
+            required=True,
             help="Bandit events, Parquet or CSV: user, time, action, reward, and what Policy.decide logs.",
         ),
         click.option(
@@ -94,49 +138,15 @@ def log_options(impressions_required: bool) -> Callable[[F], F]:
         click.option("--history", type=_EXISTING, help="What users had viewed before: a file of ViewHistory.save."),
     ]
 
-    def add(command: F) -> F:
-        for option in reversed(options):
-            command = option(command)
-        return command
+    @functools.wraps(command)
+    def with_source(*args: Any, **told: Any) -> Any:
+        source = LogSource(**{name: told.pop(name) for name in LogSource.__dataclass_fields__})
+        return command(*args, source=source, **told)
 
-    return add
-
-
-def read_log(
-    views: Path | None,
-    impressions: Path | None,
-    columns: tuple[str, ...],
-    covariates: tuple[str, ...] = (),
-    history: Path | None = None,
-    items: Any = None,
-) -> EventLog:
-    """Read the log that the options name.
-
-    Args:
-        views: a path, or None.
-        impressions: likewise.
-        columns: ``key=name`` each.
-        covariates: columns of the impressions.
-        history: a file of `ViewHistory.save`, or None.
-        items: the catalogue, where a model knows it.
-
-    Raises:
-        ValueError: naming the file, and as `EventLog.from_tables`.
-    """
-    names: dict[str, str] = {}
-    for one in columns:
-        key, sign, name = one.partition("=")
-        if not (key and sign and name):
-            raise click.BadParameter(f"expected KEY=NAME, got {one!r}", param_hint="--column")
-        names[key] = name
-    return EventLog.from_tables(
-        views=None if views is None else read_table(views),
-        impressions=None if impressions is None else read_table(impressions),
-        columns=names or None,
-        covariates=covariates,
-        items=items,
-        history=None if history is None else ViewHistory.load(history),
-    )
+    decorated: Any = with_source
+    for option in reversed(options):
+        decorated = option(decorated)
+    return cast(F, decorated)
 
 
 def read_table(path: Path) -> pa.Table:

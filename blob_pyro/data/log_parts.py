@@ -41,7 +41,9 @@ def split(log: EventLog, time: Any, users: Any, seed: int) -> tuple[EventLog, Ev
     return part(log, ~held, ~held_views), part(log, held, held_views, remember=time is not None)
 
 
-def part(log: EventLog, impressions: np.ndarray, views: np.ndarray, remember: bool = False) -> EventLog:
+def part(
+    log: EventLog, impressions: np.ndarray, views: np.ndarray, *, remember: bool = False, renumber: bool = True
+) -> EventLog:
     """Pick some rows of a log, with the contexts that they have in it.
 
     Args:
@@ -49,15 +51,17 @@ def part(log: EventLog, impressions: np.ndarray, views: np.ndarray, remember: bo
         impressions: which of them, ``N`` booleans.
         views: which of them, ``V`` booleans.
         remember: whether the other views of the users that remain, which precede all that remains, become ``earlier``.
+        renumber: whether its users are those with a row; else all of the log's, with their numbers.
 
     Returns:
-        Its catalogue is the log's; its users are those with a row.
+        Its catalogue is the log's.
     """
     here, seen = torch.from_numpy(np.flatnonzero(impressions)), torch.from_numpy(np.flatnonzero(views))
     present = np.zeros(log.num_users, dtype=bool)
     present[log.user[here].numpy()] = present[log.view_user[seen].numpy()] = True
-    number = torch.from_numpy(np.where(present, np.cumsum(present) - 1, -1))
-    users = log.users if present.all() else Vocabulary(log.users.decode(np.flatnonzero(present)))
+    number = torch.from_numpy(np.where(present, np.cumsum(present) - 1 if renumber else np.arange(len(present)), -1))
+    same = present.all() or not renumber
+    users = log.users if same else Vocabulary(log.users.decode(np.flatnonzero(present)))
     context, points = np.unique(log.context[here].numpy(), return_inverse=True)
     view_user, view_item = number[log.view_user[seen]], log.view_item[seen]
     views_per_user = torch.bincount(view_user, minlength=len(users))

@@ -89,11 +89,11 @@ class ViewHistory:
             A history for each user.
 
         Raises:
-            ValueError: for a viewed item that ``items`` lacks.
+            ValueError: for a viewed item that ``items`` lacks, or a row of ``users`` that holds no id.
         """
-        log, known = self._log, {user: number for number, user in enumerate(self._log.users.ids)}
+        log = self._log
         numbers = torch.from_numpy(items.encode(log.items.ids, "history"))
-        number = torch.tensor([known.get(user, -1) for user in users], dtype=torch.int64)
+        number = torch.from_numpy(log.users.find(users, "users"))
         views = torch.bincount(log.view_user, minlength=log.num_users)
         starts, there = views.cumsum(0) - views, number >= 0
         return Histories(

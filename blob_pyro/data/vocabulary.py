@@ -157,6 +157,18 @@ class Vocabulary:
         """
         return self.look_up(_in_a_row(ids, argument))
 
+    def find(self, ids: Any, argument: str = "ids") -> np.ndarray:
+        """Return the numbers of ids, -1 for those that are not in the vocabulary; ``len(ids)`` int64.
+
+        Args:
+            ids: of any type that ids may have, any length.
+            argument: what to call ``ids`` in an error message.
+
+        Raises:
+            ValueError: naming the first row that holds no id.
+        """
+        return self.numbers_of(read_ids(_in_a_row(ids, argument), "Give it an id", mixed=True))
+
     def look_up(self, column: Column, problem: str = "", remedy: str = "") -> np.ndarray:
         """Look up the numbers of a column's ids, ``N`` int64.
 

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from blob_pyro.data import EventLog, Histories, ViewHistory
 from blob_pyro.data.splits import leave_last_out
+from blob_pyro.diagnostics.click_calibration import clustered_error
 from blob_pyro.ops.arguments import number_between, whole_number
 from blob_pyro.ops.ranking_metrics import dcg_at_k, recall_at_k, reciprocal_rank
 
 __all__ = ["ClickEvaluation", "ViewEvaluation", "evaluate_clicks", "evaluate_views"]
 
-_BINS = 10
 _AT_ONCE = 1 << 22
 
 
@@ -31,7 +31,7 @@ class ClickEvaluation:
     brier_score            mean squared distance of the probability from 0 or 1: lower is better
     normalised_entropy     minus the log score over that of the log's own click rate (He et al. 2014): below 1 is better
     auc                    probability that a click was given more than a non-click, half for ties
-    calibration            mean probability over the click rate: 1 is right on average
+    calibration            mean probability over the click rate: 1 is right on average; the curve is `diagnose`'s
     ====================== =============================================================================================
 
     Attributes:
@@ -70,29 +70,6 @@ class ClickEvaluation:
         table.insert(3, "upper", table["value"] + wide)
         return table.rename_axis("figure")
 
-    def reliability(self, num_bins: int = _BINS) -> pd.DataFrame:
-        """Group impressions by their probability, as many in each bin: what was said, and what happened.
-
-        Returns:
-            A row for each bin that holds any: ``impressions``, mean ``probability``, ``click_rate``, and Wilson's
-            interval of the latter, ``lower`` and ``upper``, which takes clicks as independent.
-        """
-        bins = whole_number(num_bins, "num_bins", at_least=1)
-        p, r = self.probability.double().numpy(), self.reward.double().numpy()
-        edges = np.unique(np.quantile(p, np.linspace(0, 1, bins + 1)))
-        which = np.clip(np.searchsorted(edges, p, side="right") - 1, 0, max(len(edges) - 2, 0))
-        table = (
-            pd.DataFrame({"bin": which, "probability": p, "clicks": r})
-            .groupby("bin")
-            .agg(impressions=("clicks", "size"), probability=("probability", "mean"), clicks=("clicks", "sum"))
-        )
-        size, clicks = table["impressions"].to_numpy(), table.pop("clicks").to_numpy()
-        z = scipy.stats.norm.ppf((1 + self.level) / 2)
-        rate = clicks / size
-        center = (rate + z**2 / (2 * size)) / (1 + z**2 / size)
-        wide = z / (1 + z**2 / size) * np.sqrt(rate * (1 - rate) / size + z**2 / (4 * size**2))
-        return table.assign(click_rate=rate, lower=center - wide, upper=center + wide)
-
     def __repr__(self) -> str:
         users = len(np.unique(self.user))
         head = f"{len(self.reward):,} impressions of {users:,} users, {int(self.reward.sum()):,} clicked"
@@ -102,7 +79,7 @@ class ClickEvaluation:
         return self.table().to_html(float_format=lambda value: f"{value:.5f}")
 
     def _error(self, influence: np.ndarray) -> float:
-        return _clustered_error(influence, self.user.numpy())
+        return clustered_error(influence, self.user.numpy())
 
 
 @dataclass(frozen=True)
@@ -213,12 +190,3 @@ def _auc(p: np.ndarray, reward: np.ndarray) -> tuple[float, np.ndarray]:
     share = np.where(clicked, below / negative, 1 - below / positive)
     auc = float(share[clicked].mean())
     return auc, np.where(clicked, len(p) / positive, len(p) / negative) * (share - auc)
-
-
-def _clustered_error(influence: np.ndarray, cluster: np.ndarray) -> float:
-    """Compute the standard error of a mean of influences whose clusters are independent."""
-    totals = np.bincount(cluster, weights=influence)[np.unique(cluster)]
-    groups = len(totals)
-    if groups < 2:
-        return float("nan")
-    return float(np.sqrt(groups / (groups - 1) * (totals**2).sum()) / len(influence))

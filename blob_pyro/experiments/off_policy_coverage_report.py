@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from blob_pyro.experiments.off_policy_coverage import KINDS, OffPolicyCoverage
+from blob_pyro.experiments.saved_runs import claim
 from blob_pyro.ope.reliability import MIN_EFFECTIVE_SAMPLE_SIZE
 
 if TYPE_CHECKING:
@@ -39,11 +38,7 @@ class Runs:
 
     def __init__(self, experiment: OffPolicyCoverage, folder: Path) -> None:
         self.experiment, self.folder = experiment, folder
-        folder.mkdir(parents=True, exist_ok=True)
-        settings = folder / "settings.json"
-        if settings.exists() and json.loads(settings.read_text()) != asdict(experiment):
-            raise ValueError(f"output: {folder} holds logs of other settings, see {settings.name}; name another folder")
-        settings.write_text(json.dumps(asdict(experiment), indent=1) + "\n")
+        claim(experiment, folder)
         self.logs = self._read("logs.csv", ["block", "kind"], CELLS * experiment.logs_per_block)
         self.ab_tests = self._read("ab_tests.csv", ["environment"], 4)
 

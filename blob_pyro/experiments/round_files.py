@@ -6,50 +6,20 @@ A file has the round's log as tensors, and its row of results as metadata, so th
 from __future__ import annotations
 
 import json
-import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyro
 import torch
 from safetensors import safe_open
 from safetensors.torch import save
 
 from blob_pyro import EventLog
-from blob_pyro._version import __version__
 from blob_pyro.ops.files import remove_abandoned, staged
 
-__all__ = ["RoundFiles", "keep_settings"]
+__all__ = ["RoundFiles"]
 
 _COLUMNS = ("view_user", "view_time", "view_item", "user", "time", "action", "reward", "propensity")
-
-
-def keep_settings(output: Path, settings: dict[str, Any]) -> None:
-    """Write an experiment's settings, and what it ran on, beside its results.
-
-    Args:
-        output: a folder, made if need be.
-        settings: what JSON can hold; another call with the same output must have the same ones.
-
-    Raises:
-        ValueError: if ``output`` holds results of other settings.
-    """
-    output.mkdir(parents=True, exist_ok=True)
-    settings = json.loads(json.dumps(settings))
-    record = output / "settings.json"
-    if record.exists():
-        before = json.loads(record.read_text())["settings"]
-        if before != settings:
-            odd = next(name for name in {**before, **settings} if before.get(name) != settings.get(name))
-            raise ValueError(
-                f"output: {record} is of other settings: {odd} was {before.get(odd)!r} and is {settings.get(odd)!r}; "
-                "name another folder, or remove this one"
-            )
-    about = {"settings": settings, "blob_pyro": __version__, "torch": torch.__version__, "pyro": pyro.__version__,
-             "python": platform.python_version(), "machine": platform.platform()}  # fmt: skip
-    with staged(record) as file:
-        file.write((json.dumps(about, indent=2) + "\n").encode())
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,9 @@ from tqdm.auto import tqdm
 
 from blob_pyro import EventLog
 from blob_pyro.experiments.agents import AGENTS, Agent, AgentMaker, Start
-from blob_pyro.experiments.round_files import RoundFiles, keep_settings
+from blob_pyro.experiments.round_files import RoundFiles
 from blob_pyro.experiments.rounds_result import RoundsResult
+from blob_pyro.experiments.saved_runs import claim
 from blob_pyro.ope import evaluate
 from blob_pyro.ops.arguments import true_or_false, whole_number
 from blob_pyro.ops.seeds import check_seed, derived_seed
@@ -70,6 +71,13 @@ class RoundsSettings:
         whole_number(self.test_users, "test_users", at_least=2)
         true_or_false(self.off_policy, "off_policy")
         check_seed(self.seed)
+
+
+@dataclass(frozen=True)
+class _InCatalogues(RoundsSettings):
+    """Settings, and the environments' own but for their seeds: what a folder's results have in common."""
+
+    environment: dict[str, Any] = field(default_factory=dict)
 
 
 def rounds(
@@ -119,7 +127,7 @@ def rounds(
     folder = None if output is None else Path(output)
     if folder is not None:
         catalogue = {n: getattr(environments[0], n) for n in Settings.__dataclass_fields__ if n != "seed"}
-        keep_settings(folder, {**asdict(setting), "environment": catalogue})
+        claim(_InCatalogues(**asdict(setting), environment=catalogue), folder)
     rows: list[dict[str, Any]] = []
     total = len(environments) * num_logs * len(makers) * num_rounds
     with tqdm(total=total, desc="rounds", unit="round", disable=not progress) as bar:

@@ -18,6 +18,7 @@ from typing import Any
 import pandas as pd
 
 from blob_pyro._version import __version__
+from blob_pyro.ops.files import remove_abandoned, staged
 
 __all__ = ["SavedRuns", "claim", "environment"]
 
@@ -50,6 +51,7 @@ def claim(experiment: Any, folder: Path, **more: Any) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     record = folder / "settings.json"
+    remove_abandoned(record)
     new = {"experiment": type(experiment).__name__, "settings": json.loads(json.dumps(asdict(experiment)))}
     old: dict[str, Any] = json.loads(record.read_text()) if record.exists() else {}
     if old and "settings" not in old:
@@ -63,7 +65,8 @@ def claim(experiment: Any, folder: Path, **more: Any) -> None:
     here, computed_by = environment(), old.get("computed_by", [])
     if here not in computed_by:  # runs may be resumed elsewhere
         computed_by = [*computed_by, here]
-    _replace(record, json.dumps({**old, **new, **more, "computed_by": computed_by}, indent=1) + "\n")
+    with staged(record) as file:
+        file.write((json.dumps({**old, **new, **more, "computed_by": computed_by}, indent=1) + "\n").encode())
 
 
 class SavedRuns:
@@ -105,16 +108,11 @@ class SavedRuns:
                 done.add(key)
                 if self.folder is not None:
                     table = self.frame.to_csv(index=False, float_format=self._format)
-                    _replace(self.folder / "runs.csv", table)
+                    with staged(self.folder / "runs.csv") as file:
+                        file.write(table.encode())
                     seeds = {name: sorted(set(self.frame[name].tolist())) for name in self.key}
                     claim(self.experiment, self.folder, done=seeds)
             yield key
-
-
-def _replace(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")  # a kill leaves the old file or the new one
-    part.write_text(text)
-    part.replace(path)
 
 
 def _difference(old: Any, new: Any) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import torch
 from torch import Tensor
 
 from blob_pyro.data import EventLog
+from blob_pyro.data.log_parts import part
 
 __all__ = ["fold_of_users", "only_users"]
 
@@ -30,43 +29,4 @@ def only_users(log: EventLog, keep: Tensor) -> EventLog:
         log: of all users.
         keep: boolean, one entry for each user.
     """
-    viewed, shown = keep[log.view_user], keep[log.user]
-    context_kept = torch.zeros(len(log.contexts), dtype=torch.bool)
-    context_kept[log.context[shown]] = True
-    viewers = torch.unique(log.view_user)
-
-    def pick(column: Tensor | None) -> Tensor | None:
-        return None if column is None else column[shown]
-
-    return dataclasses.replace(
-        log,
-        view_user=log.view_user[viewed],
-        view_time=log.view_time[viewed],
-        view_item=log.view_item[viewed],
-        user=log.user[shown],
-        time=log.time[shown],
-        action=log.action[shown],
-        reward=log.reward[shown],
-        propensity=pick(log.propensity),
-        propensity_error=pick(log.propensity_error),
-        position=pick(log.position),
-        score=pick(log.score),
-        policy=pick(log.policy),
-        policy_version=pick(log.policy_version),
-        covariates={name: covariate[shown] for name, covariate in log.covariates.items()},
-        context=(context_kept.cumsum(0) - 1)[log.context[shown]],
-        contexts=log.contexts[context_kept.nonzero().squeeze(-1)],
-        sessions=log.sessions[keep[viewers].nonzero().squeeze(-1)],
-        earlier=_views_of(log.earlier, keep),
-        row=pick(log.row),
-    )
-
-
-def _views_of(log: EventLog | None, keep: Tensor) -> EventLog | None:
-    """Keep what is remembered of some users."""
-    if log is None or not bool(keep[log.view_user].any()):
-        return None
-    some = keep[log.view_user]
-    return EventLog.of_views(
-        log.items, log.view_item[some], log.users, log.view_user[some], log.view_time[some], log.clock
-    )
+    return part(log, keep[log.user].numpy(), keep[log.view_user].numpy(), renumber=False)

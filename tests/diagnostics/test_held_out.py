@@ -52,17 +52,6 @@ def test_standard_errors_are_those_of_repeats():
         assert error.loc[name].mean() == pytest.approx(value.loc[name].std(), rel=0.15), name
 
 
-def test_reliability_counts_everything_once():
-    found = clicks()
-    table = found.reliability(5)
-    assert table["impressions"].sum() == 400
-    assert (table["impressions"] * table["click_rate"]).sum() == pytest.approx(float(found.reward.sum()))
-    assert table["probability"].is_monotonic_increasing
-    assert (table["lower"] < table["click_rate"]).all()
-    assert (table["click_rate"] < table["upper"]).all()
-    assert len(ClickEvaluation(torch.full((9,), 0.5), found.reward[:9], found.user[:9]).reliability()) == 1
-
-
 def test_a_model_is_judged_by_its_own_probabilities(blob, log):
     probability = blob.event_probabilities(log)
     whole = blob.click_probabilities(log.contexts)

@@ -87,8 +87,8 @@ def test_a_folder_is_gone_on_with(tmp_path, runs):
     assert np.allclose(again.logs["value"], runs["value"], rtol=1e-6)
     assert len(pd.read_csv(tmp_path / "logs.csv")) == len(first.logs)
     assert set(again.ab_tests["target"]) == {"logging", "sharper Thompson", "epsilon-greedy", DIFFERENCE}
-    assert json.loads((tmp_path / "settings.json").read_text())["num_items"] == 4
-    with pytest.raises(ValueError, match="holds logs of other settings"):
+    assert json.loads((tmp_path / "settings.json").read_text())["settings"]["num_items"] == 4
+    with pytest.raises(ValueError, match="is of other settings"):
         Runs(OffPolicyCoverage(), tmp_path)
     table = shifts(again.logs, again.ab_tests).set_index("target")
     truths = again.logs.drop_duplicates(["log", "kind", "target"]).groupby("target")["truth"].mean()

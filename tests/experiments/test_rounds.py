@@ -148,7 +148,7 @@ def test_a_killed_experiment_goes_on(tmp_path):
     about = json.loads((tmp_path / "settings.json").read_text())
     assert about["settings"]["users_per_round"] == 30
     assert about["settings"]["environment"]["num_flips"] == 5
-    with pytest.raises(ValueError, match=r"of other settings: test_users was 40 and is 50"):
+    with pytest.raises(ValueError, match=r"of other settings \(settings test_users was 40, is 50\)"):
         rounds(TWO, ["uniform"], 2, output=tmp_path, **{**SMALL, "test_users": 50})
     with pytest.raises(ValueError, match="is of the agent uniform, not of BLOBAgent"):
         rounds(TWO, {"uniform": BLOBAgent("greedy")}, 2, output=tmp_path, **SMALL)

@@ -16,10 +16,16 @@ from blob_pyro.propensity.kernels.qmc import normal_replicates
 _BLOCK = 2**20
 
 
-def _winning_intervals(intercept: Tensor, slope: Tensor) -> Tensor:
-    """... x A: the normal measure of where each line is the highest; identical highest lines share it."""
-    rise = slope[..., :, None] - slope[..., None, :]
-    ahead = intercept[..., None, :] - intercept[..., :, None]
+def measure_of_winning(ahead: Tensor, rise: Tensor) -> Tensor:
+    """Compute the normal measure of where a line is the highest; identical highest lines share it.
+
+    Args:
+        ahead: how far each other line is above it at zero, ``... x A``; 0 for itself.
+        rise: how much steeper it is than each, ``... x A``.
+
+    Returns:
+        ``...``.
+    """
     crossing = ahead / torch.where(rise == 0, 1.0, rise)
     lower = torch.where(rise > 0, crossing, -math.inf).amax(-1)
     upper = torch.where(rise < 0, crossing, math.inf).amin(-1)
@@ -28,7 +34,7 @@ def _winning_intervals(intercept: Tensor, slope: Tensor) -> Tensor:
     # Both ends on the same side of zero are taken in the smaller tail, where nothing cancels.
     low, high = torch.where(lower > 0, -upper, lower), torch.where(lower > 0, -lower, upper)
     measure = (normal_cdf(high) - normal_cdf(low)).clamp_min(0)
-    return torch.where(beaten | (upper <= lower), 0.0, measure / copies)
+    return torch.where(beaten | (upper <= lower), 0.0, measure / copies.clamp_min(1))
 
 
 def argmax_probs_by_envelope(loc: Tensor, factor: Tensor, num_replicates: int, num_points: int, seed: int) -> Tensor:
@@ -48,6 +54,7 @@ def argmax_probs_by_envelope(loc: Tensor, factor: Tensor, num_replicates: int, n
         total = torch.zeros_like(loc)
         for start in range(0, num_points, chunk):
             intercept = loc[:, None, :] + torch.einsum("pk,bak->bpa", z[start : start + chunk], factor[..., 1:])
-            total = total + _winning_intervals(intercept, slope).sum(1)
+            ahead = intercept[..., None, :] - intercept[..., :, None]
+            total = total + measure_of_winning(ahead, slope[..., :, None] - slope[..., None, :]).sum(1)
         results.append(total / num_points)
     return torch.stack(results)

@@ -17,6 +17,7 @@ import math
 import torch
 from torch import Tensor
 
+from blob_pyro.propensity.kernels.envelope import measure_of_winning
 from blob_pyro.propensity.kernels.functions import normal_cdf
 
 _STEPS = 64
@@ -63,14 +64,7 @@ def _measure(intercept: Tensor, slope: Tensor, action: Tensor) -> Tensor:
     row = torch.arange(len(action), device=slope.device)
     rise = (slope[row, action, None] - slope)[:, None]
     ahead = intercept - intercept.gather(-1, action[:, None, None].expand(-1, intercept.shape[1], 1))
-    crossing = ahead / torch.where(rise == 0, 1.0, rise)
-    lower = torch.where(rise > 0, crossing, -math.inf).amax(-1)
-    upper = torch.where(rise < 0, crossing, math.inf).amin(-1)
-    beaten = ((rise == 0) & (ahead > 0)).any(-1)
-    copies = ((rise == 0) & (ahead == 0)).sum(-1)
-    low, high = torch.where(lower > 0, -upper, lower), torch.where(lower > 0, -lower, upper)
-    measure = (normal_cdf(high) - normal_cdf(low)).clamp_min(0)
-    return torch.where(beaten | (upper <= lower), 0.0, measure / copies.clamp_min(1))
+    return measure_of_winning(ahead, rise)
 
 
 def rare_winner_probs(loc: Tensor, factor: Tensor, action: Tensor, draws: Tensor) -> Tensor:
