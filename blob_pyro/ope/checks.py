@@ -6,7 +6,10 @@ the first offending row (counted from 0), what was expected and what to do.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from inspect import signature
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -22,6 +25,7 @@ __all__ = [
     "group_codes",
     "has_torch",
     "logging_propensities",
+    "one_row_order",
     "predictions",
     "probabilities",
     "refuse",
@@ -37,6 +41,10 @@ ROUNDING = 1e-6
 SUM_TOLERANCE = 1e-5
 
 _CHUNK_ELEMENTS = 1 << 22
+_NOT_BY_ROW = {"clusters", "embedding_probs", "points", "slot_weight"}
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def refuse(name: str, bad: Tensor, values: Tensor, problem: str, remedy: str, first_row: int = 0) -> None:
@@ -143,6 +151,31 @@ def same_length(**named: Any) -> int:
         listed = ", ".join(f"{name} has {size:,}" for name, size in sizes.items())
         raise ValueError(f"rows are misaligned: {listed}; each argument needs one row per logged event, in one order")
     return next(iter(sizes.values()))
+
+
+def one_row_order(estimator: Callable[P, R]) -> Callable[P, R]:
+    """Let an estimator refuse pandas arguments whose indices differ: rows are taken by place, and would be mixed up.
+
+    Arguments without an index, as arrays and tensors, are in the order in which they come.
+    """
+    parameters = signature(estimator)
+
+    @wraps(estimator)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        given = parameters.bind(*args, **kwargs).arguments
+        by_row = {n: v for n, v in given.items() if isinstance(v, (pd.Series, pd.DataFrame)) and n not in _NOT_BY_ROW}
+        names = list(by_row)
+        for name in names[1:]:
+            first, other = by_row[names[0]].index, by_row[name].index
+            if len(first) == len(other) and not first.equals(other):
+                row = int((first != other).argmax())
+                raise ValueError(
+                    f"{name}: row {row} has the index {other[row]!r} where {names[0]} has {first[row]!r}, and rows are "
+                    f"taken by place; bring both into one order (as by .reindex), or pass .to_numpy() where they are"
+                )
+        return estimator(*args, **kwargs)
+
+    return checked
 
 
 def rewards(name: str, values: Any, device: torch.device | None = None) -> Tensor:

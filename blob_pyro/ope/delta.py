@@ -25,6 +25,7 @@ from blob_pyro.ope.weights import importance_weights
 __all__ = ["delta_beta_ips", "delta_ips", "delta_snips"]
 
 
+@checks.one_row_order
 def delta_ips(
     reward: Any,
     target_propensity: Any,
@@ -59,6 +60,7 @@ def delta_ips(
     return _estimate("delta_ips", moments, rows, groups, terms)
 
 
+@checks.one_row_order
 def delta_snips(
     reward: Any,
     target_propensity: Any,
@@ -86,6 +88,7 @@ def delta_snips(
     return _estimate("delta_snips", moments, rows, groups)
 
 
+@checks.one_row_order
 def delta_beta_ips(
     reward: Any,
     target_propensity: Any,

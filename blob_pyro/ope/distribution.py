@@ -149,6 +149,7 @@ class RewardDistribution:
         )
 
 
+@checks.one_row_order
 def reward_distribution(
     reward: Any,
     target_propensity: Any,

@@ -35,6 +35,7 @@ from blob_pyro.ope.weights import check_clip, support_gap
 __all__ = ["direct_method", "doubly_robust", "dr_shrinkage", "self_normalized_dr", "switch_dr"]
 
 
+@checks.one_row_order
 def direct_method(predicted_reward: Any, target_probs: Any, *, groups: Any = None) -> Estimate:
     """Estimate the target's value as the average reward that a model predicts for it.
 
@@ -72,6 +73,7 @@ def direct_method(predicted_reward: Any, target_probs: Any, *, groups: Any = Non
     )
 
 
+@checks.one_row_order
 def doubly_robust(
     reward: Any,
     target_probs: Any,
@@ -117,6 +119,7 @@ def doubly_robust(
     return _estimate("doubly_robust", Moments.mean(terms), weight, rows, groups, clip, share, robust)
 
 
+@checks.one_row_order
 def self_normalized_dr(
     reward: Any,
     target_probs: Any,
@@ -145,6 +148,7 @@ def self_normalized_dr(
     return _estimate("self_normalized_dr", moments, rows.weight, rows, groups)
 
 
+@checks.one_row_order
 def switch_dr(
     reward: Any,
     target_probs: Any,
@@ -178,6 +182,7 @@ def switch_dr(
     return _estimate("switch_dr", moments, weight, rows, groups, notes=(note,), expected_weight=None)
 
 
+@checks.one_row_order
 def dr_shrinkage(
     reward: Any,
     target_probs: Any,

@@ -35,6 +35,7 @@ class _Rows(NamedTuple):
     tensor: bool
 
 
+@checks.one_row_order
 def ips(
     reward: Any,
     target_propensity: Any,
@@ -80,6 +81,7 @@ def ips(
     return _estimate("ips", Moments.mean(weight * rows.reward), rows, groups, bounded=True)
 
 
+@checks.one_row_order
 def snips(
     reward: Any,
     target_propensity: Any,
@@ -121,6 +123,7 @@ def snips(
     return _estimate("snips", Moments.ratio(weight * rows.reward, weight), rows, groups)
 
 
+@checks.one_row_order
 def beta_ips(
     reward: Any,
     target_propensity: Any,

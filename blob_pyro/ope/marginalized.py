@@ -27,6 +27,7 @@ from blob_pyro.ope.weights import importance_weights
 __all__ = ["marginalized_ips"]
 
 
+@checks.one_row_order
 def marginalized_ips(
     reward: Any,
     target_probs: Any,

@@ -13,6 +13,7 @@ from blob_pyro.ope.moments import Moments
 __all__ = ["replay"]
 
 
+@checks.one_row_order
 def replay(
     reward: Any,
     action: Any,

@@ -33,6 +33,7 @@ from blob_pyro.ope.moments import Moments
 __all__ = ["cascade_dr", "reward_interaction_ips"]
 
 
+@checks.one_row_order
 def reward_interaction_ips(
     reward: Any,
     target_propensity: Any,
@@ -85,6 +86,7 @@ def reward_interaction_ips(
     )
 
 
+@checks.one_row_order
 def cascade_dr(
     reward: Any,
     target_probs: Any,

@@ -73,3 +73,16 @@ BAD = {
 def test_bad_input(change, message):
     with pytest.raises(ValueError, match=message):
         ips(**{**GOOD, **change})
+
+
+@pytest.mark.parametrize("other", ["logging_propensity", "groups"])
+def test_rows_of_another_order_are_not_mixed(other):
+    """A frame that was sorted has the same numbers in another order: by place they belong to other rows."""
+    given = {name: pd.Series(values) for name, values in {**GOOD, "groups": [1, 2, 3]}.items()}
+    plain = ips(**given).value
+    assert plain == pytest.approx(ips(**GOOD).value)
+    given[other] = given[other].iloc[[0, 2, 1]]
+    with pytest.raises(ValueError, match=rf"^{other}: row 1 has the index 2 where reward has 1, .*\.reindex"):
+        ips(**given)
+    assert ips(**{**given, other: given[other].sort_index()}).value == plain
+    ips(**{**given, other: given[other].to_numpy()})
