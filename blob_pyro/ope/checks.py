@@ -169,8 +169,9 @@ def one_row_order(estimator: Callable[P, R]) -> Callable[P, R]:
             first, other = by_row[names[0]].index, by_row[name].index
             if len(first) == len(other) and not first.equals(other):
                 row = int((first != other).argmax())
+                ours, theirs = first.tolist()[row], other.tolist()[row]
                 raise ValueError(
-                    f"{name}: row {row} has the index {other[row]!r} where {names[0]} has {first[row]!r}, and rows are "
+                    f"{name}: row {row} has the index {theirs!r} where {names[0]} has {ours!r}, and rows are "
                     f"taken by place; bring both into one order (as by .reindex), or pass .to_numpy() where they are"
                 )
         return estimator(*args, **kwargs)
