@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
-QUICK = {"06_off_policy_evaluation.ipynb"}  # seconds long; the others are run by 'make notebooks' and 'make test-slow'
+QUICK = {"07_a_production_log.ipynb"}  # seconds long; the others are run by 'make notebooks' and 'make test-slow'
 
 
 def test_there_are_some():
@@ -38,3 +39,9 @@ def test_it_runs_from_a_clean_kernel(path, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     cells = json.loads(output.with_suffix(".ipynb").read_text())["cells"]
     assert any(cell.get("outputs") for cell in cells)
+
+
+def test_the_readme_lists_them_all():
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    listed = re.findall(r"^\| `(\d\d_\w+)` \|", readme, flags=re.MULTILINE)
+    assert listed == [path.stem for path in NOTEBOOKS]

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 
 from blob_pyro import BLO, BLOB, EventLog
+from blob_pyro.cli.session import show_progress
 from blob_pyro.diagnostics import plot_elbo
 from blob_pyro.ops.files import require_writable
 from blob_pyro.policies import Greedy, Policy, SessionPopularity, ThompsonSampling, Uniform
@@ -63,16 +64,16 @@ def demo(
     _title("1. A log, from RecoGym 0.1.3.0 under session popularity with epsilon 0.3")
     reference = RecoGymReference(**setting)
     agent = session_popularity_agent(items, epsilon=0.3, seed=seed)
-    frame = reference.simulate(agent, num_users=users, num_organic_users=organic_users, progress=True)
+    frame = reference.simulate(agent, num_users=users, num_organic_users=organic_users, progress=show_progress())
     log = EventLog.from_recogym(frame, num_items=items)
     click.echo(log)
 
     _title("2. What users are interested in: BLO, from their views")
-    organic = blo.fit(log, seed=seed, learning_rate=_ORGANIC_RATE)
+    organic = blo.fit(log, seed=seed, learning_rate=_ORGANIC_RATE, progress=show_progress())
 
     _title("3. What they click: BLOB, from the recommendations")
     blob = BLOB(blo)
-    bandit = blob.fit(log, seed=seed)
+    bandit = blob.fit(log, seed=seed, progress=show_progress())
     click.echo(f"ELBO per event {bandit.elbo.iloc[-1]:.4f} nats; items' own click logits vary by "
                f"{float(blob.model.kappa_scale.detach()):.2f} (learned)")  # fmt: skip
 
@@ -81,12 +82,12 @@ def demo(
 
     _title(f"5. A second round: Thompson sampling recommends to {users:,} new users, and BLOB learns from both rounds")
     newcomers = environment.simulate(
-        ThompsonSampling(blob), users, first_user=organic_users + users, propensities=False, progress=True
+        ThompsonSampling(blob), users, first_user=organic_users + users, propensities=False, progress=show_progress()
     )
     both = EventLog.concat([replace(log, propensity=None), newcomers])  # learning asks for no propensities
     click.echo(both)
     again = BLOB(blo)
-    second = again.fit(both, seed=seed)
+    second = again.fit(both, seed=seed, progress=show_progress())
 
     _title(f"6. A/B test on {test_users:,} simulated users per policy")
     policies: dict[str, Policy | Oracle] = {
@@ -99,7 +100,7 @@ def demo(
         "BLOB, two rounds": Greedy(again),
         "oracle": environment.oracle(),
     }
-    result = ab_test(environment, policies, num_users=test_users, seed=seed, progress=True)
+    result = ab_test(environment, policies, num_users=test_users, seed=seed, progress=show_progress())
     click.echo(_rates(result).to_string())
     click.echo(_NOTE)
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import click
 import pandas as pd
 
+from blob_pyro.cli.session import show_progress
+
 __all__ = ["reproduce"]
 
 
@@ -322,6 +324,7 @@ def rounds(
             num_organic_users=organic_users,
             embedding_dim=embedding_dim,
             test_users=test_users,
+            progress=show_progress(),
         )
     except ValueError as error:
         raise click.ClickException(str(error)) from error

@@ -19,6 +19,7 @@ def test_demo(tmp_path):
     output = tmp_path / "made" / "here"
     run = CliRunner().invoke(main, ["demo", *SMALL, "--embedding-dim", "3", "--output", str(output)])
     assert run.exit_code == 0, run.output
+    assert "%|" not in run.output + run.stderr  # progress bars are for terminals
     table = pd.read_csv(output / "ab_test.csv", index_col="policy")
     assert set(table.index) == {
         "random", "logging policy", "popularity", "BLO", "BLOB", "BLOB, Thompson", "BLOB, two rounds", "oracle",
