@@ -4,6 +4,7 @@ import click
 
 from blob_pyro._version import __version__
 from blob_pyro.cli.demo import demo
+from blob_pyro.cli.diagnose import diagnose
 from blob_pyro.cli.doctor import doctor
 from blob_pyro.cli.evaluate import audit, evaluate
 from blob_pyro.cli.fit import fit, update
@@ -28,5 +29,5 @@ def main() -> None:
     """
 
 
-for command in (fit, update, recommend, evaluate, audit, simulate, demo, reproduce, doctor):
+for command in (fit, update, recommend, evaluate, audit, diagnose, simulate, demo, reproduce, doctor):
     main.add_command(command)

@@ -7,6 +7,7 @@ from blob_pyro.diagnostics.diagnose import Diagnosis, diagnose
 from blob_pyro.diagnostics.export_plan import ExportWarning
 from blob_pyro.diagnostics.held_out import ClickEvaluation, ViewEvaluation, evaluate_clicks, evaluate_views
 from blob_pyro.diagnostics.inference_data import to_inference_data
+from blob_pyro.diagnostics.page import diagnosis_page
 from blob_pyro.diagnostics.plots import plot_elbo, plot_prior_posterior
 from blob_pyro.diagnostics.psis import PSIS, psis
 from blob_pyro.diagnostics.summaries import summary
@@ -23,6 +24,7 @@ __all__ = [
     "compare_guides",
     "compare_priors",
     "diagnose",
+    "diagnosis_page",
     "evaluate_clicks",
     "evaluate_views",
     "plot_elbo",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -139,7 +140,7 @@ def diagnose(
         log: what it was fitted to.
         held_out: later events, to predict. Default: each event of the log from all others, by importance weights
             (PSIS-LOO; Vehtari, Gelman & Gabry 2017).
-        trace: what the fit returned, for its verdict on convergence.
+        trace: what the fit returned, for its verdict on convergence. Default: what the model remembers of its last fit.
         num_draws: of the parameters.
         max_events: of a log, evenly spaced, for all but the first question.
         covariates: see `blob_pyro.BLOB.batch`; of ``log``.
@@ -161,7 +162,7 @@ def diagnose(
     log_likelihood = data["log_likelihood"]["click"].values.reshape(-1, kept).astype(np.float64)
     events = torch.from_numpy(np.array(data["log_likelihood"]["event"].values))
     weights, checks = _guide_against_model(data)
-    checks.append(_convergence(data, trace))
+    checks.append(_convergence(data, blob.fits[-1] if trace is None else trace.attrs))
     reward = log.reward[events].numpy().astype(np.float64)
     probability = np.where(reward > 0, np.exp(log_likelihood), -np.expm1(log_likelihood))
     predictive = {}
@@ -226,12 +227,13 @@ def _guide_against_model(data: Any) -> tuple[np.ndarray | None, list[Check]]:
     ]
 
 
-def _convergence(data: Any, trace: pd.DataFrame | None) -> Check:
-    if trace is not None and "converged" in trace.attrs:
-        return Check("convergence", not trace.attrs["converged"], str(trace.attrs.get("convergence", "")))
+def _convergence(data: Any, said: Mapping[Any, Any]) -> Check:
+    """Judge by what the fit said, which a model remembers and saves; draws of NUTS by themselves."""
+    if "converged" in said:
+        return Check("convergence", not said["converged"], str(said.get("convergence", "")))
     posterior = data["posterior"]
     if posterior.attrs["draws"] != "NUTS" or posterior.sizes["chain"] < 2 or posterior.sizes["draw"] < 4:
-        return Check("convergence", None, "not judged: pass what fit returned, trace=")
+        return Check("convergence", None, "not judged: the model remembers no verdict of its fit")
     from pyro.ops.stats import split_gelman_rubin
 
     values = [torch.from_numpy(np.array(variable.values)) for variable in posterior.data_vars.values()]

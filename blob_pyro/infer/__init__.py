@@ -19,7 +19,7 @@ from blob_pyro.infer.references import PoorFitWarning, warn_if_poor
 from blob_pyro.infer.svi import training_defaults
 from blob_pyro.infer.training.capture import CannotCapture, CapturedStep
 from blob_pyro.infer.training.checkpoints import Checkpoint, CheckpointError
-from blob_pyro.infer.training.convergence import ConvergenceWarning, warn_unless_converged
+from blob_pyro.infer.training.convergence import ConvergenceWarning, verdict, warn_unless_converged
 from blob_pyro.infer.training.loop import train
 from blob_pyro.infer.training.not_finite import NotFiniteError
 from blob_pyro.infer.training.rowwise_adam import RowwiseAdam
@@ -60,6 +60,7 @@ __all__ = [
     "seeded",
     "train",
     "training_defaults",
+    "verdict",
     "warn_if_poor",
     "warn_unless_converged",
 ]

@@ -21,6 +21,7 @@ from blob_pyro.infer import (
     estimate_elbo,
     fit_guide,
     training_defaults,
+    verdict,
     warn_if_poor,
     warn_unless_converged,
 )
@@ -301,7 +302,7 @@ class BLOB(ClickModel):
         """Let what was trained answer, unless it was stopped before its first epoch was over."""
         if len(trace):
             fresh.known.ask()  # while Pyro is ours: from now on nobody has to wait for it
-            self._parts, self.fits = fresh, fits
+            self._parts, self.fits = fresh, [*fits[:-1], {**fits[-1], **verdict(trace)}]
 
     def _about(self, seed: int) -> dict[str, Any]:
         """What makes a fit the one it is, beyond what training sees: see `Checkpoint`."""

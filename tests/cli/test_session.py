@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from blob_pyro.cli import main
 from blob_pyro.cli.session import read_table, write_settings
 
-COMMANDS = ["fit", "update", "recommend", "evaluate", "audit", "simulate", "doctor"]
+COMMANDS = ["fit", "update", "recommend", "evaluate", "audit", "diagnose", "simulate", "doctor"]
 
 
 def run(*arguments):

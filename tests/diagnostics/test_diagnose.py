@@ -82,6 +82,15 @@ def test_an_item_that_the_model_has_wrong_is_found(fitted, log):
     assert any(verdict.startswith("clicks by item: p = ") for verdict in found.verdicts)
 
 
+def test_a_model_remembers_whether_its_fit_converged(fitted, report, log, tmp_path):
+    fitted[0].save(tmp_path / "model")
+    found = diagnose(BLOB.load(tmp_path / "model", device="cpu"), log, num_draws=100, max_events=100)
+    assert found["convergence"] == report["convergence"]
+    stopped = BLOB(fitted[0].blo, "normal")
+    stopped.fit(log, num_epochs=1, progress=False, device="cpu")
+    assert diagnose(stopped, log, num_draws=100, max_events=100)["convergence"].flagged
+
+
 def test_held_out_events_are_predicted(fitted, log):
     found = diagnose(fitted[0], log, held_out=log, num_draws=200, max_events=500)
     assert "500 events held out" in found["click probabilities"].says

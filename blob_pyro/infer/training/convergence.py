@@ -5,11 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-__all__ = ["FEWEST_BLOCKS", "Convergence", "ConvergenceWarning", "assess", "warn_unless_converged"]
+__all__ = ["FEWEST_BLOCKS", "Convergence", "ConvergenceWarning", "assess", "verdict", "warn_unless_converged"]
 
 FEWEST_BLOCKS = 20
 """Blocks of steps that the test needs; `blob_pyro.infer.train` reports the ELBO in so many if there are the steps."""
@@ -85,6 +86,17 @@ def assess(values: Sequence[float], rates: Sequence[float] | None = None) -> Con
         return Convergence(False, f"{figures}, and that is too much noise to tell: {remedy}")
     within = "less than 0.2 % of the ELBO" if gain <= tolerance else "less than twice its standard error"
     return Convergence(True, f"{figures}, {within}")
+
+
+def verdict(trace: pd.DataFrame) -> dict[str, Any]:
+    """Take the verdict out of a training trace, as a record that is kept: empty where there is none.
+
+    Args:
+        trace: what a fit returns.
+    """
+    if "converged" not in trace.attrs:
+        return {}
+    return {"converged": bool(trace.attrs["converged"]), "convergence": str(trace.attrs.get("convergence", ""))}
 
 
 def _annealed_gain(values: np.ndarray, rates: np.ndarray) -> tuple[float, float]:
