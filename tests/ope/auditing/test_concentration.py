@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from blob_pyro.ope.auditing.concentration import effective_rows, largest_weight
 from tests.ope.auditing.facts_by_hand import facts
@@ -34,3 +35,19 @@ def test_the_row_with_most_weight_is_named():
 
 def test_few_rows_are_not_judged():
     assert not largest_weight(facts([0.25, 0.25, 0.001])).flagged
+
+
+def test_the_p_value_is_right_under_the_heaviest_tail():
+    """The inverse of a uniform number has a Pareto law of index 1, the limit of what a mean of 1/p allows."""
+    rng = np.random.default_rng(0)
+    found = [largest_weight(facts(rng.uniform(size=300))) for _ in range(500)]
+    assert stats.kstest([finding.p_value for finding in found], "uniform").pvalue > 0.01
+    flagged = sum(finding.flagged for finding in found)
+    assert stats.binomtest(flagged, 500, 0.01, alternative="greater").pvalue > 0.01
+
+
+def test_heavy_tails_by_themselves_are_healthy():
+    p = 10.0 ** -np.linspace(0.1, 6, 400)  # a few rows have nearly all of the weight, each beside another like it
+    assert effective_rows(facts(p)).statistic < 100
+    assert not effective_rows(facts(np.r_[p, [0.3] * 100_000])).flagged
+    assert effective_rows(facts(np.r_[p, [0.3] * 100_000])).statistic < 100
