@@ -3,6 +3,7 @@
 from blob_pyro.ops.renamed import renamed_in_module
 
 __all__ = [
+    "BETA_DEVIATION",
     "CLICK",
     "EARLIER",
     "EVENTS",
@@ -32,6 +33,7 @@ W_A = "w_a"
 W_B = "w_b"
 W_C = "w_c"
 KAPPA = "kappa"
+BETA_DEVIATION = "beta_deviation"  # items' own betas, where a term gives them some
 ZETA = "zeta"
 CLICK = "click"
 EARLIER = "earlier_events"  # what the events of earlier fits say of learned scales: a factor

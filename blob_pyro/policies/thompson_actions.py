@@ -54,7 +54,7 @@ class _OfClickLogits(IndexDistribution):
         new = copy(self)
         logits = new.click_logits = self.click_logits[contexts]
         new.location = lambda points: _means(logits, points)
-        new.scale = logits.kappa_scale.to(torch.float64).expand(*logits.batch_shape, -1)
+        new.scale = logits.own_scale.to(torch.float64).expand(*logits.batch_shape, -1)
         new._batch_shape = logits.batch_shape
         new.allowed = None if self.allowed is None else self.allowed[contexts]
         new._source = new._cached_log_probs = None
@@ -93,7 +93,7 @@ class _OfClickLogits(IndexDistribution):
             at = torch.where(there, at, before[some, None])
             logits = self.click_logits[first[some]]
             loc = _means(logits, points)
-            scale = logits.kappa_scale.to(torch.float64)
+            scale = logits.own_scale.to(torch.float64)
             found[at[there]] = played_mixture_log_probs(loc, scale, action[at]).squeeze(1)[there]
         return found[place]
 
@@ -126,7 +126,7 @@ class ThompsonActions(_OfClickLogits, ArgmaxConditionallyNormal):
         max_points: int = 2**14,
     ) -> None:
         self.click_logits = click_logits
-        scale = click_logits.kappa_scale.to(torch.float64)
+        scale = click_logits.own_scale.to(torch.float64)
         super().__init__(
             lambda points: _means(click_logits, points),
             scale.expand(*click_logits.batch_shape, -1),
@@ -193,7 +193,7 @@ class MixtureThompsonActions(_OfClickLogits, ArgmaxNormalMixture):
         self.click_logits = logits = click_logits.double()
         super().__init__(
             lambda points: _means(logits, points),
-            logits.kappa_scale.expand(*logits.batch_shape, -1),
+            logits.own_scale.expand(*logits.batch_shape, -1),
             normal_replicates(1, num_points, logits.num_factors, seed, logits.interest.device)[0],
         )
 
@@ -243,15 +243,16 @@ class ConditionalThompsonActions(ArgmaxNormal):
 
     def __init__(self, click_logits: ClickLogits, shared: Tensor) -> None:
         logits = click_logits.double()
-        known = ~(logits.kappa_scale > 0)
+        known = ~(logits.own_scale > 0)
         if bool(known.any()):
+            item = int(known.nonzero()[0, -1])
             raise ValueError(
                 f"propensity: 'conditional' needs doubt about each item's own click rate, and the posterior has none "
-                f"about item number {int(known.nonzero()[0])}: given a draw of the shared parameters it may never be "
+                f"about item number {item}: given a draw of the shared parameters it may never be "
                 "played, and what is never played has no weight; give kappa a scale, or use shared_draws"
             )
         loc = _means(logits, shared.unsqueeze(-2)).squeeze(-2)
-        super().__init__(loc, logits.kappa_scale.expand(*logits.batch_shape, -1))
+        super().__init__(loc, logits.own_scale.expand(*logits.batch_shape, -1))
 
 
 class DrawnThompsonActions(Categorical):

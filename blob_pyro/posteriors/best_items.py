@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
 
 from blob_pyro.posteriors.click_logits import ClickLogits
 
@@ -35,7 +34,10 @@ def best_each(logits: ClickLogits, counts: Tensor, allowed: Tensor | None = None
     first = counts.cumsum(0) - counts
     order = counts.argsort(descending=True, stable=True)
     widths, (num_items,) = counts[order].tolist(), logits.event_shape
-    items = torch.cat([logits.item_embedding, logits.kappa.factor.mT], -1).mT.contiguous()  # (K + R) x P
+    items = logits.item_embedding
+    if logits.item_loadings.dim() == 2:  # the same in every context
+        items = torch.cat([items, logits.item_loadings], -1)
+    items = items.mT.contiguous()  # (K + R) x P, or K x P
     start, done = 0, 0  # contexts behind us, and how often the next one has been drawn
     while start < len(widths) and widths[start] > 0:
         width = min(widths[start] - done, max(1, _LOGITS_AT_ONCE // num_items))
@@ -55,16 +57,21 @@ def _best(logits: ClickLogits, items: Tensor, width: int, allowed: Tensor | None
     (num_contexts,), noise_like = logits.batch_shape, logits.interest
     own = noise_like.new_empty(num_contexts, width, logits.num_factors - logits.num_shared).normal_()
     shared = noise_like.new_empty(num_contexts, width, logits.num_shared).normal_()
-    strengths = [w.loc + w.scale * own[..., i] + shared @ w.factor for i, w in enumerate(logits.weights[:2])]
-    deviation = torch.baddbmm(logits.deviation_loc.unsqueeze(-2), own[..., 2:], logits.deviation_factor.mT)
+    along, across, of_zeta, shared = logits.split(torch.cat([own, shared], -1))
+    deviation = logits.deviation_loc.unsqueeze(-2)
+    if of_zeta is not None:
+        deviation = torch.baddbmm(deviation, of_zeta, logits.deviation_factor.mT)
     if logits.num_shared:
-        deviation += shared @ logits.deviation_shared.mT
-    along, across = (softplus(strength).unsqueeze(-1) for strength in strengths)
-    direction = torch.addcmul(across * deviation, along, logits.interest.unsqueeze(-2))
-    loadings = torch.cat([direction, shared], -1).flatten(0, 1)
-    scores = torch.addmm(logits.kappa_loc, loadings, items)
+        deviation = deviation + shared @ logits.deviation_shared.mT
+    direction = torch.addcmul(across.unsqueeze(-1) * deviation, along.unsqueeze(-1), logits.interest.unsqueeze(-2))
+    if logits.own_loc.dim() == 1:
+        direction = torch.cat([direction, shared], -1)
+        scores = torch.addmm(logits.own_loc, direction.flatten(0, 1), items).view(num_contexts, width, -1)
+    else:
+        scores = torch.baddbmm(logits.own_loc.unsqueeze(-2), shared, logits.item_loadings.mT)
+        scores += direction @ items
     noise = torch.empty_like(scores).normal_()
-    scores = scores.addcmul_(noise, logits.kappa_scale).view(num_contexts, width, -1)
+    scores = scores.addcmul_(noise, logits.own_scale.unsqueeze(-2))
     if allowed is not None:
         scores = scores.masked_fill_(~allowed.unsqueeze(-2), -torch.inf)
     return scores.argmax(-1)

@@ -18,11 +18,12 @@ from torch.nn.functional import softplus
 from blob_pyro.distributions import MatrixNormal
 from blob_pyro.distributions.multivariate import MultivariatePart
 from blob_pyro.infer.local_reparameterization.projections import project_right
-from blob_pyro.models.sites import KAPPA, W_A, W_B, W_C, ZETA
+from blob_pyro.models.sites import BETA_DEVIATION, KAPPA, W_A, W_B, W_C, ZETA
 from blob_pyro.ops.memory import require_memory
 from blob_pyro.ops.row_chunks import MAX_ELEMENTS
 from blob_pyro.ops.tensors import map_tensors
-from blob_pyro.posteriors.site_vectors import SiteVector, num_shared_factors, site_vector
+from blob_pyro.posteriors.own_effects import OwnEffects, has_own_effects, own_effects
+from blob_pyro.posteriors.site_vectors import SiteVector, num_shared_factors, shared_factors, site_vector
 from blob_pyro.posteriors.weight_quadrature import WeightQuadrature, hermite
 
 __all__ = ["ClickLogits", "has_closed_form"]
@@ -31,14 +32,25 @@ _WEIGHT_NODES = 32  # of Gauss-Hermite quadrature, for w_a and as many for w_b: 
 _MIXTURE_NODES, _LOGIT_NODES = 8, 12  # the same for whole distributions, where every node costs an N x P matrix
 _BISECTIONS = 40
 # Attributes that are cached, and belong to the contexts.
-_OF_CONTEXTS = ("_projection", "_spread", "_terms", "_whitened", "affinity", "deviation_shared")
+_OF_CONTEXTS = (
+    "_projection",
+    "_spread",
+    "_terms",
+    "_whitened",
+    "affinity",
+    "deviation_shared",
+    "item_loadings",
+    "own_loc",
+    "own_scale",
+)
 
 
 class ClickLogits(TorchDistribution):
     r"""Posterior of the logits :math:`\lambda_p = \beta_p \omega + \kappa_p` of all items, for each of ``N`` contexts.
 
     Given the weights ``w_a`` and ``w_b`` the logits are jointly Gaussian, of low rank plus diagonal: every item
-    shares zeta, and has a kappa of its own. Over the weights they are a mixture. Contexts are independent here, one
+    shares zeta, and has a kappa of its own, and a beta of its own where `ItemDeviations` give it one. Over the weights
+    they are a mixture. Contexts are independent here, one
     draw of the parameters for each; draws that share parameters across contexts are `blob_pyro.BLOB.sample`'s.
 
     The object itself holds ``N x K`` and ``P x K`` numbers; answers of ``N x P`` are computed a few contexts at a time,
@@ -48,6 +60,7 @@ class ClickLogits(TorchDistribution):
         posterior: distributions of the sites `W_A`, `W_B`, `W_C` (normal), `KAPPA` (independent normal, ``P``) and
             `ZETA` (any family with a `blob_pyro.infer.local_reparameterization.projections.project_right`), by name.
             Each may be a ``Delta`` instead, or all may be parts of one Gaussian vector: see `MultivariatePart`.
+            Items' deviations, `BETA_DEVIATION`, may be among them: see `blob_pyro.posteriors.own_effects`.
         item_embedding: Psi, ``P x K``.
         whitening: ``L``, ``K x K``, with ``L L' = Psi' Psi / P``.
         interest: omega, ``N x K``.
@@ -67,17 +80,20 @@ class ClickLogits(TorchDistribution):
         self.item_embedding, self.whitening, self.interest = item_embedding, whitening, interest
         self.num_shared = num_shared_factors(posterior)
         self.weights = [site_vector(posterior, name, self.num_shared) for name in (W_A, W_B, W_C)]
-        self._quadrature = WeightQuadrature(*self.weights[:2])
-        self.kappa = site_vector(posterior, KAPPA, self.num_shared)
-        self.kappa_loc, self.kappa_scale = self.kappa.loc, self.kappa.scale
-        self.is_certain = all(
-            isinstance(d, dist.Delta) and not isinstance(d, MultivariatePart) for d in posterior.values()
-        )
+        doubtful = [not _is_certain(posterior[name]) for name in (W_A, W_B)]
+        self._quadrature = WeightQuadrature(self.weights[0], self.weights[1], (doubtful[0], doubtful[1]))
+        self._effects: OwnEffects | None = None
+        if BETA_DEVIATION in posterior:
+            self._effects = own_effects(posterior, self.num_shared)
+        else:
+            self._kappa = site_vector(posterior, KAPPA, self.num_shared)
+        self._has_own_noise = [_has_own_noise(posterior[name]) for name in (W_A, W_B, ZETA)]
+        self.is_certain = all(_is_certain(site) for site in posterior.values())
         """Whether every number is a point mass, so that there is no doubt about any logit."""
         zeta = posterior[ZETA]
         self._zeta_factor = none = interest.new_zeros(self.num_shared, *zeta.event_shape)
         if isinstance(zeta, MultivariatePart):
-            loc, self._zeta_factor, scale = zeta.factors
+            loc, self._zeta_factor, scale = shared_factors(zeta)
             zeta = dist.Normal(loc, none.new_zeros(loc.shape) if scale is None else scale, validate_args=False)
             zeta = zeta.to_event(2)
         self._zeta = zeta
@@ -118,10 +134,32 @@ class ClickLogits(TorchDistribution):
         """The loadings of the deviation, before Psi, on the numbers of a Gaussian vector: ``N x K x R``."""
         return torch.einsum("rij,nj->nir", self._zeta_factor, self._whitened)
 
+    @cached_property
+    def own_loc(self) -> Tensor:
+        """The mean of what each item adds by itself, ``P``; ``N x P`` where items have betas of their own."""
+        return self._kappa.loc if self._effects is None else self._effects.mean(self.interest)
+
+    @cached_property
+    def own_scale(self) -> Tensor:
+        """The standard deviation of what each item adds by itself, given what they share: ``P`` or ``N x P``."""
+        return self._kappa.scale if self._effects is None else self._effects.scale(self.interest)
+
+    @cached_property
+    def item_loadings(self) -> Tensor:
+        """The loadings of it on the numbers of a Gaussian vector, ``P x R`` or ``N x P x R``."""
+        return self._kappa.factor.mT if self._effects is None else self._effects.loadings(self.interest)
+
     @property
     def num_factors(self) -> int:
-        """The number of standard normals that items share: of ``w_a``, of ``w_b``, ``K`` of zeta, a vector's."""
-        return 2 + self.item_embedding.shape[1] + self.num_shared
+        """The number of standard normals that items share: of ``w_a``, of ``w_b``, ``K`` of zeta, a vector's.
+
+        Those of a site that is certain, or known by the vector's numbers alone, are none.
+        """
+        return sum(self._own_sizes) + self.num_shared
+
+    @property
+    def _own_sizes(self) -> list[int]:
+        return [size * has for size, has in zip((1, 1, self.item_embedding.shape[1]), self._has_own_noise)]
 
     def expand(self, batch_shape: Size, _instance: TorchDistributionMixin | None = None) -> ClickLogits:
         """Repeat a single context: see `pyro.distributions.TorchDistribution.expand`."""
@@ -137,14 +175,16 @@ class ClickLogits(TorchDistribution):
         if self.interest.dtype == torch.float64:
             return self
         new = copy(self)
-        for name in (*_OF_CONTEXTS, "_common", "_standard"):
+        for name in (*_OF_CONTEXTS, "_standard"):
             new.__dict__.pop(name, None)
         for name in ("item_embedding", "whitening", "interest", "_zeta_factor"):
             setattr(new, name, getattr(self, name).double())
         new.weights = [SiteVector(*(t.double() for t in w)) for w in self.weights]
-        new._quadrature = WeightQuadrature(*new.weights[:2])
-        new.kappa = SiteVector(*(t.double() for t in self.kappa))
-        new.kappa_loc, new.kappa_scale = new.kappa.loc, new.kappa.scale
+        new._quadrature = WeightQuadrature(new.weights[0], new.weights[1], self._quadrature.doubtful)
+        if self._effects is None:
+            new._kappa = SiteVector(*(t.double() for t in self._kappa))
+        else:
+            new._effects = OwnEffects(*(t.double() for t in self._effects))
         new._zeta = map_tensors(self._zeta, torch.Tensor.double)
         return new
 
@@ -183,14 +223,32 @@ class ClickLogits(TorchDistribution):
         Returns:
             ``... x N x P``.
         """
-        own, shared = factors[..., : self.num_factors - self.num_shared], factors[..., -self.num_shared :]
-        shared = shared if self.num_shared else factors[..., :0]
-        w_a, w_b = (w.loc + w.scale * own[..., i] + shared @ w.factor for i, w in enumerate(self.weights[:2]))
-        deviation = self.deviation_loc + _in_each(self.deviation_factor, own[..., 2:])
+        along, across, of_zeta, shared = self.split(factors)
+        deviation = (
+            self.deviation_loc if of_zeta is None else self.deviation_loc + _in_each(self.deviation_factor, of_zeta)
+        )
         if self.num_shared:
             deviation = deviation + _in_each(self.deviation_shared, shared)
-        direction = softplus(w_a).unsqueeze(-1) * self.interest + softplus(w_b).unsqueeze(-1) * deviation
-        return direction @ self.item_embedding.mT + (self.kappa_loc + shared @ self.kappa.factor)
+        direction = along.unsqueeze(-1) * self.interest + across.unsqueeze(-1) * deviation
+        own = shared @ self.item_loadings.mT if self._effects is None else _in_each(self.item_loadings, shared)
+        return direction @ self.item_embedding.mT + (self.own_loc + own)
+
+    def split(self, factors: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+        """Say what standard-normal numbers stand for.
+
+        Args:
+            factors: ``... x num_factors``.
+
+        Returns:
+            ``sp(w_a)`` and ``sp(w_b)``, ``...``; the numbers of zeta, ``... x K``, or None where it has none of its
+            own; those of a Gaussian vector, ``... x R``.
+        """
+        *own, of_zeta, shared = factors.split([*self._own_sizes, self.num_shared], -1)
+        along, across = (
+            softplus(w.loc + shared @ w.factor + (w.scale * numbers[..., 0] if numbers.shape[-1] else 0))
+            for w, numbers in zip(self.weights, own)
+        )
+        return along, across, of_zeta if of_zeta.shape[-1] else None, shared
 
     def rsample(self, sample_shape: Size | tuple[int, ...] = Size()) -> Tensor:  # noqa: B008 - torch's own default
         """Draw reparameterised logits, ``sample_shape x N x P``; fresh parameters for every context."""
@@ -203,8 +261,8 @@ class ClickLogits(TorchDistribution):
         own = self.interest.new_empty(*shape, *self.event_shape).normal_()
         base = self.weights[2]
         shared = noise[..., self.num_factors - self.num_shared :]
-        w_c = base.loc + base.scale * torch.randn_like(noise[..., 0]) + shared @ base.factor
-        return self.given_shared(noise) + self.kappa_scale * own + w_c.unsqueeze(-1)
+        w_c = base.loc + base.scale * self.interest.new_empty(shape).normal_() + shared @ base.factor
+        return self.given_shared(noise) + self.own_scale * own + w_c.unsqueeze(-1)
 
     def best(
         self,
@@ -241,9 +299,9 @@ class ClickLogits(TorchDistribution):
         """The mean of each logit, ``N x P``, exact up to Gauss-Hermite quadrature of softplus."""
         features, weights = self._quadrature.features(_WEIGHT_NODES)
         a, b, *along, one, u, v = (weights @ features).to(self.interest.dtype).unbind()
-        base = one * (self.kappa_loc + self.weights[2].loc) + self._common.mT @ self._standard @ torch.stack([u, v])
 
         def mean(part: ClickLogits, _: slice) -> Tensor:  # `_terms` with their weights, before they are multiplied out
+            base = one * (part.own_loc + self.weights[2].loc) + part._common @ self._standard @ torch.stack([u, v])
             direction = a * part.interest + b * part.deviation_loc
             for strength, zeta in zip(along, self._zeta_along):
                 direction = direction + strength * (part._whitened @ zeta.mT)
@@ -292,7 +350,7 @@ class ClickLogits(TorchDistribution):
 
     def click_probability(self) -> Tensor:
         """Return the click probability averaged over the posterior, ``E sigmoid(logit)``, ``N x P``."""
-        nodes, weights = hermite(_LOGIT_NODES, self.kappa_loc)
+        nodes, weights = hermite(_LOGIT_NODES, self.interest)
 
         def average(loc: Tensor, scale: Tensor) -> Tensor:
             return torch.stack([w * torch.sigmoid(loc + scale * x) for x, w in zip(nodes, weights)]).sum(0)
@@ -317,10 +375,10 @@ class ClickLogits(TorchDistribution):
         """Loadings of zeta on each standardised weight, ``2 x K x K``."""
         return torch.einsum("rij,rs->sij", self._zeta_factor, self._standard)
 
-    @cached_property
+    @property
     def _common(self) -> Tensor:
-        """Loadings of ``w_c + kappa`` on the numbers of a Gaussian vector, ``R x P``."""
-        return self.weights[2].factor.unsqueeze(-1) + self.kappa.factor
+        """Loadings of ``w_c`` and what items add on the numbers of a Gaussian vector, ``P x R`` or ``N x P x R``."""
+        return self.weights[2].factor + self.item_loadings
 
     @cached_property
     def _terms(self) -> Tensor:
@@ -328,8 +386,8 @@ class ClickLogits(TorchDistribution):
         psi = self.item_embedding
         deviation = self.deviation_loc @ psi.mT
         deviation_along = [self._whitened @ (psi @ zeta).mT for zeta in self._zeta_along]
-        base = self.kappa_loc + self.weights[2].loc
-        terms = [self.affinity, deviation, *deviation_along, base, *(self._common.mT @ self._standard).unbind(-1)]
+        base = self.own_loc + self.weights[2].loc
+        terms = [self.affinity, deviation, *deviation_along, base, *(self._common @ self._standard).unbind(-1)]
         return torch.stack([term.expand_as(deviation) for term in terms], -1)
 
     @cached_property
@@ -339,18 +397,30 @@ class ClickLogits(TorchDistribution):
         deviation_along, base_along = self._terms[..., 2:4], self._terms[..., 5:7]
         loadings = torch.cat([self.deviation_factor, self.deviation_shared], -1)
         of_deviation = (psi @ (loadings @ loadings.mT) * psi).sum(-1) - deviation_along.square().sum(-1)
-        together = ((self.deviation_shared @ common).mT * psi).sum(-1) - (deviation_along * base_along).sum(-1)
-        of_base = common.square().sum(0) + self.kappa_scale.square() + self.weights[2].scale.square()
+        together = ((self.deviation_shared @ common.mT).mT * psi).sum(-1) - (deviation_along * base_along).sum(-1)
+        of_base = common.square().sum(-1) + self.own_scale.square() + self.weights[2].scale.square()
         return _Spread(of_deviation, together, of_base - base_along.square().sum(-1))
 
 
 def has_closed_form(posterior: dict[str, TorchDistribution]) -> bool:
     """Say whether `ClickLogits` takes this posterior."""
+    if BETA_DEVIATION in posterior and not has_own_effects(posterior):
+        return False
     return all(
         isinstance(d, (dist.Normal, dist.Delta, MatrixNormal))
         or (isinstance(d, dist.Independent) and isinstance(d.base_dist, dist.Normal))
         for d in posterior.values()
     )
+
+
+def _has_own_noise(site: TorchDistribution) -> bool:
+    if isinstance(site, MultivariatePart):
+        return shared_factors(site).scale is not None
+    return not _is_certain(site)
+
+
+def _is_certain(site: TorchDistribution) -> bool:
+    return isinstance(site, dist.Delta) and not isinstance(site, MultivariatePart)
 
 
 class _Spread(NamedTuple):

@@ -21,6 +21,7 @@ from blob_pyro.guides.certainty import certain_sites, is_a_set_of_draws
 from blob_pyro.infer.elbo import RecordDistributions
 from blob_pyro.models import BanditModel
 from blob_pyro.models.operations import unhandled
+from blob_pyro.models.sites import BETA_DEVIATION
 from blob_pyro.ops.exclusive import exclusive, own_parameter_store
 from blob_pyro.ops.gradients import ordinary_tensors
 from blob_pyro.ops.seeds import seeded
@@ -164,7 +165,14 @@ class GuidePosterior:
             if up_to_common and term.moves_all_items_alike:
                 continue
             posterior = None if posterior is None else term.fold(self.model, posterior)
-        return posterior if posterior is not None and has_closed_form(posterior) else None
+        if posterior is None:
+            return None
+        own = [term.items_own for term in self.model.terms if term.items_own in posterior]
+        if len(own) > 1:
+            return None
+        if own:  # a named term calls it otherwise
+            posterior[BETA_DEVIATION] = posterior.pop(own[0])
+        return posterior if has_closed_form(posterior) else None
 
     def _once(self, name: str, arguments: Any, compute: Callable[[], T]) -> T:
         """What ``compute`` returned when the same was last asked in the same state; the lock is held to ask anew."""

@@ -9,10 +9,11 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
-from blob_pyro.distributions.multivariate import MultivariatePart, factors
-from blob_pyro.models.sites import KAPPA
+from blob_pyro.distributions import BlockArrowheadNormal
+from blob_pyro.distributions.multivariate import Factors, MultivariatePart, factors
+from blob_pyro.models.sites import BETA_DEVIATION, KAPPA
 
-__all__ = ["SiteVector", "num_shared_factors", "site_vector"]
+__all__ = ["SiteVector", "num_shared_factors", "shared_factors", "site_vector"]
 
 
 class SiteVector(NamedTuple):
@@ -28,23 +29,39 @@ def num_shared_factors(posterior: dict[str, TorchDistribution]) -> int:
     vectors = {id(d.multivariate): d.multivariate for d in posterior.values() if isinstance(d, MultivariatePart)}
     if len(vectors) > 1:
         raise ValueError("posterior: its sites are parts of several Gaussian vectors; click_logits takes one")
-    return factors(next(iter(vectors.values()))).factor.shape[-1] if vectors else 0
+    vector = next(iter(vectors.values()), None)
+    if isinstance(vector, BlockArrowheadNormal):
+        return vector.num_shared
+    return 0 if vector is None else factors(vector).factor.shape[-1]
+
+
+def shared_factors(site: MultivariatePart) -> Factors:
+    """Say how a part of a vector is made of the numbers that items share: see `MultivariatePart.factors`.
+
+    Of a `BlockArrowheadNormal` without the noise that each item has by itself.
+    """
+    vector = site.multivariate
+    if not isinstance(vector, BlockArrowheadNormal):
+        return site.factors
+    here = slice(site.start, site.start + site.part_shape.numel())
+    common = vector.common_factor[here].mT.reshape(-1, *site.part_shape)
+    return Factors(vector.loc[here].view(site.part_shape), common, None)
 
 
 def site_vector(posterior: dict[str, TorchDistribution], name: str, num_shared: int) -> SiteVector:
     """Read a scalar or vector site off its distribution; ValueError for one that is not normal."""
     site = posterior[name]
     if isinstance(site, MultivariatePart):
-        loc, factor, scale = site.factors
+        loc, factor, scale = shared_factors(site)
         if scale is None and name == KAPPA:
             return _with_own_noise(loc, factor)
         return SiteVector(loc, torch.zeros_like(loc) if scale is None else scale, factor)
     if isinstance(site, dist.Delta):
         loc, scale = site.v, torch.zeros_like(site.v)
     else:
-        base = getattr(site, "base_dist", site) if name == KAPPA else site
+        base = getattr(site, "base_dist", site) if name in (KAPPA, BETA_DEVIATION) else site
         if not isinstance(base, dist.Normal):
-            wanted = "an independent normal" if name == KAPPA else "a normal"
+            wanted = "an independent normal" if name in (KAPPA, BETA_DEVIATION) else "a normal"
             raise ValueError(f"site {name!r}: click_logits needs {wanted} posterior, got {site!r}; use blob.sample")
         loc, scale = base.loc, base.scale
     return SiteVector(loc, scale, loc.new_zeros(num_shared, *loc.shape))

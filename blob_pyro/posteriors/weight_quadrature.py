@@ -20,10 +20,11 @@ class WeightQuadrature:
     Args:
         w_a: the first weight.
         w_b: the second one.
+        doubtful: which of the two are not known for certain; what is certain takes one node.
     """
 
-    def __init__(self, w_a: SiteVector, w_b: SiteVector) -> None:
-        self._weights = (w_a, w_b)
+    def __init__(self, w_a: SiteVector, w_b: SiteVector, doubtful: tuple[bool, bool] = (True, True)) -> None:
+        self._weights, self.doubtful = (w_a, w_b), doubtful
 
     def features(self, num_nodes: int) -> tuple[Tensor, Tensor]:
         """Return ``(A, B, B u, B v, 1, u, v)``, ``A = sp(w_a), B = sp(w_b)``, at nodes ``u, v``, and their weights.
@@ -34,13 +35,14 @@ class WeightQuadrature:
         Returns:
             ``num_nodes^2 x 7`` and ``num_nodes^2``, float64.
         """
-        nodes, weights = hermite(num_nodes, self._weights[0].loc.to(torch.float64))
-        u, v = (grid.flatten() for grid in torch.meshgrid(nodes, nodes, indexing="ij"))
+        like = self._weights[0].loc.to(torch.float64)
+        (nodes_a, weights_a), (nodes_b, weights_b) = (hermite(num_nodes if d else 1, like) for d in self.doubtful)
+        u, v = (grid.flatten() for grid in torch.meshgrid(nodes_a, nodes_b, indexing="ij"))
         a, b = (w.loc.to(torch.float64) for w in self._weights)
         tril = self.tril.to(torch.float64)
         strength_a, strength_b = softplus(a + tril[0, 0] * u), softplus(b + tril[1, 0] * u + tril[1, 1] * v)
         features = [strength_a, strength_b, strength_b * u, strength_b * v, torch.ones_like(u), u, v]
-        return torch.stack(features, -1), torch.outer(weights, weights).flatten()
+        return torch.stack(features, -1), torch.outer(weights_a, weights_b).flatten()
 
     @property
     def tril(self) -> Tensor:

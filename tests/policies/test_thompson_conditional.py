@@ -34,7 +34,7 @@ def test_given_the_draw_items_are_independent():
     actions = ConditionalThompsonActions(logits, shared)
     for context in range(4):
         loc = logits.given_shared(shared[context])[context]
-        expected = ArgmaxNormal(loc, logits.kappa_scale).probs
+        expected = ArgmaxNormal(loc, logits.own_scale).probs
         torch.testing.assert_close(actions.probs[context], expected, rtol=0, atol=1e-13)
 
 

@@ -47,7 +47,7 @@ def test_the_average_over_points_of_independent_normals(logits):
     expected = torch.zeros(4, 6).double()
     for point in actions.points:
         loc = logits.given_shared(point)  # N x P
-        expected += ArgmaxNormal(loc, logits.kappa_scale).probs / 16
+        expected += ArgmaxNormal(loc, logits.own_scale).probs / 16
     torch.testing.assert_close(actions.probs, expected, rtol=0, atol=1e-13)
     torch.testing.assert_close(actions.probs.sum(-1), torch.ones(4).double(), rtol=0, atol=1e-12)
 

@@ -16,12 +16,11 @@ from blob_pyro.models.operations import bilinear, broadcast, gather, inner, row_
 from blob_pyro.models.priors.learned import Learned, Scale
 from blob_pyro.models.priors.terms import Events, register_term
 from blob_pyro.models.priors.view import ModelView
-from blob_pyro.models.sites import KAPPA
+from blob_pyro.models.sites import BETA_DEVIATION, KAPPA
 
 __all__ = ["ItemCategories", "ItemDeviations", "ItemFeatures", "KappaOnPopularity"]
 
 KAPPA_SLOPE = "kappa_slope"
-BETA_DEVIATION = "beta_deviation"
 CATEGORY_KAPPA, CATEGORY_BETA = "category_kappa", "category_beta"
 FEATURE_KAPPA, FEATURE_BETA = "feature_kappa", "feature_beta"
 
@@ -117,6 +116,10 @@ class ItemDeviations:
     def logit(self, model: ModelView, values: dict[str, Tensor], events: Events) -> Tensor:
         """Compute what the term adds to each event's logit, ``B``; see `LogitTerm.logit`."""
         return row_product(BETA_DEVIATION, values[BETA_DEVIATION], events.action, events.interest)
+
+    def fold(self, model: ModelView, posterior: dict[str, TorchDistribution]) -> dict[str, TorchDistribution]:
+        """Leave the deviations where they are: `blob_pyro.posteriors.own_effects` reads them beside kappa."""
+        return posterior
 
 
 @register_term

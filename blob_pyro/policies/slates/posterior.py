@@ -35,7 +35,7 @@ class PosteriorActions(Slates):
         logits, (size,) = self.logits, self.logits.batch_shape
         shared = standard_normal((size, logits.num_factors), generator, logits.interest)
         own = standard_normal((size, self.num_items), generator, logits.interest)
-        return best_few(logits.given_shared(shared) + logits.kappa_scale * own, self.mask, 1)
+        return best_few(logits.given_shared(shared) + logits.own_scale * own, self.mask, 1)
 
     def rank_probs(self, items: Tensor) -> Tensor:
         """Return the probability of items to be in each slot; see `Slates.rank_probs`."""
