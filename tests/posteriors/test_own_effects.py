@@ -1,17 +1,22 @@
 """What items add by themselves, against the covariance of all numbers in full and against draws."""
 
 import math
+from dataclasses import replace
 
 import pyro.distributions as dist
 import pytest
 import torch
 from torch.nn.functional import softplus
 
+from blob_pyro import BLOB, BanditPriors
 from blob_pyro.distributions import BlockArrowheadNormal, MultivariatePart
+from blob_pyro.models import ItemDeviations
 from blob_pyro.models.sites import BETA_DEVIATION, KAPPA, W_A, W_B, W_C, ZETA
+from blob_pyro.policies import ThompsonSampling
 from blob_pyro.policies.thompson_actions import MixtureThompsonActions, ThompsonActions
 from blob_pyro.posteriors.best_items import best_each
 from blob_pyro.posteriors.click_logits import ClickLogits, has_closed_form
+from blob_pyro.posteriors.drawn_click_logits import DrawnClickLogits, linear_features
 from blob_pyro.posteriors.own_effects import has_own_effects, own_effects
 from blob_pyro.propensity import ArgmaxNormal
 from tests.posteriors.posteriors import K, P, S
@@ -124,3 +129,28 @@ def test_what_cannot_be_read_is_said(problem):
     full = dist.MultivariateNormal(vector.mean, vector.covariance_matrix)
     part = MultivariatePart(full.mean, full, 2, torch.Size((P, K)))
     assert not has_closed_form({**q, BETA_DEVIATION: part})
+
+
+@pytest.mark.parametrize("name", [None, "own"])
+def test_a_fitted_model_agrees_with_its_own_draws(log, blo, name):
+    """Whatever the term is called: the closed form is that of the parameters that the model samples."""
+    term = ItemDeviations(0.3)
+    priors = replace(BanditPriors.recommended(), terms=(term,) if name is None else {name: term})
+    blob = BLOB(blo, "laplace", priors)
+    blob.fit(log, progress=False, device="cpu")
+    histories = [[1, 2, 2], [], [5]]
+    logits = blob.click_logits(histories)
+    assert isinstance(logits, ClickLogits)
+    draws = blob.sample(4000)
+    coefficients = torch.vmap(blob.model.coefficients, chunk_size=500)(draws)
+    drawn = linear_features(blob.blo.embed(histories), None) @ coefficients.mT
+    assert ((drawn.mean(0) - logits.mean).abs() < 5 * logits.variance.sqrt() / 4000**0.5).all()
+    assert torch.allclose(drawn.var(0), logits.variance, rtol=0.15)
+    assert float((logits.own_scale.max(0).values / logits.own_scale.min(0).values).max()) > 1 + 1e-4
+    assert isinstance(ThompsonSampling(blob).action_distribution(histories), ThompsonActions)
+
+
+def test_two_terms_of_own_betas_are_answered_by_draws(log, blo):
+    blob = BLOB(blo, "normal", BanditPriors(terms={"a": ItemDeviations(0.3), "b": ItemDeviations(0.1)}))
+    blob.fit(log, num_epochs=2, progress=False, device="cpu")
+    assert isinstance(blob.click_logits([[1]]), DrawnClickLogits)
