@@ -1,4 +1,4 @@
-"""What each item adds to its own click logit: a kappa, and a beta of its own where `ItemDeviations` give it one."""
+"""Effects that items have on their own click logits: a kappa, and a beta where `ItemDeviations` give them one."""
 
 from __future__ import annotations
 
