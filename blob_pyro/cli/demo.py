@@ -13,7 +13,7 @@ import torch
 
 from blob_pyro import BLO, BLOB, EventLog
 from blob_pyro.cli.session import show_progress
-from blob_pyro.diagnostics import plot_elbo
+from blob_pyro.diagnostics import plot_training
 from blob_pyro.ops.files import require_writable
 from blob_pyro.policies import Greedy, Policy, SessionPopularity, ThompsonSampling, Uniform
 from blob_pyro.policies.baselines import Popularity
@@ -171,7 +171,7 @@ def _write(output: Path, result: ABTest, histories: dict[str, pd.DataFrame], blo
     figure.savefig(output / _RATES, dpi=150)
     figure, axes = pyplot.subplots(1, len(histories), figsize=(9, 3.5), layout="constrained")
     for ax, (name, history) in zip(axes, histories.items()):
-        plot_elbo({name: history}, ax=ax)
+        plot_training({name: history}, ax=ax)
     figure.savefig(output / _TRACES, dpi=150)
     pyplot.close("all")
     blob.to_inference_data().to_netcdf(str(output / _POSTERIOR))

@@ -170,6 +170,21 @@ class ClickLogits(TorchDistribution):
         """Some of the contexts."""
         return self._given(self.interest[index])
 
+    def of_items(self, index: Tensor) -> ClickLogits:
+        """Return the logits of some of the items, the event being those: a hundred of a large catalogue are cheap.
+
+        Args:
+            index: item numbers.
+        """
+        new = self._given(self.interest)
+        for name in ("_common", "_standard"):
+            new.__dict__.pop(name, None)
+        new.item_embedding = self.item_embedding[index]
+        new.kappa = SiteVector(self.kappa.loc[index], self.kappa.scale[index], self.kappa.factor[:, index])
+        new.kappa_loc, new.kappa_scale = new.kappa.loc, new.kappa.scale
+        new._event_shape = new.item_embedding.shape[:1]
+        return new
+
     def double(self) -> ClickLogits:
         """Return the same posterior in double precision: what is exact given its numbers depends on no rounding."""
         if self.interest.dtype == torch.float64:

@@ -67,6 +67,14 @@ class DrawnClickLogits(TorchDistribution):
         """Some of the contexts."""
         return DrawnClickLogits(self.coefficients, self.features[..., index, :])
 
+    def of_items(self, index: Tensor) -> DrawnClickLogits:
+        """Return the logits of some of the items: see `ClickLogits.of_items`.
+
+        Args:
+            index: item numbers.
+        """
+        return DrawnClickLogits(self.coefficients[:, index], self.features)
+
     def sample(self, sample_shape: Size | tuple[int, ...] = Size()) -> Tensor:  # noqa: B008 - torch's own default
         """Draw logits, ``sample_shape x N x P``; a draw of its own for every context."""
         shape = torch.Size(sample_shape)

@@ -98,3 +98,16 @@ def test_other_families_are_refused_by_name(problem, site, value, message):
     q = {**posterior(zetas()["independent"]), site: value}
     with pytest.raises(ValueError, match=message):
         ClickLogits(q, *problem)
+
+
+@pytest.mark.parametrize("name", ["matrix normal", "full", "low rank", "arrowhead"])
+def test_some_items_are_those_of_all(problem, name):
+    q = correlated(name)[1] if name in ("full", "low rank", "arrowhead") else posterior(zetas()[name])
+    d, index = ClickLogits(q, *problem), torch.tensor([3, 0])
+    assert d.mean.shape == (3, P)  # what is kept of all items is not taken for some
+    assert d.variance.shape == (3, P)
+    some = d.of_items(index)
+    assert some.event_shape == (2,)
+    for answer in (lambda x: x.mean, lambda x: x.variance, lambda x: x.icdf(0.1), lambda x: x.click_probability()):
+        torch.testing.assert_close(answer(some), answer(d)[:, index])
+    assert d.mean.shape == (3, P)

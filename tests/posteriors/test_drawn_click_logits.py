@@ -36,3 +36,12 @@ def test_draws_answer_the_same_questions(problem):
     for distribution in (d, exact):
         with pytest.raises(ValueError, match="probability: must lie between 0 and 1, got 1"):
             distribution.icdf(1.0)
+
+
+def test_some_items_are_those_of_all():
+    generator = torch.Generator().manual_seed(0)
+    logits = DrawnClickLogits(torch.randn(7, 5, 3, generator=generator), torch.randn(4, 3, generator=generator))
+    index = torch.tensor([3, 0])
+    some = logits.of_items(index)
+    assert some.event_shape == (2,)
+    assert torch.equal(some.click_probability(), logits.click_probability()[:, index])
