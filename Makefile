@@ -2,6 +2,7 @@
 # make test         lint, types, unit tests and doctests
 # make test-lowest  the unit tests on the lowest releases that pyproject.toml allows, on Python 3.11 (torch's is of several GB)
 # make notebooks    run every notebook from a clean kernel (writes notebooks/executed/)
+# make mutants      change a line at a time and list what no test notices: docs/mutants.md (MODULES=blob_pyro/infer SAMPLE=12)
 # make benchmarks   what is fast, against what
 # make lock         pin what pyproject.toml allows, with hashes; UPGRADE=--upgrade takes the newest releases
 #
@@ -14,9 +15,10 @@ VENV   := $(if $(filter 3.11,$(SERIES)),.venv,.venv-$(SERIES))
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 LOWEST := .venv-lowest
+MUTANTS := .venv-mutants
 
 .DEFAULT_GOAL := test
-.PHONY: demo test lint types unit test-slow test-cuda test-lowest notebooks benchmarks lock clean
+.PHONY: demo test lint types unit test-slow test-cuda test-lowest mutants notebooks benchmarks lock clean
 
 # $(call environment,PYTHON,FOLDER,NAME): a virtual environment of what .ci/NAME.txt lists, and of this package, editable.
 # torch comes without CUDA where pip finds such a build, else with CUDA's libraries.
@@ -40,6 +42,12 @@ $(READY): pyproject.toml .ci/build.txt $(wildcard .ci/locked*.txt)
 
 $(LOWEST)/.ready: pyproject.toml .ci/build.txt $(wildcard .ci/lowest*.txt)
 	$(call environment,python3.11,$(LOWEST),lowest)
+
+$(MUTANTS)/.ready: .ci/build.txt .ci/mutants.txt
+	$(PYTHON) -m venv $(MUTANTS)
+	$(MUTANTS)/bin/python -m pip install $(PIP) --require-hashes --requirement .ci/build.txt
+	$(MUTANTS)/bin/python -m pip install $(PIP) --require-hashes --requirement .ci/mutants.txt
+	touch $(MUTANTS)/.ready
 
 demo: $(READY)
 	$(BIN)/blob-pyro demo --output demo-output
@@ -65,6 +73,10 @@ test-lowest: $(LOWEST)/.ready
 test-cuda: $(READY)
 	$(BIN)/python -m pytest -m cuda
 
+# A copy of the package is changed, in mutants/; a run that was stopped goes on.
+mutants: $(READY) $(MUTANTS)/.ready
+	PATH="$(CURDIR)/$(MUTANTS)/bin:$$PATH" $(BIN)/python .ci/mutants.py --sample $(or $(SAMPLE),12) $(MODULES)
+
 notebooks: $(READY)
 	mkdir -p notebooks/executed
 	$(BIN)/jupyter execute --output='executed/{notebook_name}' notebooks/*.ipynb
@@ -78,4 +90,4 @@ lock:
 	PATH="$(CURDIR)/.venv-lock/bin:$$PATH" .ci/lock uv $(TORCH) $(UPGRADE)
 
 clean:
-	rm -rf .venv .venv-* demo-output notebooks/executed .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-* demo-output notebooks/executed mutants .pytest_cache .mypy_cache .ruff_cache
