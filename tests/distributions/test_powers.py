@@ -57,6 +57,14 @@ def test_a_power_multiplies_the_precision(name):
     assert torch.equal(new.mean, law.mean)
 
 
+def test_a_matrix_normal_is_widened_once():
+    """Its two factors multiply: both twice as wide would be four times the standard deviation."""
+    law = MatrixNormal(torch.randn(2, S).double(), torch.tensor([[0.5, 0.0], [0.3, 1.5]]).double(), TRIL)
+    new = widened(law, 2.0)
+    assert torch.allclose(new.variance, 4 * law.variance)
+    assert torch.equal(new.mean, law.mean)
+
+
 @pytest.mark.parametrize("name", [name for name in LAWS if name != "normal"])
 def test_what_is_not_there_is_not_taken_away(name):
     new = sharpened(LAWS[name](), torch.full((D,), -1e3).double(), torch.zeros(D).double())

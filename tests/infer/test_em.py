@@ -4,7 +4,7 @@ import pyro.distributions as dist
 import torch
 from torch.distributions import kl_divergence
 
-from blob_pyro.infer import ExpectationMaximization, expectation_maximization, online_expectation_maximization
+from blob_pyro.infer import EMState, ExpectationMaximization, expectation_maximization, online_expectation_maximization
 from blob_pyro.infer.bounds.log_normalizers import bouchard, bouchard_offset
 from tests.infer.em_problems import K, P
 
@@ -98,3 +98,23 @@ def test_no_views_no_news(items, histories):
         q = method(histories, *items)
         assert torch.equal(q.mean[1], torch.zeros(K).double())
         assert torch.allclose(q.covariance_matrix[1], torch.eye(K).double(), atol=1e-12)
+
+
+def test_a_jump_that_lowers_the_bound_is_not_taken(items, histories):
+    """Three states in a line, which look ahead by a thousand of their steps: far beyond the maximum."""
+    em = ExpectationMaximization(histories, *items)
+    state = em.start()
+    for _ in range(20):
+        state = em.cycle(state)
+
+    def moved(step):
+        loc = state.posterior.loc + step * 0.01
+        posterior = dist.MultivariateNormal(loc, scale_tril=state.posterior.scale_tril, validate_args=False)
+        mean, variance = em._logits(posterior)
+        return EMState(posterior, state.offset, em._xi(mean, variance, state.offset))
+
+    first, second, third = moved(-2.0), moved(-1.0), moved(0.0)
+    after = em.extrapolate(first, second, third)
+    assert torch.equal(after.posterior.loc, third.posterior.loc)
+    assert torch.equal(after.offset, third.offset)
+    assert torch.equal(after.xi, third.xi)

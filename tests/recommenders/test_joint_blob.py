@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from pyro import poutine
 
 from blob_pyro import BLOB, BanditPriors, EventLog
 from blob_pyro.infer import GuidedELBO, LocalReparameterization
 from blob_pyro.models.joint import JointBatch, JointModel
+from blob_pyro.models.sites import CLICK, INTEREST, VIEWS
 from blob_pyro.recommenders.joint_blob import JointBLOB, _Both
 from blob_pyro.serialization import SavedModelError
 
@@ -104,3 +106,15 @@ def test_what_it_refuses(blo, warm, log):
     silent = EventLog.from_tables(impressions={"user": [1], "time": [0], "action": [3], "reward": [1]}, num_items=12)
     with pytest.raises(ValueError, match="has no organic views"):
         JointBLOB(warm).fit_jointly(silent, progress=False, device="cpu")
+
+
+def test_a_part_counts_as_the_whole_in_both_stories(warm, log):
+    """A quarter of the events and of the sessions, each with the weight of all: the plates' scales."""
+    whole = JointBatch(warm.blo.batch(log), warm.batch(log), log.contexts)
+    part = whole[torch.arange(0, len(whole), 4)]
+    assert len(part.sessions) == pytest.approx(len(whole.sessions) / 4, abs=1)
+    model = JointModel(warm.blo.model, warm.model, warm.blo.guide.encoder)
+    nodes = poutine.trace(model).get_trace(part).nodes
+    assert float(nodes[VIEWS]["scale"]) == pytest.approx(len(whole.sessions) / len(part.sessions))
+    assert float(nodes[INTEREST]["scale"]) == pytest.approx(len(whole.sessions) / len(part.sessions))
+    assert float(nodes[CLICK]["scale"]) == pytest.approx(len(whole) / len(part))

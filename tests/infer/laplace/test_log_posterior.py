@@ -10,6 +10,7 @@ import torch
 from blob_pyro import BanditPriors
 from blob_pyro.guides import make_guide
 from blob_pyro.infer.laplace.fit import fit_laplace
+from blob_pyro.infer.laplace.log_posterior import LogPosterior
 from blob_pyro.models import (
     BanditModel,
     ItemCategories,
@@ -18,7 +19,8 @@ from blob_pyro.models import (
     StudentTKappa,
     UserCovariates,
 )
-from blob_pyro.models.sites import W_B
+from blob_pyro.models.priors.learned import Learned
+from blob_pyro.models.sites import KAPPA, W_B
 from tests.infer.laplace.laplace_problems import K, N, P, log_joint
 
 PRIORS = {
@@ -76,3 +78,31 @@ def test_evidence_is_the_integral(batch):
         values = torch.stack([log_joint(model, guide, batch, point) for point in points])
     exact = values.logsumexp(0) + 2 * math.log(16 / 80) + spread.log().sum()
     assert found == pytest.approx(exact.item(), abs=0.02)
+
+
+def test_a_learned_scale_moves_to_mackays_fixed_point(batch):
+    """``s^2 = sum x^2 / sum (1 - variance / s_0^2)`` (MacKay 1992), in numbers put there by hand."""
+    model = BanditModel(torch.randn(P, K).double(), BanditPriors(kappa_scale=Learned(0.5)))
+    posterior = LogPosterior(make_guide("laplace", model), model, batch)
+    theta, variance = torch.zeros(len(posterior.start)).double(), torch.full((len(posterior.start),), 0.1).double()
+    here = posterior.layout[KAPPA]
+    theta[here] = torch.tensor([0.5, -0.2, 0.1, 0.0, 0.0])  # their squares sum to 0.3
+    variance[here] = torch.tensor([0.05, 0.1, 0.15, 0.2, 0.25])  # of 0.25: 0.8 + 0.6 + 0.4 + 0.2 + 0 numbers are known
+    change = posterior.update_scales(theta, variance)
+    assert float(model.kappa_scale.detach()) == pytest.approx((0.3 / 2) ** 0.5)
+    assert change == pytest.approx(1 - (0.3 / 2) ** 0.5 / 0.5)
+
+
+@pytest.mark.parametrize("size", [1, 2], ids=["one number", "two numbers"])
+def test_the_evidence_is_the_integral(batch, size):
+    """Against the sum of the joint density over a grid; Laplace's error is far below the constant it could lack."""
+    free = {"w_c": dist.Normal(-1.0, 1.0), "w_a": dist.Normal(-1.0, 0.7) if size == 2 else 0.3}
+    model = BanditModel(torch.randn(P, K).double(), BanditPriors(w_b=-3.0, kappa=0.0, zeta=0.0, **free))
+    guide = make_guide("laplace", model)
+    history = fit_laplace(guide, model, batch, progress=False)
+    tril = torch.linalg.cholesky(guide.multivariate().covariance_matrix)
+    grid = torch.linspace(-6, 6, 41).double()
+    points = torch.cartesian_prod(*[grid] * size).view(-1, size) @ tril.mT
+    values = torch.stack([log_joint(model, guide, batch, guide.loc + point) for point in points])
+    cell = size * math.log(12 / 40) + float(tril.diagonal().log().sum())
+    assert history.attrs["log_evidence"] == pytest.approx(float(values.logsumexp(0)) + cell, abs=0.03)

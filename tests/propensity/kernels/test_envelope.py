@@ -1,7 +1,9 @@
 """Scores without noise of their own: one factor exactly, against a fine grid; several against draws."""
 
 import numpy as np
+import pytest
 import torch
+from scipy import stats
 
 from blob_pyro.propensity.kernels.envelope import argmax_probs_by_envelope
 from blob_pyro.propensity.kernels.qmc import mean_and_error
@@ -32,3 +34,12 @@ def test_several_factors_against_draws():
     frequency = torch.bincount(draws, minlength=5) / 400_000
     spread = (frequency * (1 - frequency) / 400_000).sqrt()
     assert ((mean[0] - frequency).abs() < 4 * (spread + error[0]) + 1e-9).all()
+
+
+@pytest.mark.parametrize("side", [1.0, -1.0])
+def test_what_wins_beyond_nine_deviations_only(side):
+    """Differences of CDFs cancel to nothing there, unless they are taken in the smaller tail."""
+    loc, slope = torch.tensor([[0.0, 9.0]]).double(), torch.tensor([[[side], [0.0]]]).double()
+    found = argmax_probs_by_envelope(loc, slope, 2, 1, 0).mean(0)[0]
+    expected = torch.tensor([stats.norm.sf(9.0), 1.0]).double()
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0.0)
