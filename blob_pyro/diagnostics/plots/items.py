@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["marginals", "plot_click_rates", "plot_embeddings"]
 
-_DOTS = 1000  # items in the background
+_DOTS = 300  # items in the background
 
 
 def plot_click_rates(
@@ -141,7 +141,7 @@ def plot_embeddings(model: ClickModel, *, most: int = 10, ax: Axes | None = None
     ax.add_collection(LineCollection(list(np.stack([start[moved], end[moved]], 1)), colors="C3", linewidths=1.5))
     for item, name in zip(moved, model.items.decode(moved)):
         ax.annotate(str(name), end[item], xytext=(4, 3), textcoords="offset points", fontsize="small", color="C3")
-    shown = f"; dots: {len(dots):,} evenly spaced" if len(dots) < len(start) else ""
+    shown = f"\ndots: {len(dots):,} evenly spaced" if len(dots) < len(start) else ""
     ax.set_title(
         f"red: the {len(moved)} longest moves of {len(start):,} items, {length[moved].min():.2g} to "
         f"{length.max():.2g} logits{shown}",

@@ -70,7 +70,7 @@ def test_embeddings_before_and_after(fitted):
 
 def test_embeddings_of_10_000_items(large):
     ax = plots.plot_embeddings(large)
-    assert [len(line.get_xdata()) for line in ax.get_lines()] == [1000, 1000]
+    assert [len(line.get_xdata()) for line in ax.get_lines()] == [300, 300]
     assert len([text for text in ax.texts if text.get_text()]) == 10
     assert ax.get_title().startswith("red: the 10 longest moves of 10,000 items, ")
-    assert ax.get_title().endswith(" logits; dots: 1,000 evenly spaced")
+    assert ax.get_title().endswith(" logits\ndots: 300 evenly spaced")
