@@ -45,3 +45,4 @@ def test_the_readme_lists_them_all():
     readme = (Path(__file__).parent.parent / "README.md").read_text()
     listed = re.findall(r"^\| `(\d\d_\w+)` \|", readme, flags=re.MULTILINE)
     assert listed == [path.stem for path in NOTEBOOKS]
+    assert [int(name[:2]) for name in listed] == list(range(1, 1 + len(listed)))

@@ -72,6 +72,7 @@ def calibrate(
 
     Raises:
         ValueError: for a number of draws that bands do not fit, or a checkpoint of another calibration.
+        KeyboardInterrupt: on Ctrl-C; what is in the checkpoint is of finished fits.
     """
     num_simulations, seed = whole_number(num_simulations, "num_simulations", at_least=10), check_seed(seed)
     if whole_number(num_draws, "num_draws") % 20 != 19:
@@ -103,6 +104,8 @@ def calibrate(
             settings = Training(epochs, size, usual.learning_rate, capture=usual.capture)
         with seeded(derived_seed(own, 2), blob.device), _quietly(), torch.enable_grad():
             trace = fit_guide(parts.known.guide, FitRequest(parts.known.model, data, settings, extend, False, None))
+            if trace.attrs.get("interrupted"):  # a fit ends well on Ctrl-C, and the others are not to follow
+                raise KeyboardInterrupt
             draws = parts.known.sample(num_draws)
         exact, drawn = {**truth}, {**draws}
         exact[LOGIT] = event_logits(model, batch[shown], truth)[0]

@@ -192,6 +192,8 @@ def _compare(
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*not converged|log: .* never shown|.*R-hat")
             trace = model.fit(log, **{"progress": False, "seed": seed, **(fit or {})})
+        if trace.attrs.get("interrupted"):  # a fit ends well on Ctrl-C, and the others are not to follow
+            raise KeyboardInterrupt
         row: dict[str, Any] = {"seconds": time.perf_counter() - start, "converged": trace.attrs.get("converged")}
         row |= _fit_of(model, log, num_draws, seed)
         judged = held_out_calibration(model, log, held_out, num_draws, max_events, seed)

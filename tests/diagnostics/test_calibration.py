@@ -45,6 +45,17 @@ class Shifted(Planted):
     shift = 1.0
 
 
+class Stopped(Planted):
+    """One whose fits Ctrl-C ends."""
+
+
+@fit_guide.register
+def _(guide: Stopped, request):
+    trace = fit_laplace(guide, request.model, request.batch, progress=False)
+    trace.attrs["interrupted"] = True
+    return trace
+
+
 @pytest.fixture(scope="module")
 def blob():
     """Of a model whose posteriors are nearly Gaussian: a base rate and four items' kappas."""
@@ -85,6 +96,13 @@ def test_a_run_that_was_stopped_goes_on(blob, tmp_path):
         assert (whole.ranks[site] == again.ranks[site]).all()
     with pytest.raises(ValueError, match=r"checkpoint: .* is of another calibration.*give another file, or delete it"):
         calibrate(blob, num_simulations=12, num_events=60, seed=4, num_draws=19, checkpoint=path)
+
+
+def test_an_interrupt_ends_it_and_leaves_no_row_of_half_a_fit(blob, tmp_path):
+    path = tmp_path / "ranks.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(blob, num_simulations=10, num_events=60, guide=Stopped, checkpoint=path)
+    assert len(path.read_text().splitlines()) == 1  # what it is about
 
 
 def test_what_bands_do_not_fit_is_refused(blob):

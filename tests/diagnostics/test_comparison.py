@@ -32,6 +32,17 @@ def _(guide: Mode, request):
     return trace
 
 
+class Stopped(LaplaceGuide):
+    """One whose fits Ctrl-C ends."""
+
+
+@fit_guide.register
+def _(guide: Stopped, request):
+    trace = fit_laplace(guide, request.model, request.batch, progress=False)
+    trace.attrs["interrupted"] = True
+    return trace
+
+
 @pytest.fixture(scope="module")
 def few(log):
     """A quarter of the events, and eight times the clicks of item 2."""
@@ -47,6 +58,12 @@ def few(log):
 def found(blo, few):
     blob = BLOB(blo, "laplace", BanditPriors(kappa_scale=0.3))
     return compare_guides(blob, {"laplace": "laplace", "again": LaplaceGuide, "mode": Mode}, few, **QUICK)
+
+
+def test_an_interrupt_ends_it(blo, few):
+    blob = BLOB(blo, "laplace", BanditPriors(kappa_scale=0.3))
+    with pytest.raises(KeyboardInterrupt):
+        compare_guides(blob, {"stopped": Stopped, "laplace": "laplace"}, few, **QUICK)
 
 
 def test_the_same_choice_changes_nothing(found):
