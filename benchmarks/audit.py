@@ -5,7 +5,8 @@
 In each environment five policies log eight times: uniform, session popularity, epsilon-greedy, softmax, and a BLOB's
 Thompson mixture, with 5 to 30 items and 40 to 300 users. Into one more log of each policy, of 300 users, faults are
 planted, one at a time. A call goes on from the environments that are done. The audit was written with environments of
-seeds 100 to 199; those reported have the seeds 200, 201, ...
+seeds 100 to 199; in the first ones after, 200 to 204, it flagged 7 healthy logs whose weights have heavy tails, which
+led to the p-value of the largest weight. Those reported have the seeds 205, 206, ...
 """
 
 import argparse
@@ -152,7 +153,7 @@ def run(seed, logs):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--environments", type=int, default=5)
-    parser.add_argument("--first-seed", type=int, default=200)
+    parser.add_argument("--first-seed", type=int, default=205)
     parser.add_argument("--logs", type=int, default=8, help="of each policy and environment")
     parser.add_argument("--output", type=Path, default=RESULTS)
     arguments = parser.parse_args()
