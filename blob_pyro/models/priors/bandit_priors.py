@@ -139,6 +139,11 @@ class BanditPriors:
         their scale to nothing, and what is left is `BanditPriors` without zeta; with more data it grows, and clicks
         that views do not explain are learned item by item. No product of two unknown numbers is left, so the posterior
         is close to a Gaussian, and `blob_pyro.BLOB.update` ends near where a fit to all events does.
+
+        In RecoGym, 100 items, six environments, greedy play under these and under `BanditPriors()` went .58 and .57 of
+        the way from random items to the oracle with 1,000 logged users and 50 pairs swapped, .68 and .67 with 3,000;
+        with none swapped .948 and .945, .933 and .958 (``python benchmarks/more_data.py --users 1000 3000``): where
+        views say all, they may cost something.
         """
         return cls(w_b=-6.0, zeta=0.0, terms=(ItemDeviations(),))
 
