@@ -3,6 +3,7 @@
 # make test-lowest  the unit tests on the lowest releases that pyproject.toml allows, on Python 3.11 (torch's is of several GB)
 # make notebooks    run every notebook from a clean kernel (writes notebooks/executed/)
 # make mutants      change a line at a time and list what no test notices: docs/mutants.md (MODULES=blob_pyro/infer SAMPLE=12)
+# make docs         the documentation site, a warning is an error (writes docs/_build/index.html)
 # make benchmarks   what is fast, against what
 # make lock         pin what pyproject.toml allows, with hashes; UPGRADE=--upgrade takes the newest releases
 #
@@ -16,9 +17,11 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 LOWEST := .venv-lowest
 MUTANTS := .venv-mutants
+DOCS   := .venv-docs
+PURELIB := 'import sysconfig; print(sysconfig.get_path("purelib"))'
 
 .DEFAULT_GOAL := test
-.PHONY: demo test lint types unit test-slow test-cuda test-lowest mutants notebooks benchmarks lock clean
+.PHONY: demo test lint types unit test-slow test-cuda test-lowest mutants notebooks docs benchmarks lock clean
 
 # $(call environment,PYTHON,FOLDER,NAME): a virtual environment of what .ci/NAME.txt lists, and of this package, editable.
 # torch comes without CUDA where pip finds such a build, else with CUDA's libraries.
@@ -81,6 +84,16 @@ notebooks: $(READY)
 	mkdir -p notebooks/executed
 	$(BIN)/jupyter execute --output='executed/{notebook_name}' notebooks/*.ipynb
 
+# What .venv has, and beside it what only the site needs.
+$(DOCS)/.ready: $(READY) .ci/docs.txt
+	$(BIN)/python -m venv --clear $(DOCS)
+	$(BIN)/python -c $(PURELIB) > "$$($(DOCS)/bin/python -c $(PURELIB))/beside.pth"
+	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement .ci/docs.txt
+	touch $@
+
+docs: $(DOCS)/.ready
+	$(DOCS)/bin/python -m sphinx -b html --fail-on-warning --keep-going docs docs/_build
+
 benchmarks: $(READY)
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
@@ -90,4 +103,4 @@ lock:
 	PATH="$(CURDIR)/.venv-lock/bin:$$PATH" .ci/lock uv $(TORCH) $(UPGRADE)
 
 clean:
-	rm -rf .venv .venv-* demo-output notebooks/executed mutants .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-* demo-output notebooks/executed mutants docs/_build docs/generated .pytest_cache .mypy_cache .ruff_cache

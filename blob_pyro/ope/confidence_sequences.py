@@ -1,6 +1,6 @@
 r"""Confidence sequences for the mean of terms that are bounded from below only (Waudby-Smith et al. 2022).
 
-Let :math:`\xi_1, \xi_2, \dots \ge 0` with conditional means :math:`\mu_t = E[\xi_t \mid \text{past}]`, and let the
+Let :math:`\xi_1, \xi_2, \ldots \ge 0` with conditional means :math:`\mu_t = E[\xi_t \mid \text{past}]`, and let the
 prediction :math:`\hat\xi_{t-1} \in [0, 1]` depend on the past alone. With :math:`S_t = \sum_i (\xi_i - \mu_i)` and
 :math:`V_t = \sum_i (\xi_i - \hat\xi_{i-1})^2`,
 

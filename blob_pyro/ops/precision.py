@@ -21,7 +21,7 @@ def cholesky(matrix: Tensor) -> Tensor:
 
 
 def scale_tril_from_precision(precision: Tensor, *, check: bool = True) -> Tensor:
-    """Compute the lower triangular ``L`` with ``L L' = precision^-1``, without forming the inverse; ``... x K x K``.
+    """Compute the lower triangular ``L`` with ``L L' = precision^-1``, without forming it, of each ``K x K`` matrix.
 
     Args:
         precision: ``... x K x K``.

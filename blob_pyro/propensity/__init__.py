@@ -3,20 +3,20 @@
 On a GPU Python waits whenever it looks at a value. This happens at most so often, whatever the number of contexts that
 fit in memory at once (for 30 actions, with arguments checked; the checks are most of what construction reads):
 
-================================  ============  =====  ======
-distribution                      construction  probs  sample
-================================  ============  =====  ======
-`ArgmaxNormal`, `ArgmaxLogNormal`            4      4       1
-`ArgmaxBeta`                                 6     20       1
-`ArgmaxConditionallyNormal`                  3      4       1
-`ArgmaxNormalMixture`                        4      4       1
-`ArgmaxLowRankNormal`                        9      6       1
-`ArgmaxMultivariateNormal`                  11      8       3
-`Argmax` (and its base's checks)              2     24       1
-`RankNormal`                                 4      9       0
-`RankBeta`                                   6     16       0
-`interpolated_argmax_normal_probs`           -     20       -
-================================  ============  =====  ======
+====================================  ============  =====  ======
+distribution                          construction  probs  sample
+====================================  ============  =====  ======
+`ArgmaxNormal`, `ArgmaxLogNormal`                4      4       1
+`ArgmaxBeta`                                     6     20       1
+`ArgmaxConditionallyNormal`                      3      4       1
+`ArgmaxNormalMixture`                            4      4       1
+`ArgmaxLowRankNormal`                            9      6       1
+`ArgmaxMultivariateNormal`                      11      8       3
+`Argmax` (and its base's checks)                 2     24       1
+`RankNormal`                                     4      9       0
+`RankBeta`                                       6     16       0
+`interpolated_argmax_normal_probs`            none     20    none
+====================================  ============  =====  ======
 
 `log_prob` of played actions, where it does not compute those of all actions, reads about 40 times.
 """

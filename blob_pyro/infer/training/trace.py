@@ -1,11 +1,14 @@
 """The training trace that a fit returns: a table whose columns hold what their names say.
 
-| fitted by | a row is | columns |
-|---|---|---|
-| SVI | an epoch | ``epoch``, ``elbo``, ``seconds``, ``learning_rate``; ``validation_elbo`` where there is such a set |
-| SVI of a point mass | an epoch | ``epoch``, ``log_joint``, ``seconds``, ``learning_rate`` |
-| Laplace's approximation | a Gauss-Newton step | ``step``, ``log_joint``, ``seconds``, ``damping`` |
-| the No-U-Turn sampler | a draw | ``draw``, ``log_joint``, ``seconds``, ``step_size`` |
+=======================  ====================  ===================================================================
+fitted by                a row is              columns
+=======================  ====================  ===================================================================
+SVI                      an epoch              ``epoch``, ``elbo``, ``seconds``, ``learning_rate``;
+                                               ``validation_elbo`` where there is such a set
+SVI of a point mass      an epoch              ``epoch``, ``log_joint``, ``seconds``, ``learning_rate``
+Laplace's approximation  a Gauss-Newton step   ``step``, ``log_joint``, ``seconds``, ``damping``
+the No-U-Turn sampler    a draw                ``draw``, ``log_joint``, ``seconds``, ``step_size``
+=======================  ====================  ===================================================================
 
 - ``elbo``: the ELBO's mean over the steps of the epoch, one draw each, in nats per row of the data: while the
   parameters move. Of a fitted model ask `blob_pyro.BLOB.elbo`, which is one quantity for all guides.
