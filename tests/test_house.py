@@ -99,6 +99,7 @@ TESTED_WITH = {
     "recommenders/test_interest_model": "models/organic",
     "recommenders/test_joint_blob": "models/joint",
     "models/test_placed_terms": "models/priors/view",
+    "models/test_bandit": "models/item_factors",
     "ope/test_evaluation": "ope/logged_rows ope/policy_evaluation",
     "ope/test_importance": "ope/estimate",
     "ope/test_intervals": "ope/bounded_terms",

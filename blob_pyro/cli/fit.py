@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 import pandas as pd
@@ -79,6 +79,12 @@ def fit(
 @click.argument("model", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @log_options
 @_OUTPUT
+@click.option(
+    "--new-items",
+    type=click.Choice(["refuse", "prior"]),
+    default="refuse",
+    help="Items that MODEL does not know: refuse the log, or let each start from its prior.",
+)
 @click.option("--forgetting", type=click.FloatRange(0, 1, min_open=True), default=1.0, help="1 forgets nothing.")
 @_SEED
 @_HISTORY
@@ -88,6 +94,7 @@ def update(
     model: Path,
     source: LogSource,
     output: Path,
+    new_items: Literal["refuse", "prior"],
     forgetting: float,
     seed: int,
     write_history: Path | None,
@@ -99,9 +106,13 @@ def update(
       blob-pyro update monday --impressions tuesday.parquet --history history.parquet --output tuesday
     """
     blob = read_model(model)
-    log = source.read(blob.items.ids)
+    log = source.read()  # items are found by id
     click.echo(log)
-    _report("impressions", blob.update(log, forgetting=forgetting, seed=seed, progress=show_progress()))
+    known, progress = blob.num_items, show_progress()
+    trace = blob.update(log, forgetting=forgetting, new_items=new_items, seed=seed, progress=progress)
+    _report("impressions", trace)
+    if new_items == "prior":
+        click.echo(f"items: {blob.num_items - known} new, {blob.num_items} now")
     _save(context, blob, output, log, write_history)
 
 

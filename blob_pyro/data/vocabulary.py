@@ -114,6 +114,33 @@ class Vocabulary:
             union = cls.numbered(len(union))
         return union, [union.numbers_of(ids) for ids in columns]
 
+    def extended(self, ids: Iterable[Hashable], argument: str = "items") -> Vocabulary:
+        """Make a vocabulary in which further ids follow these, in their order: nobody's number changes.
+
+        Args:
+            ids: new ones, distinct, of the same type; a set's are sorted.
+            argument: what to call them in an error message.
+
+        Raises:
+            ValueError: naming the first that is known already, occurs twice, or is of another type.
+
+        Example:
+            >>> Vocabulary(["pear", "apple"]).extended(["fig"]).ids
+            ('pear', 'apple', 'fig')
+        """
+        new = Vocabulary(ids, argument)
+        if odd := [id_ for id_ in new.ids if type(id_) not in self._kinds]:
+            raise ValueError(
+                f"{argument}: known ids are {self._describe()}, and {odd[0]!r} is a {type(odd[0]).__name__}; cast it"
+            )
+        known = self._numbers
+        if twice := [id_ for id_ in new.ids if id_ in known]:
+            raise ValueError(
+                f"{argument}: {twice[0]!r} is known already ({len(twice):,} of {len(new):,} are); give new ones alone"
+            )
+        ids = (*self.ids, *new.ids)
+        return Vocabulary.numbered(len(ids)) if ids == tuple(range(len(ids))) else Vocabulary(ids, argument)
+
     def __len__(self) -> int:
         return len(self.ids)
 

@@ -242,8 +242,9 @@ def _times_covariance(distribution: TorchDistribution, vector: Tensor) -> Tensor
 def _inverse(precision: Tensor) -> Tensor:
     """Of a symmetric matrix, whose eigenvalues are raised to almost nothing where they are not positive."""
     factor, info = torch.linalg.cholesky_ex(precision)
-    if not int(info):
-        return torch.cholesky_inverse(factor)
-    values, axes = torch.linalg.eigh(precision)
-    result: Tensor = axes / values.clamp(min=_LEAST * values.abs().max()) @ axes.mT
-    return result
+    if int(info):
+        with torch.no_grad():  # eigenvalues that are equal have no gradient: those of new items are
+            values, axes = torch.linalg.eigh(precision)
+            lift = values.clamp(min=_LEAST * values.abs().max()) - values
+        factor = torch.linalg.cholesky(precision + axes * lift @ axes.mT)
+    return torch.cholesky_inverse(factor)

@@ -19,6 +19,8 @@ name, by which it is asked for, saved and loaded.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pyro
 import pyro.distributions as dist
 import torch
@@ -28,6 +30,7 @@ from torch import Tensor
 
 from blob_pyro.distributions import MatrixNormal
 from blob_pyro.guides.registry import register_guide
+from blob_pyro.guides.takeover import normal_moments, take_over_rows
 from blob_pyro.guides.training_defaults import TrainingDefaults
 from blob_pyro.models import BanditBatch, BanditModel
 from blob_pyro.models.sites import ZETA
@@ -96,6 +99,14 @@ class NormalGuide(PyroModule):
         normal = dist.Normal(getattr(self, f"{name}_loc"), getattr(self, f"{name}_scale"))
         event_dim = self._event_dims[name]
         return normal.to_event(event_dim) if event_dim else normal
+
+    def take_over(self, old: NormalGuide, priors: Mapping[str, TorchDistribution]) -> None:
+        """Take over what a guide of fewer items knows; new ones have their prior: see `blob_pyro.guides.takeover`."""
+        for name in self._event_dims:
+            if f"{name}_scale_unconstrained" in dict(self.named_parameters()):
+                for kind, moment in zip(("loc", "scale"), normal_moments(priors[name])):
+                    setattr(self, f"{name}_{kind}", moment)
+        take_over_rows(self, old)
 
     def forward(self, batch: BanditBatch | None = None) -> dict[str, Tensor]:
         """Draw every global site; the batch is not needed."""
@@ -173,6 +184,12 @@ class DeltaGuide(PyroModule):
         self._event_dims = {name: len(prior.event_shape) for name, prior in model.site_priors().items()}
         for name, prior in model.site_priors().items():
             setattr(self, f"{name}_value", PyroParam(prior_moments(prior)[0]))
+
+    def take_over(self, old: DeltaGuide, priors: Mapping[str, TorchDistribution]) -> None:
+        """Take over what a guide of fewer items knows; new ones have their prior's mean: see `NormalGuide`."""
+        for name in self._event_dims:
+            setattr(self, f"{name}_value", normal_moments(priors[name])[0])
+        take_over_rows(self, old)
 
     def forward(self, batch: BanditBatch | None = None) -> dict[str, Tensor]:
         """Sample every global site at its value."""

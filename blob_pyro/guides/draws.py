@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pyro
 import pyro.distributions as dist
+from pyro.distributions import TorchDistribution
 from pyro.nn import PyroModule
 from torch import Tensor
 
@@ -51,6 +54,15 @@ class DrawsGuide(PyroModule):
         """Take draws, each ``num_draws x shape``."""
         for name, values in draws.items():
             getattr(self, f"{name}_draws").copy_(values.reshape(self.num_draws, *self.shapes[name]))
+
+    def take_over(self, old: DrawsGuide, priors: Mapping[str, TorchDistribution]) -> None:
+        """Hold the draws of a guide of fewer items, beside draws of what is new from its prior."""
+        for name, prior in priors.items():
+            if name in self.shapes:
+                values, known = prior.sample((self.num_draws,)), old.draws.get(name)
+                if known is not None:
+                    values[(slice(None), *(slice(size) for size in known.shape[1:]))] = known
+                getattr(self, f"{name}_draws").copy_(values)
 
     def forward(self, batch: BanditBatch | None = None) -> dict[str, Tensor]:
         """Draw one of the draws, of all sites together."""

@@ -5,6 +5,7 @@ returns ``loc`` (``N x K``) and ``scale``: standard deviations (``N x K``, posit
 lower triangular factor ``L`` of ``L L'`` (``N x K x K``, positive on the diagonal). Sum rows of weights over views with
 `Histories.sum_rows`, and no ``N x P`` matrix is ever formed. All parameters are created in the constructor, so that a
 saved model loads into a fresh one; a ``reset_parameters`` method, if there is one, gives every fit a fresh start.
+``item_tables`` names the parameters with a row for each item, so that new items can be given rows.
 
 Example:
     >>> from blob_pyro import BLO
@@ -69,6 +70,9 @@ class _Encoder(nn.Module):
         self.sparse = sparse
         self.num_below = embedding_dim * (embedding_dim - 1) // 2 if covariance == "full" else 0
 
+    item_tables: tuple[str, ...]
+    """The parameters with a row for each item."""
+
     def scale(self, precision: Tensor, lower: Tensor | None) -> Tensor:
         """Standard deviations, or the factor ``diag(scale) (I + lower)`` of a full covariance."""
         scale = precision.rsqrt()
@@ -105,6 +109,7 @@ class LinearEncoder(_Encoder):
         if self.num_below:
             self.below_weight = nn.Parameter(torch.empty(num_items, self.num_below))
             self.below_bias = nn.Parameter(torch.empty(self.num_below))
+        self.item_tables = ("loc_weight", "precision_weight", *(("below_weight",) if self.num_below else ()))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -147,6 +152,7 @@ class DeepEncoder(_Encoder):
         self.loc = nn.Linear(embedding_dim, embedding_dim)
         self.precision = nn.Linear(embedding_dim, embedding_dim)
         self.below = nn.Linear(embedding_dim, self.num_below) if self.num_below else None
+        self.item_tables = ("item_weight",)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -196,6 +202,7 @@ class PrecisionEncoder(_Encoder):
             self.direction = nn.Parameter(torch.empty(num_items, embedding_dim))
         else:
             self.shrinkage = nn.Parameter(torch.empty(embedding_dim))
+        self.item_tables = ("weight", "evidence", *(("direction",) if covariance == "full" else ()))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -10,12 +12,15 @@ import torch
 from pyro.distributions import TorchDistribution, constraints
 from pyro.nn import PyroModule, PyroParam
 from torch import Size, Tensor
+from torch.nn.functional import pad
 
 from blob_pyro.distributions import ArrowheadNormal, BlockArrowheadNormal
 from blob_pyro.distributions.block_arrowhead_normal import to_blocks
+from blob_pyro.distributions.insertion import Insertion, inserted
 from blob_pyro.distributions.multivariate import MultivariatePart, with_analytic_entropy
 from blob_pyro.guides.bandit import prior_moments, scale_tril, start_scale
 from blob_pyro.guides.registry import register_guide
+from blob_pyro.guides.takeover import normal_moments
 from blob_pyro.guides.training_defaults import TrainingDefaults
 from blob_pyro.models import BanditBatch, BanditModel
 from blob_pyro.models.sites import KAPPA, MULTIVARIATE
@@ -73,6 +78,12 @@ class MultivariateGuide(PyroModule):
         raise TypeError(f"{type(self).__name__} does not say which Gaussian it is; give it a method 'multivariate'")
 
     joint = renamed_attribute("joint", "multivariate")
+
+    def insertion(self, old: MultivariateGuide, priors: Mapping[str, TorchDistribution]) -> Insertion:
+        """Say where the numbers of a guide of fewer items are in this vector, and the moments of what is new."""
+        moments = {name: normal_moments(priors[name]) for name in self.shapes}
+        loc, scale = ({name: pair[i] for name, pair in moments.items()} for i in (0, 1))
+        return Insertion(old.shapes, self.shapes, loc, scale)
 
     def forward(self, batch: BanditBatch | None = None) -> dict[str, Tensor]:
         """Draw the vector and deal it out; the batch is not needed."""
@@ -133,6 +144,14 @@ class LowRankGuide(MultivariateGuide):
             self.factor.zero_()
             self.factor[:, : shared.shape[1]] = shared / own.unsqueeze(-1)
 
+    def take_over(self, old: LowRankGuide, priors: Mapping[str, TorchDistribution]) -> None:
+        """Take over what a guide of fewer items knows; new ones have their prior: see `blob_pyro.guides.takeover`."""
+        new = self.insertion(old, priors)
+        rank = max(old.factor.shape[-1], self.factor.shape[-1])  # further factors load on nothing
+        known = pad(old.factor, (0, rank - old.factor.shape[-1]))
+        self.factor = PyroParam(new.vector(known, known.new_zeros(self.size, rank)))
+        _take_loc_and_scale(self, old, new)
+
     def multivariate(self) -> TorchDistribution:
         """Return the distribution of the vector, event ``D``; see `MultivariateGuide.multivariate`."""
         factor = self.scale.unsqueeze(-1) * self.factor
@@ -175,6 +194,18 @@ class FullGuide(MultivariateGuide):
         self.loc = distribution.mean.clone()
         self.scale = tril.diagonal()
         self.lower = (tril / tril.diagonal().unsqueeze(-1))[row, column]
+
+    def take_over(self, old: FullGuide, priors: Mapping[str, TorchDistribution]) -> None:
+        """Take over what a guide of fewer items knows; new ones have their prior: see `blob_pyro.guides.takeover`."""
+        new = self.insertion(old, priors)
+        place = new.place.to(self.lower.device)
+        (row, column), (old_row, old_column) = (
+            torch.tril_indices(size, size, offset=-1, device=place.device) for size in (self.size, old.size)
+        )
+        lower = self.lower.new_zeros(self.size, self.size)
+        lower[place[old_row], place[old_column]] = old.lower
+        self.lower = lower[row, column]
+        _take_loc_and_scale(self, old, new)
 
     def multivariate(self) -> TorchDistribution:
         """Return the distribution of the vector, event ``D``; see `MultivariateGuide.multivariate`."""
@@ -235,9 +266,22 @@ class LaplaceGuide(MultivariateGuide):
         ):
             getattr(self, name).copy_(value)
 
+    def take_over(self, old: LaplaceGuide, priors: Mapping[str, TorchDistribution]) -> None:
+        """Take over what a guide of fewer items knows; new ones have their prior: see `blob_pyro.guides.takeover`."""
+        distribution: Any = inserted(old.multivariate(), self.insertion(old, priors))
+        self.take(distribution)
+
     def multivariate(self) -> TorchDistribution:
         """Return the distribution of the vector, event ``D``; see `MultivariateGuide.multivariate`."""
         arrowhead = (self.loc, self.shared_scale_tril, self.loading, self.own_scale)
         if self.deviations is None:
             return ArrowheadNormal(*arrowhead, validate_args=False)
         return BlockArrowheadNormal(*arrowhead, self.own_widths, validate_args=False)
+
+
+def _take_loc_and_scale(guide: LowRankGuide | FullGuide, old: LowRankGuide | FullGuide, new: Insertion) -> None:
+    """Take these over as the parameters that they are of: a logarithm and back would not give the same bits."""
+    guide.loc, guide.scale = new.numbers(new.loc).to(old.loc), new.numbers(new.scale).to(old.loc)
+    place = new.place.to(old.loc.device)
+    for name in ("loc_unconstrained", "scale_unconstrained"):
+        getattr(guide, name)[place] = getattr(old, name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
-from typing import NamedTuple
 
 import pyro
 import pyro.distributions as dist
@@ -16,6 +15,7 @@ from torch.distributions import Distribution
 from torch.nn.functional import softplus
 
 from blob_pyro.distributions import MatrixNormal
+from blob_pyro.models.item_factors import ItemBasis, ItemFactors, whitening
 from blob_pyro.models.operations import bilinear, broadcast, gather
 from blob_pyro.models.placed_terms import PlacedTerm
 from blob_pyro.models.priors.bandit_priors import BanditPriors, Prior
@@ -30,7 +30,7 @@ from blob_pyro.ops.names import unique_name
 from blob_pyro.ops.renamed import renamed_attribute
 from blob_pyro.ops.tensors import like
 
-__all__ = ["BanditBatch", "BanditModel", "ItemFactors"]
+__all__ = ["BanditBatch", "BanditModel"]
 
 
 @dataclass(frozen=True)
@@ -70,13 +70,6 @@ class BanditBatch:
         return pyro.plate(EVENTS, self.num_events, subsample=rows)
 
 
-class ItemFactors(NamedTuple):
-    """The organic model's view of the items: Psi (``P x K``) and ``L`` (``K x K``) with ``L L' = Psi' Psi / P``."""
-
-    embedding: Tensor
-    whitening: Tensor
-
-
 class BanditModel(PyroModule):
     r"""Clicks given item embeddings and interests (Sakhi et al. 2020, section 3.2).
 
@@ -99,6 +92,8 @@ class BanditModel(PyroModule):
         item_intercept: rho, ``P``, for priors that look at it; default zero.
         jitter: added to the diagonal of ``Psi' Psi / P``, in units of its mean diagonal entry, before it is
             factored; 0 or more.
+        basis: what zeta is measured in, where a posterior of it is there already: see `ItemBasis`. Default: that of
+            these items.
 
     Raises:
         TypeError: for priors that are none, or a jitter that is no number.
@@ -118,6 +113,7 @@ class BanditModel(PyroModule):
         priors: BanditPriors | None = None,
         item_intercept: Tensor | None = None,
         jitter: float = 0.0,
+        basis: ItemBasis | None = None,
     ) -> None:
         super().__init__(unique_name("bandit_model"))  # unique: Pyro's parameter store is global
         self.priors = instance_of(BanditPriors() if priors is None else priors, "priors", BanditPriors)
@@ -127,11 +123,11 @@ class BanditModel(PyroModule):
         self.terms: tuple[PlacedTerm, ...] = ()
         psi, norms = item_embedding.detach(), item_embedding.detach().new_ones(item_embedding.shape[1])
         if self.priors.normalize_embeddings:
-            norms = torch.linalg.vector_norm(psi, dim=0)
+            norms = torch.linalg.vector_norm(psi, dim=0) if basis is None else basis.column_norms
             psi = psi / norms
         self.register_buffer("column_norms", norms)
         self.register_buffer("item_embedding", psi)  # a view: Psi has one owner
-        self.register_buffer("whitening", whitening(self.item_embedding, jitter))
+        self.register_buffer("whitening", whitening(psi, jitter) if basis is None else basis.whitening)
         rho = psi.new_zeros(self.num_items) if item_intercept is None else item_intercept.detach().to(psi)
         self.register_buffer("item_intercept", rho)
         terms, self.kappa_prior = self.priors.named_terms, self.priors.kappa
@@ -171,6 +167,11 @@ class BanditModel(PyroModule):
 
     number = renamed_attribute("number", "register_scale")
     items = renamed_attribute("items", "item_factors")
+
+    @property
+    def basis(self) -> ItemBasis:
+        """The units of zeta here."""
+        return ItemBasis(self.column_norms, self.whitening)
 
     @property
     def item_factors(self) -> ItemFactors:
@@ -367,34 +368,3 @@ class BanditModel(PyroModule):
                     f"prior of {name!r}: its support is {prior.support}, but every parameter is a real number here; "
                     "transform it: a positive one by its logarithm (w_a and w_b go through a softplus already)"
                 )
-
-
-def whitening(psi: Tensor, jitter: float = 0.0, *, check: bool = True) -> Tensor:
-    """Compute ``L``, lower triangular with ``L L' = Psi' Psi / P``; differentiable (Sakhi et al. 2020, section 3.2).
-
-    Args:
-        psi: ``P x K``.
-        jitter: added to the diagonal, in units of its mean entry.
-        check: whether to raise. Without the check, which waits for the device, ``L`` is NaN where there is none.
-
-    Raises:
-        ValueError: if there is no such factor.
-    """
-    num_items, embedding_dim = psi.shape
-    wide = psi.to(torch.float64)
-    gram = wide.mT @ wide / num_items
-    if jitter:
-        gram = gram + jitter * gram.diagonal().mean() * torch.eye(embedding_dim, dtype=gram.dtype, device=gram.device)
-    factor, info = torch.linalg.cholesky_ex(gram)
-    pivots = factor.diagonal()
-    singular = (info != 0) | ~torch.isfinite(factor).all() | (pivots.min() <= 1e-7 * pivots.max())  # rounding decides
-    if not check:
-        return torch.where(singular, torch.nan, factor).to(psi.dtype)
-    if singular:
-        raise ValueError(
-            f"item_embedding: its {embedding_dim} columns are linearly dependent (P={num_items}), so Psi'Psi/P has no "
-            "Cholesky factor; use an embedding_dim of at most num_items and fit the organic model first, or pass "
-            "jitter=1e-6 to go on with an almost singular one"
-        )
-    result: Tensor = factor.to(psi.dtype)
-    return result

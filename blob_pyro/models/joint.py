@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from blob_pyro.data import Histories
-from blob_pyro.models.bandit import BanditBatch, BanditModel, ItemFactors, whitening
+from blob_pyro.models.bandit import BanditBatch, BanditModel
+from blob_pyro.models.item_factors import ItemFactors, whitening
 from blob_pyro.models.organic import OrganicBatch, OrganicModel
 
 __all__ = ["JointBatch", "JointModel"]

@@ -64,17 +64,17 @@ class PlacedTerm:
 
     def build(self, model: nn.Module) -> None:
         """Check against the model, which is the bandit model itself, and add the term's buffers."""
-        self.term.build(self._view(model))
+        self.term.build(self.view(model))
 
     def site_priors(self, model: nn.Module) -> dict[str, TorchDistribution]:
         """Return the priors of its sites, by the model's names."""
-        priors = self.term.site_priors(self._view(model))
+        priors = self.term.site_priors(self.view(model))
         self._sites = {site: self._full(site) for site in priors}
         return {self._sites[site]: prior for site, prior in priors.items()}
 
     def logit(self, model: nn.Module, values: dict[str, Tensor], events: Events) -> Tensor:
         """Compute what the term adds to each event's logit, ``B``; ``values`` are by the model's names."""
-        view = self._view(model)
+        view = self.view(model)
         if self.name is None:
             return self.term.logit(view, values, events)
         own = {site: values[full] for site, full in self._sites.items()}
@@ -89,7 +89,7 @@ class PlacedTerm:
         own = {full: site for site, full in self._sites.items()}
         for name in posterior:
             own.setdefault(name, f"{name} of the model" if name in self._sites else name)
-        folded = fold(self._view(model), {own[name]: distribution for name, distribution in posterior.items()})
+        folded = fold(self.view(model), {own[name]: distribution for name, distribution in posterior.items()})
         back = {site: name for name, site in own.items()}
         return None if folded is None else {back[site]: distribution for site, distribution in folded.items()}
 
@@ -109,7 +109,8 @@ class PlacedTerm:
     def _full(self, name: str) -> str:
         return name if self.name is None else f"{self.name}_{name}"
 
-    def _view(self, model: nn.Module) -> ModelView:
+    def view(self, model: nn.Module) -> ModelView:
+        """Return what the term is given of the model."""
         return cast(ModelView, _View(model, self))
 
     def _take(self, model: Any, name: str) -> str:

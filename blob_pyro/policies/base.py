@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import pandas as pd
 from pyro.distributions import TorchDistribution
@@ -34,8 +34,36 @@ class Policy(ABC):
         items: the catalogue, or its size when ids are ``0 .. num_items - 1``.
     """
 
+    _catalogue_of: ClassVar[str] = ""  # the attribute whose catalogue the policy's is, and goes on to be
+
     def __init__(self, items: Vocabulary | int) -> None:
         self.items = items if isinstance(items, Vocabulary) else Vocabulary.numbered(items)
+
+    @property
+    def items(self) -> Vocabulary:
+        """The catalogue; that of the model, where one acts and has been extended since.
+
+        Raises:
+            ValueError: if the model has another catalogue than when the policy was made.
+        """
+        known: Vocabulary = self.__dict__["items"]
+        owner = self.__dict__.get(self._catalogue_of)
+        if owner is not None and (now := self._followed(known, owner)) is not known:
+            known = self.__dict__["items"] = now
+        return known
+
+    @items.setter
+    def items(self, items: Vocabulary) -> None:
+        self.__dict__["items"] = items
+
+    def _followed(self, known: Vocabulary, owner: Any) -> Vocabulary:
+        now: Vocabulary = owner.items
+        if now is known or (len(now) >= len(known) and tuple(now.ids[: len(known)]) == tuple(known.ids)):
+            return now
+        raise ValueError(
+            f"{self._catalogue_of}: {type(owner).__name__} has another catalogue than when this policy was made; it "
+            "was fitted since, so make the policy anew"
+        )
 
     @property
     def num_items(self) -> int:

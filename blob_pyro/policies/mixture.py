@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from pyro.distributions import TorchDistribution
 
-from blob_pyro.data import Histories, as_candidates
+from blob_pyro.data import Histories, Vocabulary, as_candidates
 from blob_pyro.data.covariates import slice_covariates
 from blob_pyro.ops.arguments import number_between
 from blob_pyro.policies.base import Policy
@@ -41,6 +41,8 @@ class Mixture(Policy):
         tensor([[0.0833, 0.0833, 0.8333]], dtype=torch.float64)
     """
 
+    _catalogue_of = "policies"
+
     def __init__(self, policies: Sequence[Policy], weights: Iterable[float] | None = None) -> None:
         if isinstance(policies, Policy) or not isinstance(policies, Sequence):
             raise TypeError(f"policies: expected a list of policies, got a {type(policies).__name__}")
@@ -57,6 +59,15 @@ class Mixture(Policy):
         super().__init__(policies[0].items)
         self.policies = tuple(policies)
         self.weights = _weights(weights, len(policies))
+
+    def _followed(self, known: Vocabulary, owner: Any) -> Vocabulary:
+        first, *others = (policy.items for policy in owner)
+        for number, items in enumerate(others, 1):
+            if items is not first and items != first:
+                raise ValueError(
+                    f"policies[{number}]: is over {items!r} by now, and policies[0] over {first!r}; make it anew"
+                )
+        return known if first == known else first
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{w:g} {p!r}" for w, p in zip(self.weights, self.policies, strict=True))

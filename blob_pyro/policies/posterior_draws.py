@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from blob_pyro.data import Histories
+from blob_pyro.data import Histories, Vocabulary
 from blob_pyro.ops.arguments import whole_number
 from blob_pyro.ops.seeds import check_seed
 from blob_pyro.posteriors.drawn_click_logits import DrawnClickLogits
@@ -52,8 +52,15 @@ class PosteriorDraws:
                 f"model: expected a posterior with drawn_click_logits(histories), such as BLOB, got {model!r} "
                 f"(a {type(model).__name__})"
             )
-        self.model, self.items = model, model.items
+        self.model, self.__dict__["items"] = model, model.items
         self.num_draws, self.seed = whole_number(num_draws, "num_draws"), check_seed(seed)
+
+    @property
+    def items(self) -> Vocabulary:
+        """The model's catalogue."""
+        items: Vocabulary = self.model.items
+        self.__dict__["items"] = items
+        return items
 
     def click_logits(self, histories: Histories | Any, covariates: Any = None) -> DrawnClickLogits:
         """Return the click logits of the draws after each of ``N`` histories."""

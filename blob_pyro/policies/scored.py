@@ -22,6 +22,8 @@ __all__ = ["EpsilonGreedy", "Greedy", "Softmax"]
 
 
 class _Scored(Policy):
+    _catalogue_of = "model"
+
     def __init__(self, model: Scorer) -> None:
         if isinstance(model, type) or not isinstance(model, Scorer):
             raise TypeError(
@@ -53,11 +55,6 @@ class _Scored(Policy):
         return among(in_chunks(actions, history, self.num_items), some)
 
     def _scores(self, contexts: Contexts) -> Tensor:
-        if self.model.items is not self.items and self.model.items != self.items:
-            raise ValueError(
-                f"model: {type(self.model).__name__} has another catalogue than when this policy was made; it was "
-                "fitted since, so make the policy anew"
-            )
         more = () if contexts.covariates is None else (contexts.covariates,)
         scores = self.model.scores(contexts.histories, *more)
         if tuple(scores.shape) != (len(contexts), self.num_items):

@@ -140,6 +140,8 @@ class ThompsonSampling(Policy):
         True
     """
 
+    _catalogue_of = "model"
+
     def __init__(
         self,
         model: BanditPosterior,

@@ -48,6 +48,8 @@ class TopTwoThompsonSampling(Policy):
                [1.   , 0.   , 0.   ]])
     """
 
+    _catalogue_of = "thompson"
+
     def __init__(self, thompson: ThompsonSampling, beta: float = 0.5) -> None:
         if not isinstance(thompson, ThompsonSampling):
             raise TypeError(f"thompson: expected a ThompsonSampling, got {thompson!r} (a {type(thompson).__name__})")

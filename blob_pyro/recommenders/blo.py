@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Iterable
 from copy import copy, deepcopy
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +23,7 @@ from blob_pyro.ops.fingerprints import content_hash
 from blob_pyro.ops.gradients import ordinary, with_gradients
 from blob_pyro.ops.modules import own_copies, own_copy
 from blob_pyro.ops.seeds import check_seed, seeded
+from blob_pyro.recommenders.extension import extended_blo
 from blob_pyro.recommenders.interest_model import InterestModel, Parts, TopItems, sessions_of
 from blob_pyro.recommenders.saving import fingerprint_blo, load_blo, save_blo
 
@@ -84,7 +86,6 @@ class BLO(InterestModel):
         if not isinstance(encoder, (str, nn.Module)):
             raise TypeError(f"encoder: expected a name or an nn.Module, got a {type(encoder).__name__}")
         one_of(covariance, "covariance", ("diagonal", "full"))
-        self.num_items = num_items
         self.embedding_dim = embedding_dim
         self.encoder_name = encoder if isinstance(encoder, str) else None
         self.covariance = covariance
@@ -273,6 +274,28 @@ class BLO(InterestModel):
             if callable(reset := getattr(module, "reset_parameters", None)):
                 reset()
         return fresh
+
+    def extend(self, items: Iterable[Hashable], *, log: EventLog | None = None) -> None:
+        """Add items that the model has not seen; what is known of the others stays as it is, to the bit.
+
+        A new item's embedding and intercept are, with a log whose users viewed it, the most probable ones given these
+        views (of known items and it), under a normal prior: that of `OrganicPriors`, or with the mean and variance that
+        known items have. Without views they are the prior's mean. The encoder's rows follow from them by ridge
+        regression on the known items, so that views of the new item count.
+
+        Args:
+            items: ids, all new, of the type that known ones have. They follow the known ones in their order.
+            log: whose views say who views the new items.
+
+        Raises:
+            ValueError: for an id that is known, recurs, or has another type; for an encoder of yours without
+                ``item_tables``, see `blob_pyro.guides.encoders`; if the model is not fitted, or a BLOB's own.
+        """
+        self._require_thawed("extend", "extend the BLOB, blob.extend(items)")
+        self._require_fitted("extend")
+        with with_gradients():
+            more = extended_blo(self, self.items.extended(items), log)
+        self._parts, self.fits, self._given_encoder = more._parts, more.fits, more._given_encoder
 
     def fingerprint(self) -> str:
         """Hash the parameters and what they mean, SHA-256: equal for models that answer alike, saved and loaded ones.

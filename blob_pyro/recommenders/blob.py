@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from blob_pyro.data import EventLog
+from blob_pyro.data import EventLog, Vocabulary
 from blob_pyro.guides import make_guide
 from blob_pyro.guides.registry import registered_name
 from blob_pyro.infer import (
@@ -27,6 +27,7 @@ from blob_pyro.infer import (
 )
 from blob_pyro.infer.training.checkpoints import Checkpoint
 from blob_pyro.models import BanditBatch, BanditModel, BanditPriors
+from blob_pyro.models.item_factors import ItemBasis
 from blob_pyro.ops.arguments import number_between, one_of, true_or_false, whole_number
 from blob_pyro.ops.device import default_device
 from blob_pyro.ops.fingerprints import content_hash
@@ -37,6 +38,7 @@ from blob_pyro.posteriors.guide_posterior import GuidePosterior
 from blob_pyro.posteriors.next_priors import next_priors
 from blob_pyro.recommenders.blo import BLO
 from blob_pyro.recommenders.click_model import ClickModel, Parts
+from blob_pyro.recommenders.extension import extended_parts
 from blob_pyro.recommenders.saving import fingerprint_blob, load_blob, save_blob
 
 __all__ = ["BLOB"]
@@ -95,10 +97,15 @@ class BLOB(ClickModel):
 
     @staticmethod
     def _build(
-        blo: BLO, priors: BanditPriors | None, jitter: float, recipe: str | Callable[..., Any], seed: int
+        blo: BLO,
+        priors: BanditPriors | None,
+        jitter: float,
+        recipe: str | Callable[..., Any],
+        seed: int,
+        basis: ItemBasis | None = None,
     ) -> Parts:
         """A model of the items as ``blo`` has them, and a guide of it at its start."""
-        model = BanditModel(blo.model.item_embedding, priors, blo.model.item_intercept, jitter)
+        model = BanditModel(blo.model.item_embedding, priors, blo.model.item_intercept, jitter, basis)
         guide = make_guide(recipe, model, seed=derived_seed(seed, _OF_GUIDE))
         return Parts(blo, GuidePosterior(model, guide.to(blo.device)))
 
@@ -205,11 +212,59 @@ class BLOB(ClickModel):
         batch = self.batch(log, covariates)
         return estimate_elbo(self.model, self.guide, batch, num_draws=num_draws, seed=seed)
 
+    def extend(
+        self, items: Iterable[Hashable], *, item_values: Mapping[str, Any] | None = None, log: EventLog | None = None
+    ) -> None:
+        """Add items that the model has not seen: each starts from its prior, and what is known of others stays.
+
+        Kappa, and whatever else an item has of its own, has its prior's distribution; the other parameters' stay what
+        they are to the bit, and so does every old item's click logit after a history of old items. An item's embedding
+        is predicted from what the terms know of it (`ItemFeatures`, `ItemCategories`), by ridge regression on the known
+        items; if there is a log whose users viewed it, it is the most probable one given their views, with that
+        prediction as the prior's mean. Without either it is the prior's mean, or that of the known items. The encoder's
+        rows follow from it likewise, so that views of new items count. Guides that ship take part; one of yours by a
+        method ``take_over``, see `blob_pyro.guides.takeover`.
+
+        Args:
+            items: ids, all new, of the type that known ones have. They follow the known ones in their order.
+            item_values: what terms ask for of new items, ``{"categories": ..., "features": ...}``, or by the name of
+                the term: a mapping from id to value, or a value for each of ``items`` in order.
+            log: whose views say who views the new items.
+
+        Raises:
+            ValueError: for an id that is known, recurs, or has another type; values that are missing, by their name; a
+                prior or a guide that says nothing of new items; if the model is not fitted.
+
+        Example:
+            >>> log = EventLog.from_tables(
+            ...     views={"user": [1, 1, 2, 2], "time": [0, 1, 0, 1], "item": list("abbc")},
+            ...     impressions={"user": [1, 2, 2], "time": [2, 3, 4], "action": list("cab"), "reward": [1, 0, 0]},
+            ... )
+            >>> blo = BLO(log.num_items, embedding_dim=2)
+            >>> trace = blo.fit(log, num_epochs=5, progress=False)
+            >>> blob = BLOB(blo)
+            >>> trace = blob.fit(log, num_epochs=5, progress=False)
+            >>> before = blob.scores([["a"]])
+            >>> blob.extend(["d"])
+            >>> blob.num_items, bool((blob.scores([["a"]])[:, :3] == before).all())
+            (4, True)
+        """
+        self._require_fitted("extend")
+        with with_gradients():
+            parts = self._extended(self.items.extended(items), item_values, log)
+            parts.known.ask()
+        self._parts, self.fits = parts, [*self.fits, {"call": "extend", "num_items": len(parts.blo.items)}]
+
+    def _extended(self, items: Vocabulary, values: Mapping[str, Any] | None, log: EventLog | None) -> Parts:
+        return extended_parts(self._parts, self._recipe, items, values, log)
+
     def update(
         self,
         log: EventLog,
         *,
         forgetting: float = 1.0,
+        new_items: Literal["refuse", "prior"] = "refuse",
+        item_values: Mapping[str, Any] | None = None,
         seed: int = 0,
         num_epochs: int | None = None,
         batch_size: int | None = None,
@@ -226,10 +281,13 @@ class BLOB(ClickModel):
         as `fit` says.
 
         Args:
-            log: events that the model has not seen, over the same catalogue.
+            log: events that the model has not seen; its items are found by id.
             forgetting: in (0, 1]: what events have said counts as this fraction of itself, so that old ones fade: a
                 power prior (Ibrahim & Chen 2000), in which the initial prior stays. What is never observed again
                 returns to it, and goes no further. 1 forgets nothing.
+            new_items: of the log, which the model does not know: "refuse", or "prior" to start each from its prior, as
+                `extend` does with the log's views, before learning from the events.
+            item_values: see `extend`; by id.
             seed: see `fit`.
             num_epochs: see `fit`.
             batch_size: see `fit`.
@@ -247,15 +305,28 @@ class BLOB(ClickModel):
         self._require_fitted("update")
         seed, forgetting = check_seed(seed), number_between(forgetting, "forgetting", 0, 1)
         true_or_false(progress, "progress")
+        one_of(new_items, "new_items", ("refuse", "prior"))
         with with_gradients():
-            priors = next_priors(self.model, self.posterior(), forgetting)
-            recipe = self.guide if isinstance(self._recipe, nn.Module) else self._recipe
-            fresh = self._build(self.blo, priors, self.model.jitter, recipe, seed)
-            log = self._known_log(log)
+            parts, log = self._ready_for(log, new_items, item_values)
+            model = parts.known.model
+            priors = next_priors(model, parts.known.distributions(), forgetting)
+            recipe = parts.known.guide if isinstance(self._recipe, nn.Module) else self._recipe
+            fresh = self._build(parts.blo, priors, model.jitter, recipe, seed, model.basis)
             training = self._training(fresh, log, num_epochs, batch_size, learning_rate)
             batch = ordinary(self._batch(fresh, log, covariates))
             settings = {"call": "update", "seed": seed, "forgetting": forgetting}
             return self._fit(fresh, batch, training, num_epochs is None, settings, self.fits, None, progress)
+
+    def _ready_for(self, log: EventLog, new_items: str, values: Mapping[str, Any] | None) -> tuple[Parts, EventLog]:
+        """The parts that are to learn from a log, and the log over their items."""
+        new = self._new_items(log) if new_items == "prior" and isinstance(log, EventLog) else []
+        if not new:
+            if values is not None:
+                raise ValueError('item_values: the log has no new items to say them of, with new_items="prior"')
+            return self._parts, self._known_log(log)
+        log.require_impressions()
+        parts = self._extended(self.items.extended(new, "log.items"), values, log)
+        return parts, log.with_items(parts.blo.items)
 
     @staticmethod
     def _training(

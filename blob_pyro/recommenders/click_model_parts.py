@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -145,17 +146,22 @@ class ClickModelParts:
         log.require_impressions()
         if log.items == self.items:
             return log
-        known = set(self.items.ids)
-        new = [item for item in log.items.ids if item not in known]
-        if new:
+        if new := self._new_items(log):
             raise ValueError(
                 f"log: {len(new):,} of its {log.num_items:,} items are not among the {self.num_items:,} that the "
-                f"organic model knows, {new[0]!r} for one; fit a BLO to a log with them, or leave their rows out"
+                f"organic model knows, {new[0]!r} for one; let them start from their prior, "
+                'update(log, new_items="prior") or extend(items), fit a BLO to a log with them, or leave their rows out'
             )
         return log.with_items(self.items)
 
+    def _new_items(self, log: EventLog) -> list[Hashable]:
+        """The items of a log that the model does not know."""
+        known = set(self.items.ids)
+        return [item for item in log.items.ids if item not in known]
+
     def _batch(self, parts: Parts, log: EventLog, covariates: Any) -> BanditBatch:
-        log = self._known_log(log)
+        if not isinstance(log, EventLog) or log.items != parts.blo.items:  # whose parts may be those of a fit to come
+            log = self._known_log(log)
         device = parts.known.device
         points = decision_points(parts.known.model, log, covariates)
         action, reward, context, history = (

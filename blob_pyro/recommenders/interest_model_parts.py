@@ -44,15 +44,18 @@ class InterestModelParts:
     """An organic model, its guide and its catalogue, and whether they are fitted.
 
     Attributes:
-        num_items: size ``P`` of the catalogue.
         embedding_dim: ``K``.
         fits: settings of the fit.
     """
 
-    num_items: int
     embedding_dim: int
     fits: list[dict[str, Any]]
     _parts: Parts
+
+    @property
+    def num_items(self) -> int:
+        """The number of items in the catalogue, ``P``."""
+        return len(self._parts.items)
 
     @property
     def model(self) -> OrganicModel:

@@ -5,7 +5,7 @@ import pandas as pd
 
 from blob_pyro import BLOB, EventLog
 from blob_pyro.data import ViewHistory
-from tests.cli.commands import done
+from tests.cli.commands import done, run
 
 
 def test_fit(monday):
@@ -52,3 +52,17 @@ def test_decisions_are_the_next_log(monday, contexts, tmp_path):
     blob = BLOB.load(monday / "model", device="cpu")
     blob.update(log, progress=False)
     assert tuesday.fingerprint() == blob.fingerprint()
+
+
+def test_update_with_new_items(monday, tmp_path):
+    impressions = pd.read_parquet(monday / "impressions.parquet")
+    impressions["action"] = impressions["action"].where(impressions.index % 5 > 0, 77)
+    impressions.to_parquet(tmp_path / "tuesday.parquet")
+    told = ("update", monday / "model", "--impressions", tmp_path / "tuesday.parquet", "--output", tmp_path / "tuesday")
+    refused = run(*told)
+    assert refused.exit_code == 1
+    assert "77 for one" in refused.output
+    assert 'new_items="prior"' in refused.output
+    said = done(*told, "--new-items", "prior")
+    assert "items: 1 new, 9 now" in said
+    assert BLOB.load(tmp_path / "tuesday", device="cpu").items.ids[-1] == 77

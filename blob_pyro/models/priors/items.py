@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
@@ -25,13 +25,16 @@ CATEGORY_KAPPA, CATEGORY_BETA = "category_kappa", "category_beta"
 FEATURE_KAPPA, FEATURE_BETA = "feature_kappa", "feature_beta"
 
 
-@register_term
+@register_term(added=["center", "spread"])
 @dataclass(frozen=True)
 class KappaOnPopularity:
     """Items that are viewed more are clicked more, or less: ``kappa_p = kappa'_p + w_c + slope (rho_p - mean) / sd``.
 
     Args:
         scale: prior standard deviation of the slope, in logits per standard deviation of rho.
+        center: what is taken for the mean of rho; default that of the catalogue, which stays what it was when new
+            items come to it.
+        spread: what is taken for the standard deviation of rho; likewise.
 
     Example:
         >>> from blob_pyro import BanditPriors
@@ -39,13 +42,25 @@ class KappaOnPopularity:
     """
 
     scale: float = 0.5
+    center: float | None = None
+    spread: float | None = None
 
     def build(self, model: ModelView) -> None:
         """Check against the model, and add the buffers that the term needs; see `LogitTerm.build`."""
         rho = model.item_intercept
         if not rho.std() > 0:
             raise ValueError("KappaOnPopularity: every item has the same intercept rho; fit the organic model first")
-        model.register_buffer("popularity", (rho - rho.mean()) / rho.std())
+        center, spread = (
+            getattr(rho, moment)() if given is None else rho.new_tensor(given)
+            for moment, given in (("mean", self.center), ("std", self.spread))
+        )
+        model.register_buffer("popularity", (rho - center) / spread)
+
+    def extended(self, model: ModelView, values: Callable[[str], Sequence[Any]]) -> KappaOnPopularity:
+        """Go on with the mean and standard deviation of the items before; see `LogitTerm`."""
+        rho = model.item_intercept
+        center = float(rho.mean()) if self.center is None else self.center
+        return replace(self, center=center, spread=float(rho.std()) if self.spread is None else self.spread)
 
     def site_priors(self, model: ModelView) -> dict[str, TorchDistribution]:
         """Return the priors of its sites, by name; see `LogitTerm.site_priors`."""
@@ -152,6 +167,14 @@ class ItemCategories:
         model.register_scale("category_kappa_scale", self.kappa_scale, CATEGORY_KAPPA)
         model.register_scale("category_beta_scale", self.beta_scale, CATEGORY_BETA)
 
+    def extended(self, model: ModelView, values: Callable[[str], Sequence[Any]]) -> ItemCategories:
+        """Add the categories of new items, of which some may be new; see `LogitTerm`."""
+        return replace(self, categories=_joined(self.categories, values("categories")))
+
+    def describe(self) -> Tensor:
+        """Describe each item by its category, ``P x G`` zeros and ones."""
+        return torch.nn.functional.one_hot(torch.as_tensor(self.categories))
+
     def site_priors(self, model: ModelView) -> dict[str, TorchDistribution]:
         """Return the priors of its sites, by name; see `LogitTerm.site_priors`."""
         zeros = model.item_embedding.new_zeros(model.num_categories, model.embedding_dim)
@@ -197,6 +220,14 @@ class ItemFeatures:
         model.register_scale("feature_kappa_scale", self.kappa_scale, FEATURE_KAPPA)
         model.register_scale("feature_beta_scale", self.beta_scale, FEATURE_BETA)
 
+    def extended(self, model: ModelView, values: Callable[[str], Sequence[Any]]) -> ItemFeatures:
+        """Add the features of new items; see `LogitTerm`."""
+        return replace(self, features=_joined(self.features, values("features")))
+
+    def describe(self) -> Tensor:
+        """Describe each item by its features, ``P x F``."""
+        return torch.as_tensor(self.features)
+
     def site_priors(self, model: ModelView) -> dict[str, TorchDistribution]:
         """Return the priors of its sites, by name; see `LogitTerm.site_priors`."""
         zeros = model.item_embedding.new_zeros(model.features.shape[1], model.embedding_dim)
@@ -211,3 +242,12 @@ class ItemFeatures:
         return inner(FEATURE_KAPPA, values[FEATURE_KAPPA], features) + bilinear(
             FEATURE_BETA, values[FEATURE_BETA], features, events.interest
         )
+
+
+def _joined(known: Any, new: Sequence[Any]) -> Any:
+    """Values of known and of new items, as they were given: a tensor, or a sequence."""
+    if isinstance(known, Tensor):
+        more = torch.as_tensor(new, device=known.device)
+        if more.shape[1:] == known.shape[1:] and more.is_floating_point() <= known.is_floating_point():
+            return torch.cat([known, more.to(known.dtype)])
+    return (*(known.tolist() if hasattr(known, "tolist") else known), *new)  # wrong ones are for `build` to name

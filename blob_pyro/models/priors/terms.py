@@ -47,6 +47,10 @@ class LogitTerm(Protocol):
     entries of its sites for ArviZ: ``{site: {dimension: labels}}``. ``item_sites`` may name sites whose first dimension
     is the items, which get the items' own ids.
 
+    When new items come, ``extended(model, values)`` may return the term of more: ``values("field")`` asks for a value
+    for each new item, and what it says of others has to stay as it is. ``describe()`` may return ``P x F`` numbers that
+    describe items, from which a new one's embedding is predicted.
+
     Example:
         >>> import pyro.distributions as dist
         >>> from blob_pyro.models.operations import broadcast
@@ -74,14 +78,20 @@ class LogitTerm(Protocol):
 
 
 @overload
-def register_term(cls: T, *, name: str | None = ..., fields: Sequence[str] | None = ...) -> T: ...
+def register_term(
+    cls: T, *, name: str | None = ..., fields: Sequence[str] | None = ..., added: Sequence[str] = ...
+) -> T: ...
 
 
 @overload
-def register_term(*, name: str | None = ..., fields: Sequence[str] | None = ...) -> Callable[[T], T]: ...
+def register_term(
+    *, name: str | None = ..., fields: Sequence[str] | None = ..., added: Sequence[str] = ...
+) -> Callable[[T], T]: ...
 
 
-def register_term(cls: Any = None, *, name: str | None = None, fields: Sequence[str] | None = None) -> Any:
+def register_term(
+    cls: Any = None, *, name: str | None = None, fields: Sequence[str] | None = None, added: Sequence[str] = ()
+) -> Any:
     """Let models with a term of a class be saved and loaded by themselves: a decorator for a `LogitTerm` of yours.
 
     A saved model holds the class's name and the term's fields, no code: register it again, under the same name, before
@@ -93,6 +103,7 @@ def register_term(cls: Any = None, *, name: str | None = None, fields: Sequence[
         name: under which it is saved; default the class's.
         fields: attributes that are keyword arguments of the class, too. Default: a dataclass's own fields; none for a
             class without a constructor of its own.
+        added: fields with defaults that the class has gained: models which were saved before lack them.
 
     Returns:
         The class, or a decorator.
@@ -113,9 +124,9 @@ def register_term(cls: Any = None, *, name: str | None = None, fields: Sequence[
         ...     def logit(self, model, values, events): ...
     """
     if cls is None:
-        return lambda cls: register_term(cls, name=name, fields=fields)
+        return lambda cls: register_term(cls, name=name, fields=fields, added=added)
     missing = [method for method in ("build", "site_priors", "logit") if not callable(getattr(cls, method, None))]
     if not isinstance(cls, type) or missing:
         lack = f", which has no {', '.join(missing)}" if isinstance(cls, type) else ""
         raise TypeError(f"cls: expected a class of terms, with build, site_priors and logit, got {cls!r}{lack}")
-    return register(cls, name=name, fields=fields)
+    return register(cls, name=name, fields=fields, added=added)
