@@ -118,6 +118,7 @@ def check_sites(model: BanditModel, guide: Callable[..., Any]) -> None:
         raise ValueError(
             f"guide: its sites are not the model's: missing {missing or 'none'}, extra {extra or 'none'}. Sample each "
             f"of {list(expected)} once; mark what is only a means with infer={{'is_auxiliary': True}}"
+            + ("; BanditPriors(positions=None) leaves the effects of positions out" * ("position_effect" in missing))
         )
     for name, shape in found.items():
         if shape != expected[name]:

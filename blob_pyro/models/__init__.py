@@ -8,6 +8,7 @@ from blob_pyro.models.priors.heavy_tails import HorseshoeKappa, RandomScaleKappa
 from blob_pyro.models.priors.items import ItemCategories, ItemDeviations, ItemFeatures, KappaOnPopularity
 from blob_pyro.models.priors.learned import Learned
 from blob_pyro.models.priors.organic_priors import OrganicPriors
+from blob_pyro.models.priors.positions import PositionEffects
 from blob_pyro.models.priors.terms import Events, LogitTerm, register_term
 from blob_pyro.models.priors.vector import VectorPrior
 from blob_pyro.models.priors.view import ModelView
@@ -29,6 +30,7 @@ __all__ = [
     "OrganicBatch",
     "OrganicModel",
     "OrganicPriors",
+    "PositionEffects",
     "RandomScaleKappa",
     "StudentTKappa",
     "UserCovariates",

@@ -130,7 +130,7 @@ class BanditModel(PyroModule):
         self.register_buffer("whitening", whitening(psi, jitter) if basis is None else basis.whitening)
         rho = psi.new_zeros(self.num_items) if item_intercept is None else item_intercept.detach().to(psi)
         self.register_buffer("item_intercept", rho)
-        terms, self.kappa_prior = self.priors.named_terms, self.priors.kappa
+        terms, self.kappa_prior = self.priors.all_terms, self.priors.kappa
         if isinstance(self.priors.kappa_scale, Distribution):
             terms = [(None, RandomScaleKappa(self.priors.kappa_scale)), *terms]
             self.kappa_prior = 0.0 if self.kappa_prior is None else self.kappa_prior

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -178,12 +179,15 @@ class BLOB(ClickModel):
         true_or_false(progress, "progress")
         with with_gradients():
             blo = self.blo.frozen(device)
-            fresh = self._build(blo, self.model.priors, self.model.jitter, self._recipe, seed)
             log = self._known_log(log)
+            priors = self.model.priors
+            if priors.positions is not None and priors.initial is None:
+                priors = replace(priors, positions=priors.positions.of(log.position))
+            fresh = self._build(blo, priors, self.model.jitter, self._recipe, seed)
             log.require_contrast()
             training = self._training(fresh, log, num_epochs, batch_size, learning_rate)
             batch = ordinary(self._batch(fresh, log, covariates))
-            kept = Checkpoint.at(checkpoint, fresh.known.guide, **self._about(seed))
+            kept = Checkpoint.at(checkpoint, fresh.known.guide, **{**self._about(seed), "priors": priors})
             return self._fit(
                 fresh, batch, training, num_epochs is None, {"call": "fit", "seed": seed}, [], kept, progress
             )
@@ -320,13 +324,19 @@ class BLOB(ClickModel):
     def _ready_for(self, log: EventLog, new_items: str, values: Mapping[str, Any] | None) -> tuple[Parts, EventLog]:
         """The parts that are to learn from a log, and the log over their items."""
         new = self._new_items(log) if new_items == "prior" and isinstance(log, EventLog) else []
-        if not new:
-            if values is not None:
-                raise ValueError('item_values: the log has no new items to say them of, with new_items="prior"')
-            return self._parts, self._known_log(log)
-        log.require_impressions()
-        parts = self._extended(self.items.extended(new, "log.items"), values, log)
-        return parts, log.with_items(parts.blo.items)
+        if values is not None and not new:
+            raise ValueError('item_values: the log has no new items to say them of, with new_items="prior"')
+        if new:
+            log.require_impressions()
+        known = log if new else self._known_log(log)
+        priors = self.model.priors
+        if (before := priors.positions) is not None:
+            priors = replace(priors, positions=before.with_more(known.position))
+        if not new and priors.all_terms == self.model.priors.all_terms:
+            return self._parts, known
+        items = self.items.extended(new, "log.items") if new else self.items
+        parts = extended_parts(self._parts, self._recipe, items, values, known, priors.positions)
+        return parts, known.with_items(parts.blo.items)
 
     @staticmethod
     def _training(

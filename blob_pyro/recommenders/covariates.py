@@ -12,10 +12,13 @@ from torch import Tensor
 
 from blob_pyro.data import Covariate, EventLog, Histories
 from blob_pyro.data.covariates import read_covariates
-from blob_pyro.models import BanditModel, EventCovariates
+from blob_pyro.models import BanditModel, EventCovariates, PositionEffects
 from blob_pyro.models.placed_terms import PlacedTerm
+from blob_pyro.models.priors.positions import POSITION
 
 __all__ = ["DecisionPoints", "covariates_of_histories", "decision_points"]
+
+_OF_EVENTS = (EventCovariates, PositionEffects)
 
 USER = "user"
 """The name of the matrix of `UserCovariates` where covariates come by name."""
@@ -62,12 +65,12 @@ def decision_points(model: BanditModel, log: EventLog, covariates: Any = None) -
     user[log.context] = log.user
     by_name = dict(log.covariates)
     if log.position is not None:
-        by_name.setdefault("position", Covariate(log.position.double()))
+        by_name.setdefault(POSITION, Covariate(log.position.double()))
     of_events: list[int] = []
     parts: list[Tensor] = []
     of_users = iter(_of_users(model, covariates, log.num_users, "log.num_users"))
     for term in model.terms:
-        if isinstance(term.term, EventCovariates):
+        if isinstance(term.term, _OF_EVENTS):
             of_events.append(len(parts))
             parts.append(term.term.encode(by_name, "log"))
         elif term.num_covariates:
@@ -102,9 +105,37 @@ def covariates_of_histories(model: BanditModel, covariates: Any, num_histories: 
     if not model.num_covariates:
         _refuse_unwanted(covariates, "histories")
         return None
+    positions = next((term.term for term in model.terms if isinstance(term.term, PositionEffects)), None)
+    if positions is not None:
+        return _with_positions(model, positions, covariates, num_histories)
+    return _of_histories(model, covariates, num_histories)
+
+
+def _with_positions(model: BanditModel, positions: PositionEffects, covariates: Any, num_histories: int) -> Tensor:
+    """Columns of positions, which come first, the first position by default; and of what other terms ask for."""
+    size = positions.num_covariates
+    if isinstance(covariates, Tensor) and covariates.shape[-1:] == (model.num_covariates,):
+        return _matrix(covariates, num_histories, model.num_covariates, "the number of histories").to(
+            model.item_embedding
+        )
+    rest, own = covariates, model.item_embedding.new_zeros(num_histories, size)
+    if isinstance(covariates, Mapping) and POSITION in covariates:
+        named = read_covariates({POSITION: covariates[POSITION]})
+        if len(named[POSITION]) != num_histories:
+            raise ValueError(f"covariates: 'position' has {len(named[POSITION])} values for {num_histories} histories")
+        own = positions.encode(named).to(model.item_embedding)
+        rest = {name: column for name, column in covariates.items() if name != POSITION} or None
+    if model.num_covariates == size:
+        _refuse_unwanted(rest, "histories")
+        return own
+    return torch.cat([own, _of_histories(model, rest, num_histories)], -1)
+
+
+def _of_histories(model: BanditModel, covariates: Any, num_histories: int) -> Tensor:
     what, named = "the number of histories", any(isinstance(t.term, EventCovariates) for t in model.terms)
+    num_covariates = sum(t.num_covariates for t in model.terms if not isinstance(t.term, PositionEffects))
     if covariates is None or isinstance(covariates, Tensor) or not (named or isinstance(covariates, Mapping)):
-        matrix = _matrix(covariates, num_histories, model.num_covariates, what)
+        matrix = _matrix(covariates, num_histories, num_covariates, what)
         return matrix.to(model.item_embedding)
     keys = {term.name or USER for term in _terms_of_users(model)}
     by_name = _by_name(covariates, keys) if named else {}
@@ -116,13 +147,13 @@ def covariates_of_histories(model: BanditModel, covariates: Any, num_histories: 
     for term in model.terms:
         if isinstance(term.term, EventCovariates):
             parts.append(term.term.encode(by_name))
-        elif term.num_covariates:
+        elif term.num_covariates and not isinstance(term.term, PositionEffects):
             parts.append(next(of_users).double())
     return torch.cat(parts, -1).to(model.item_embedding)
 
 
 def _terms_of_users(model: BanditModel) -> list[PlacedTerm]:
-    return [t for t in model.terms if t.num_covariates and not isinstance(t.term, EventCovariates)]
+    return [t for t in model.terms if t.num_covariates and not isinstance(t.term, _OF_EVENTS)]
 
 
 def _of_users(model: BanditModel, covariates: Any, expected: int, what: str) -> list[Tensor]:

@@ -16,7 +16,7 @@ from blob_pyro.guides import AmortizedGuide, DrawsGuide, ItemGuide, make_guide
 from blob_pyro.guides.registry import registered_name
 from blob_pyro.guides.takeover import guide_taking_over, normal_moments
 from blob_pyro.infer.new_items import Prediction, rows_from_design, rows_from_views
-from blob_pyro.models import BanditBatch, BanditModel, BanditPriors, OrganicModel
+from blob_pyro.models import BanditBatch, BanditModel, BanditPriors, OrganicModel, PositionEffects
 from blob_pyro.models.priors.new_items import ItemValues, first_priors_of_more, padded
 from blob_pyro.models.priors.vector import VectorPrior
 from blob_pyro.ops.modules import own_copy
@@ -75,7 +75,12 @@ def extended_blo(
 
 
 def extended_parts(
-    parts: Parts, recipe: Any, items: Vocabulary, values: Mapping[str, Any] | None, log: EventLog | None
+    parts: Parts,
+    recipe: Any,
+    items: Vocabulary,
+    values: Mapping[str, Any] | None,
+    log: EventLog | None,
+    positions: PositionEffects | None = None,
 ) -> Parts:
     """Copy a click model, with what its prior says of items that it did not know.
 
@@ -85,6 +90,7 @@ def extended_parts(
         items: its own, and then others.
         values: see `ItemValues`.
         log: whose views say more of them, if there are any.
+        positions: with those that are new; default as they are.
 
     Raises:
         ValueError: naming what is not known of the new items, or a part of the model that does not say how it is
@@ -96,12 +102,12 @@ def extended_parts(
             f"guide: this {type(recipe).__name__} was given as an instance, which belongs to {num_old:,} items; give "
             "its class, or a function of the model, and fit again"
         )
-    first = first_priors_of_more(known.model, len(items), ItemValues(items.ids[num_old:], values))
+    first = first_priors_of_more(known.model, len(items), ItemValues(items.ids[num_old:], values), positions)
     described = [term.describe().double() for _, term in first.named_terms if hasattr(term, "describe")]
     design = None
     if described:
         design = (every := torch.cat(described, -1))[:num_old], every[num_old:]
-    blo = extended_blo(parts.blo, items, log, design).frozen()
+    blo = parts.blo if len(items) == num_old else extended_blo(parts.blo, items, log, design).frozen()
     model = _extended_model(known.model, blo, first)
     at_present = model.initial_site_priors()
     guide = guide_taking_over(known.guide, lambda: _fresh_guide(recipe, known.guide, model), at_present)

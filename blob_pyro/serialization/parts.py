@@ -15,7 +15,7 @@ from blob_pyro.serialization.codec import register
 
 __all__: list[str] = []
 
-register(BanditPriors, added=["scales", "initial"])
+register(BanditPriors, added=["scales", "initial", "positions"])
 register(Learned)
 register(OrganicPriors)
 register(VectorPrior, keys={"distribution": "law"})

@@ -12,8 +12,10 @@ import pyro.distributions as dist
 from pyro.distributions import TorchDistribution
 from torch.distributions import Distribution
 
+from blob_pyro.models.priors.covariates import EventCovariates
 from blob_pyro.models.priors.items import ItemDeviations
 from blob_pyro.models.priors.learned import Learned, Scale
+from blob_pyro.models.priors.positions import POSITION, PositionEffects
 from blob_pyro.models.priors.terms import LogitTerm
 from blob_pyro.models.priors.vector import VectorPrior
 from blob_pyro.models.priors.view import ModelView
@@ -54,6 +56,8 @@ class BanditPriors:
             or a mapping from names to terms, ``{"brand": ItemCategories(...), "type": ItemCategories(...)}``: what a
             term with a name adds to the model has the name in front, ``brand_category_kappa``, so that there may be
             several of one class.
+        positions: of the effects of positions, where the log has more than one: an item that was shown further down is
+            not blamed for it. None leaves them out, as do `EventCovariates` that ask for ``"position"`` themselves.
         sites: priors by site name, in place of all that the other fields say: what `blob_pyro.BLOB.update` fills.
         vector: one Gaussian over all sites together, in place of all that the other fields say of them: what
             `blob_pyro.BLOB.update` fills where the posterior correlates sites. Guides "low_rank", "full" and "laplace"
@@ -82,6 +86,7 @@ class BanditPriors:
     zeta: Prior | None = None
     normalize_embeddings: bool = False
     terms: Sequence[LogitTerm] | Mapping[str, LogitTerm] = ()
+    positions: PositionEffects | None = field(default_factory=PositionEffects)
     sites: Mapping[str, TorchDistribution] = field(default_factory=dict)
     vector: VectorPrior | None = None
     scales: Mapping[str, float] = field(default_factory=dict)
@@ -91,6 +96,18 @@ class BanditPriors:
     def replaced(self) -> set[str]:
         """The sites whose prior is in `sites` or `vector`, whatever the other fields say."""
         return {*self.sites, *(() if self.vector is None else self.vector.shapes)}
+
+    @property
+    def all_terms(self) -> list[tuple[str | None, LogitTerm]]:
+        """The terms, each with its name or None; that of positions first, where there is more than one."""
+        positions = self.positions
+        some = positions is not None and positions.num_covariates and not self._asks_for_positions
+        return [*([(None, positions)] if some and positions is not None else []), *self.named_terms]
+
+    @property
+    def _asks_for_positions(self) -> bool:
+        """Whether a term of the user's has the positions of events in it already."""
+        return any(isinstance(term, EventCovariates) and POSITION in term.covariates for _, term in self.named_terms)
 
     @property
     def named_terms(self) -> list[tuple[str | None, LogitTerm]]:
@@ -109,6 +126,10 @@ class BanditPriors:
             if name is not None and (not isinstance(name, str) or not name.isidentifier()):
                 raise ValueError(f"terms: a name is letters, digits and underscores, got {name!r}")
         true_or_false(self.normalize_embeddings, "normalize_embeddings")
+        if self.positions is not None and not isinstance(self.positions, PositionEffects):
+            raise TypeError(
+                f"positions: expected PositionEffects(scale), or None to leave them out, got {self.positions!r}"
+            )
         for name in ("w_a", "w_b", "w_c"):
             _check_prior(name, getattr(self, name), event_dim=0)
         for name, event_dim in (("kappa", 1), ("zeta", 2)):

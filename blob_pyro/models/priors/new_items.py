@@ -15,6 +15,7 @@ from pyro.distributions import TorchDistribution
 from torch.distributions import Distribution
 
 from blob_pyro.models.priors.bandit_priors import BanditPriors
+from blob_pyro.models.priors.positions import PositionEffects
 from blob_pyro.models.priors.terms import LogitTerm
 
 __all__ = ["ItemValues", "first_priors_of_more", "padded"]
@@ -81,18 +82,25 @@ class ItemValues:
             raise ValueError(f"item_values: no term of the model asks for {odd[0]!r}; it {asked}")
 
 
-def first_priors_of_more(model: Any, num_items: int, values: ItemValues) -> BanditPriors:
+def first_priors_of_more(
+    model: Any, num_items: int, values: ItemValues, positions: PositionEffects | None = None
+) -> BanditPriors:
     """Return the priors before any event, of a model with more items.
 
     Args:
         model: the `BanditModel` of fewer.
         num_items: with the new ones.
         values: of the new ones, for terms that ask for some.
+        positions: of its events, where some are new; default those that it has.
 
     Raises:
         ValueError: for a prior that is written out number by number, and says nothing of new items.
     """
-    first = model.priors if model.priors.initial is None else model.priors.initial
+    first: BanditPriors = model.priors if model.priors.initial is None else model.priors.initial
+    if positions is not None:
+        first = replace(first, positions=positions)
+    if num_items == model.num_items:
+        return first
     placed = {id(term.term): term for term in model.terms}
     terms: list[tuple[str | None, LogitTerm]] = []
     for name, term in first.named_terms:
