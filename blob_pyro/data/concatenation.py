@@ -207,7 +207,8 @@ def _users(logs: Sequence[EventLog], names: Sequence[str], own: int) -> tuple[Vo
 
 
 def _picked(vocabulary: Vocabulary, which: np.ndarray) -> list[Hashable]:
-    return vocabulary.decode(np.flatnonzero(which))
+    ids: list[Hashable] = vocabulary.decode(np.flatnonzero(which))
+    return ids
 
 
 def _with_impressions(logs: Sequence[EventLog], names: Sequence[str]) -> list[tuple[str, EventLog]]:

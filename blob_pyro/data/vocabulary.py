@@ -255,14 +255,47 @@ class Vocabulary:
             return f"integers 0..{len(self) - 1}"
         return f"{describe_kinds(self._kinds)}, {len(self)} of them, from {self.ids[0]!r} to {self.ids[-1]!r}"
 
-    def decode(self, numbers: Any) -> list[Hashable]:
-        """Return the ids of numbers, in the same order.
+    def decode(self, numbers: Any) -> Any:
+        """Return the ids of numbers, in the same order and shape.
+
+        Args:
+            numbers: a collection, a tensor or an array of any shape, lists in lists, or one number.
+
+        Returns:
+            A list of ids; lists in lists for more dimensions; an id for one number.
 
         Raises:
             ValueError: naming the first number outside ``0 .. n - 1``, such as the -1 that pads a history.
+
+        Example:
+            >>> Vocabulary(["a", "b", "c"]).decode([[0, 2], [1, 1]])
+            [['a', 'c'], ['b', 'b']]
         """
+        if isinstance(numbers, (list, tuple)) and any(isinstance(row, (list, tuple)) for row in numbers):
+            return [self.decode(row) for row in numbers]
+        if isinstance(numbers, (int, np.integer)) and not isinstance(numbers, bool):
+            return self.decode([numbers])[0]
+        if getattr(numbers, "ndim", 1) == 0:
+            return self.decode(numbers.reshape(1))[0]
+        if getattr(numbers, "ndim", 1) > 1:
+            return self._decode_array(np.asarray(numbers.cpu() if hasattr(numbers, "cpu") else numbers))
         column = _in_a_row(numbers, "numbers")
         return [self.ids[n] for n in Vocabulary.numbered(len(self)).look_up(column).tolist()]
+
+    def _decode_array(self, numbers: np.ndarray) -> list[Any]:
+        outside = np.argwhere((numbers < 0) | (numbers >= len(self)))
+        if len(outside):
+            where = ", ".join(map(str, outside[0].tolist()))
+            raise ValueError(
+                f"numbers[{where}]: a number is outside 0..{len(self) - 1}, got {numbers[tuple(outside[0])]}; item "
+                f"numbers are counted from 0, and there are {len(self)}"
+            )
+        if numbers.size == 0:
+            return cast(list[Any], numbers.tolist())
+        ids: list[Any] = self.decode(numbers.reshape(-1))
+        for size in numbers.shape[:0:-1]:
+            ids = [ids[start : start + size] for start in range(0, len(ids), size)]
+        return ids
 
     def column(self, numbers: Any) -> np.ndarray:
         """Return the ids of numbers as a column of a frame: int64 where all ids are such integers, else Python objects.

@@ -7,6 +7,7 @@ from copy import copy
 from functools import cached_property
 from typing import ClassVar, NamedTuple
 
+import pandas as pd
 import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution
@@ -308,6 +309,15 @@ class ClickLogits(TorchDistribution):
     def __repr__(self) -> str:
         contexts = "x".join(map(str, self.batch_shape)) or "1"
         return f"{type(self).__name__}({contexts} contexts, {self.event_shape[0]} items)"
+
+    def _repr_html_(self) -> str:
+        figures = {
+            "contexts": "x".join(map(str, self.batch_shape)) or "1",
+            "items": self.event_shape[0],
+            "numbers that items share": self.num_factors,
+            "in doubt": "no" if self.is_certain else "yes",
+        }
+        return pd.DataFrame({type(self).__name__: figures}).to_html()
 
     @property
     def mean(self) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Any, Literal, NamedTuple
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -105,6 +106,22 @@ class ClickModelParts:
         state = "not fitted" if not self.fitted else f"fitted to {events:,} impressions" if events else "fitted"
         size = f"{self.num_items:,} items, embedding_dim={self.model.embedding_dim}"
         return f"{type(self).__name__}({size}, guide {guide!r}, {state})"
+
+    def _repr_html_(self) -> str:
+        fits = getattr(self, "fits", [])
+        converged = fits[-1].get("converged") if fits else None
+        figures = {
+            "items": self.num_items,
+            "embedding_dim": self.model.embedding_dim,
+            "guide": getattr(self, "guide_name", None) or type(self.guide).__name__,
+            "sites": ", ".join(self.model.site_priors()),
+            "terms": ", ".join(map(repr, self.model.terms)) or "none",
+            "omega": self.omega,
+            "fits and updates": len(fits),
+            "impressions": sum(fit.get("num_rows", 0) for fit in fits),
+            "the last one converged": "not known" if converged is None else "yes" if converged else "no",
+        }
+        return pd.DataFrame({type(self).__name__: figures}).to_html()
 
     @property
     def items(self) -> Vocabulary:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -104,6 +105,12 @@ class InterestModelParts:
     def __repr__(self) -> str:
         state = "fitted" if self.fitted else "not fitted"
         return f"{type(self).__name__}({self.num_items:,} items, embedding_dim={self.model.embedding_dim}, {state})"
+
+    def _repr_html_(self) -> str:
+        encoder = type(self.guide.encoder).__name__
+        fits = {"items": self.num_items, "embedding_dim": self.model.embedding_dim, "encoder": encoder}
+        fits |= {"fits": len(self.fits), "sessions": sum(fit.get("num_rows", 0) for fit in self.fits)}
+        return pd.DataFrame({type(self).__name__: fits}).to_html()
 
     def _require_fitted(self, call: str) -> None:
         if not self.fitted:
