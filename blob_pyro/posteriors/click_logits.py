@@ -178,11 +178,12 @@ class ClickLogits(TorchDistribution):
             index: item numbers.
         """
         new = self._given(self.interest)
-        for name in ("_common", "_standard"):
-            new.__dict__.pop(name, None)
         new.item_embedding = self.item_embedding[index]
-        new.kappa = SiteVector(self.kappa.loc[index], self.kappa.scale[index], self.kappa.factor[:, index])
-        new.kappa_loc, new.kappa_scale = new.kappa.loc, new.kappa.scale
+        if self._effects is None:
+            loc, scale, factor = self._kappa
+            new._kappa = SiteVector(loc[index], scale[index], factor[:, index])
+        else:
+            new._effects = OwnEffects(*(numbers[index] for numbers in self._effects))
         new._event_shape = new.item_embedding.shape[:1]
         return new
 

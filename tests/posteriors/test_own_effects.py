@@ -120,6 +120,9 @@ def test_propensities_are_exact_given_what_is_shared(problem, kind):
     rows = torch.tensor([0, 0, 2, 2, 2])
     assert torch.allclose(actions.log_prob_each(counts, played).exp(), expected[rows, played], rtol=1e-9)
     assert torch.allclose(logits[torch.tensor([2, 0])].own_scale, logits.own_scale[[2, 0]])
+    some = logits.of_items(torch.tensor([3, 1]))
+    assert torch.allclose(some.mean, logits.mean[:, [3, 1]])
+    assert torch.allclose(some.variance, logits.variance[:, [3, 1]])
 
 
 def test_what_cannot_be_read_is_said(problem):
