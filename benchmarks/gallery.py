@@ -107,7 +107,7 @@ def main() -> None:
     first = next(iter(fitted.values()))
     played = {name: Greedy(blob) for name, blob in fitted.items()}
     reports = {
-        "calibrate": calibrate(BLOB(blo, "laplace"), log, num_simulations=20, seed=200),
+        "calibrate": calibrate(BLOB(blo, "laplace"), log, num_simulations=10, seed=200),
         "diagnose": diagnose(first, log, num_draws=400, max_events=5_000),
         "compare_guides": compare_guides(first, [*settings.guides, "delta"], log, num_draws=200, num_contexts=50),
         "evaluate": evaluate(log, Mixture([Greedy(first), Uniform(100)], weights=[0.5, 0.5]), baseline="logging"),

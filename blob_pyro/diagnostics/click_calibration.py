@@ -67,10 +67,11 @@ class ClickCalibration:
             _, ax = pyplot.subplots(figsize=(4.2, 3.8), layout="constrained")
         predicted = 100 * self.bins.predicted
         ax.fill_between(predicted, 100 * self.bins.low, 100 * self.bins.high, color="0.85", label="allowed, 95 %")
-        top = max(predicted.max(), 100 * self.bins.observed.max(), 100 * self.bins.high.max())
-        ax.plot([0, top], [0, top], color="0.5", linewidth=0.8)
-        ax.plot(predicted, 100 * self.bins.observed, "o-", color="C0", markersize=4, label="observed")
-        ax.set(xlabel="predicted click probability, %", ylabel="click rate, %", xlim=(0, None), ylim=(0, None))
+        right = 1.08 * float(predicted.max())
+        ax.plot([0, right], [0, right], color="0.5", linewidth=0.8)
+        ax.plot(predicted, 100 * self.bins.observed, "o-", color="C0", markersize=4, label="observed", clip_on=False)
+        ax.set(xlabel="predicted click probability, %", ylabel="click rate, %", xlim=(0, right), ylim=(0, None))
+        ax.set_title(f"p = {self.p_value:.3g}", loc="right", fontsize=9, color="C3" if self.flagged else "black")
         ax.legend(frameon=False, fontsize="small")
         return ax
 

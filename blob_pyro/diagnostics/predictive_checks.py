@@ -67,17 +67,19 @@ class PredictiveCheck:
 
         if ax is None:
             _, ax = pyplot.subplots(figsize=(6, 3.4), layout="constrained")
-        shown = self.table.loc[self.table.events.nlargest(most).index.sort_values()] if len(self.table) > most else None
-        table = self.table if shown is None else shown
+        kept = self.table.index.isin(self.table.events.nlargest(most, keep="first").index)
+        table = self.table[kept]
         at, size = np.arange(len(table)), table.events.to_numpy()
         low, high = 100 * table.low / size, 100 * table.high / size
         ax.vlines(at, low, high, color="0.7", linewidth=max(2.0, 120 / max(len(table), 12)), label="predicted, 95 %")
-        ax.plot(at, 100 * table.clicks / size, "o", color="C0", markersize=4, label="observed")
-        every = max(1, len(table) // 12)
-        ax.set_xticks(at[::every], [str(name) for name in table.index[::every]], rotation=45, ha="right")
-        note = "" if shown is None else f" (the {most} with the most events of {len(self.table):,})"
+        ax.plot(at, 100 * table.clicks / size, "o", color="C0", markersize=4, label="observed", clip_on=False, zorder=3)
+        names, many = [str(name) for name in table.index], len(table) > 12
+        every = 1 + (len(table) - 1) // 40
+        ax.set_xticks(at[::every], names[::every], rotation=90 if many else 0, fontsize=7 if many else 9)
+        note = "" if kept.all() else f" (the {most} with the most events of {len(self.table):,})"
         ax.set(xlabel=f"{self.by}{note}", ylabel="click rate, %", ylim=(0, None))
         ax.legend(frameon=False, fontsize="small", ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
+        ax.set_title(f"p = {self.p_value:.3g}", loc="right", fontsize=9, color="C3" if self.flagged else "black")
         return ax
 
 

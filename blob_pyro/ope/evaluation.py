@@ -79,7 +79,7 @@ class Evaluation:
         from matplotlib import pyplot
 
         if ax is None:
-            _, ax = pyplot.subplots(figsize=(6, 1 + 0.4 * len(self.estimates)), layout="constrained")
+            _, ax = pyplot.subplots(figsize=(7.5, 1 + 0.4 * len(self.estimates)), layout="constrained")
         table = self.table(level, method)
         for place, (name, row) in enumerate(table.iterrows()):
             color = "C1" if str(name).startswith("delta") else "C0"
@@ -88,7 +88,16 @@ class Evaluation:
             ax.plot(row.value, place, "o", color=color, markerfacecolor=face)
         ax.set_yticks(range(len(table)), list(table.index))
         ax.invert_yaxis()
-        ax.set_xlabel("reward per impression")
+        ax.margins(y=0.6 / len(table))
+        ax.set_xlabel(f"reward per impression, {100 * level:g} % {method.replace('_', ' ')} intervals")
+        for color, face, label, used in (
+            ("C0", "C0", "value", True),
+            ("C1", "C1", f"gain on {self.baseline}", self.baseline is not None),
+            ("0.4", "white", "warned of: see .warnings", bool(self.warnings)),
+        ):
+            if used:
+                ax.plot([], [], "o", color=color, markerfacecolor=face, label=label)
+        ax.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
         if self.baseline is not None:
             ax.axvline(0, color="0.7", linewidth=0.8)
         return ax

@@ -30,6 +30,17 @@ def test_a_group_that_differs_is_found():
     ax = check.plot(most=3)
     assert "the 3 with the most events of 10" in ax.get_xlabel()
     assert "%" in ax.get_ylabel()
+    assert ax.get_title(loc="right").startswith("p = ")
+    pyplot.close("all")
+
+
+def test_groups_keep_their_order_and_each_has_its_name():
+    """Of 60 items those with the most events, 20 to 59, in the catalogue's order: 9 does not come after 59."""
+    group = np.repeat(np.arange(60), np.where(np.arange(60) < 20, 10, 20))
+    reward, probability = np.zeros(len(group)), np.full((50, len(group)), 0.1)
+    ax = predictive_check("item", group, [str(i) for i in range(60)], reward, probability, seed=0).plot()
+    assert [label.get_text() for label in ax.get_xticklabels()] == [str(i) for i in range(20, 60)]
+    assert ax.get_xlabel() == "item (the 40 with the most events of 60)"
     pyplot.close("all")
 
 

@@ -254,6 +254,10 @@ def test_report(log):
     ax = found.plot()
     assert [t.get_text() for t in ax.get_yticklabels()] == list(found.estimates)
     assert ax.lines[0].get_xdata() == pytest.approx(found.table().loc["ips", ["low", "high"]].tolist())
+    assert ax.get_xlabel() == "reward per impression, 95 % normal intervals"
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == [
+        "value", "gain on logging", "warned of: see .warnings",
+    ]  # fmt: skip
     matplotlib.pyplot.close(ax.figure)
     with pytest.raises(KeyError, match="no estimate 'dr' in this evaluation; there are ips"):
         found["dr"]
