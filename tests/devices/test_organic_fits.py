@@ -56,7 +56,7 @@ def test_every_encoder(reads, encoder, covariance):
     check_same_fit(reads, encoder=encoder, covariance=covariance)
 
 
-@pytest.mark.parametrize("covariance", ["diagonal", "full"])
+@pytest.mark.parametrize("covariance", ["diagonal", pytest.param("full", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "bound",
     [

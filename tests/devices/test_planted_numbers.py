@@ -116,6 +116,7 @@ MODELS = {
 }
 CASES = [(name, "cpu", seed) for name in MODELS for seed in range(4)]
 CASES += [(name, "pretend", seed) for name in list(MODELS)[:3] for seed in range(2)]
+CASES = [pytest.param(*case, marks=[pytest.mark.slow] if case[2] else []) for case in CASES]
 
 
 def told(spoilt, kept):
@@ -189,7 +190,7 @@ def test_a_joint_fit_keeps_its_last_good_epoch(log, plant, seed):
     assert torch.isfinite(joint.scores([[], [0, 1]])).all()
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 @pytest.mark.parametrize("name", ["BLOB-normal", "BLOB-matrix_normal", "BLOB-low_rank"])
 def test_captured_steps_keep_it_too(log, name, seed, plant, monkeypatch):
     owner, fit = MODELS[name](log, "cpu")

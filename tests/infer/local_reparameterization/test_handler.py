@@ -75,7 +75,12 @@ def losses(elbo, model, guide, batch, num_draws):
         return torch.tensor([elbo.differentiable_loss(model, guide, batch) for _ in range(num_draws)])
 
 
-@pytest.mark.parametrize("guide_name", GAUSSIAN)
+MANY_DRAWS = {"matrix_normal_full", "low_rank"}  # of what "matrix_normal" and "full" draw, too
+
+
+@pytest.mark.parametrize(
+    "guide_name", [pytest.param(n, marks=[pytest.mark.slow] if n in MANY_DRAWS else []) for n in GAUSSIAN]
+)
 def test_same_mean_less_variance(guide_name, batch):
     model, guide = make(guide_name)
     local, plain = losses(LOCAL, model, guide, batch, 300), losses(PLAIN, model, guide, batch, 1000)
