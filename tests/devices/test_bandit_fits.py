@@ -101,7 +101,7 @@ def check_same_posterior(there, here):
         check_same(distribution.mean, here.posterior()[name].mean)
 
 
-@pytest.mark.parametrize("guide", [*SVI, *AUTO])
+@pytest.mark.parametrize("guide", [*SVI, AUTO[0], *(pytest.param(guide, marks=pytest.mark.slow) for guide in AUTO[1:])])
 def test_guides_trained_by_svi(reads, organic, log, guide):
     check_same_posterior(*check_same_fit(reads, organic, log, guide, FIXED))
 

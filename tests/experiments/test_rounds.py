@@ -128,6 +128,7 @@ rounds(TWO[0], {"uniform": AGENTS["uniform"], "LinTS": Killed}, 4, output=sys.ar
 """
 
 
+@pytest.mark.slow
 def test_a_killed_experiment_goes_on(tmp_path):
     whole = rounds(TWO[0], ["uniform", "LinTS"], 4, **SMALL).rows
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}

@@ -96,6 +96,7 @@ def test_learned_scale_maximises_the_evidence(batch):
     assert 0.4 < learned < 2.5
 
 
+@pytest.mark.slow
 def test_agrees_with_nuts(blo, log):
     """The gold posterior of a small problem: means within a fraction of its spread, spreads alike."""
     priors = BanditPriors(kappa_scale=0.4)

@@ -49,7 +49,7 @@ def twin(batch):
         pyro.sample(name, dist.Normal(loc, scale).to_event(len(shape)))
 
 
-@pytest.mark.parametrize("guide", [Twin, twin], ids=["class", "function"])
+@pytest.mark.parametrize("guide", [Twin, pytest.param(twin, marks=pytest.mark.slow)], ids=["class", "function"])
 def test_the_normal_family_of_a_user_ends_where_ours_does(guide, blo, log):
     """Within the noise of the fits: of two seeds of ours, and of the estimates. It ended 0.015 nats below."""
     ours, other, theirs = BLOB(blo), BLOB(blo), BLOB(blo, guide)

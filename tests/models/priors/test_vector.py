@@ -95,7 +95,9 @@ def test_a_guide_equal_to_the_prior_has_no_kl(name, batch):
     assert losses.abs().max() < 1e-9
 
 
-@pytest.mark.parametrize("name", GUIDE)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name == "arrowhead" else [pytest.mark.slow]) for name in GUIDE]
+)
 def test_local_reparameterisation_leaves_the_expectation(name, batch):
     distribution = distributions()[name]
     model = make(distribution)
