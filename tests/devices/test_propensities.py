@@ -67,11 +67,11 @@ CASES = {
 
 def budget():
     """The table of `blob_pyro.propensity`: name, and what construction, `probs` and `sample` may read."""
-    rows = re.findall(r"^(`.*?)  +(\d+|-) +(\d+|-) +(\d+|-)$", propensity.__doc__, re.MULTILINE)
+    rows = re.findall(r"^(`.*?)  +(\d+|none) +(\d+|none) +(\d+|none)$", propensity.__doc__, re.MULTILINE)
     numbers = {}
     for names, *counts in rows:
         for name in re.findall(r"`(\w+)`", names):
-            numbers[name] = [0 if count == "-" else int(count) for count in counts]
+            numbers[name] = [0 if count == "none" else int(count) for count in counts]
     return numbers
 
 

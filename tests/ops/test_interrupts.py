@@ -8,6 +8,14 @@ import pytest
 from blob_pyro.ops.interrupts import uninterrupted
 
 
+@pytest.fixture(autouse=True)
+def python_s_own_handler():
+    """That of a process in the foreground: shells let those in the background ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_it_comes_when_the_block_has_ended():
     done = []
 
