@@ -19,7 +19,7 @@ myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
 suppress_warnings = ["mystnb.unknown_mime_type"]  # of outputs that only a running kernel shows
 nb_execution_mode = "off"
-exclude_patterns = ["_build", "mutants.md", "**/.ipynb_checkpoints"]
+exclude_patterns = ["_build", "jupyter_execute", "**/.ipynb_checkpoints"]
 
 html_theme = "furo"
 html_title = "blob-pyro"

@@ -24,7 +24,8 @@ from blob_pyro.ops.gradients import ordinary, with_gradients
 from blob_pyro.ops.modules import own_copies, own_copy
 from blob_pyro.ops.seeds import check_seed, seeded
 from blob_pyro.recommenders.extension import extended_blo
-from blob_pyro.recommenders.interest_model import InterestModel, Parts, TopItems, sessions_of
+from blob_pyro.recommenders.interest_model import InterestModel, TopItems
+from blob_pyro.recommenders.interest_model_parts import OrganicParts, sessions_of
 from blob_pyro.recommenders.saving import fingerprint_blo, load_blo, save_blo
 
 __all__ = ["BLO", "TopItems"]
@@ -102,7 +103,7 @@ class BLO(InterestModel):
         given = BOUNDS[bound]() if isinstance(bound, str) else bound
         self._given_bound: Bound | None = given
         self._given_encoder = {} if self.encoder_name else _values(encoder)
-        self._parts = Parts(model, guide, given, Vocabulary.numbered(num_items))
+        self._parts = OrganicParts(model, guide, given, Vocabulary.numbered(num_items))
 
     @property
     def bound(self) -> Bound | None:
@@ -133,7 +134,7 @@ class BLO(InterestModel):
             return self
         frozen, parts = copy(self), self._parts
         model, guide, bound = own_copies(parts.model, parts.guide, parts.bound, argument="encoder")
-        frozen._parts = Parts(model, guide, bound, parts.items)
+        frozen._parts = OrganicParts(model, guide, bound, parts.items)
         for module in frozen._parts.trained():
             module.to(device)
         frozen._is_frozen, frozen._given_encoder, frozen.fits = True, {}, deepcopy(self.fits)
@@ -256,16 +257,16 @@ class BLO(InterestModel):
             warn_unless_converged(trace, what="BLO.fit")
         return trace
 
-    def _take(self, fresh: Parts, trace: pd.DataFrame, record: dict[str, Any]) -> None:
+    def _take(self, fresh: OrganicParts, trace: pd.DataFrame, record: dict[str, Any]) -> None:
         """Let what was trained answer, unless it was stopped before its first epoch was over."""
         if len(trace):
             self._parts, self.fits = fresh, [record]
 
-    def _fresh(self, items: Vocabulary, device: torch.device) -> Parts:
+    def _fresh(self, items: Vocabulary, device: torch.device) -> OrganicParts:
         """Parts at their start: what can draw one does, an encoder of the user's is as it came otherwise."""
         parts = self._parts
         model, guide, bound = own_copies(parts.model, parts.guide, self._given_bound, argument="encoder")
-        fresh = Parts(model, guide, bound, items)
+        fresh = OrganicParts(model, guide, bound, items)
         if self._given_encoder:
             guide.encoder.load_state_dict(self._given_encoder)
         for module in fresh.trained():

@@ -38,7 +38,8 @@ from blob_pyro.ops.seeds import check_seed, derived_seed, seeded
 from blob_pyro.posteriors.guide_posterior import GuidePosterior
 from blob_pyro.posteriors.next_priors import next_priors
 from blob_pyro.recommenders.blo import BLO
-from blob_pyro.recommenders.click_model import ClickModel, Parts
+from blob_pyro.recommenders.click_model import ClickModel
+from blob_pyro.recommenders.click_model_parts import ClickParts
 from blob_pyro.recommenders.extension import extended_parts
 from blob_pyro.recommenders.saving import fingerprint_blob, load_blob, save_blob
 
@@ -104,11 +105,11 @@ class BLOB(ClickModel):
         recipe: str | Callable[..., Any],
         seed: int,
         basis: ItemBasis | None = None,
-    ) -> Parts:
+    ) -> ClickParts:
         """A model of the items as ``blo`` has them, and a guide of it at its start."""
         model = BanditModel(blo.model.item_embedding, priors, blo.model.item_intercept, jitter, basis)
         guide = make_guide(recipe, model, seed=derived_seed(seed, _OF_GUIDE))
-        return Parts(blo, GuidePosterior(model, guide.to(blo.device)))
+        return ClickParts(blo, GuidePosterior(model, guide.to(blo.device)))
 
     def to(self, device: torch.device | str) -> BLOB:
         """Move all parameters, the organic model's too, in place; not while other threads ask."""
@@ -118,7 +119,7 @@ class BLOB(ClickModel):
             model.to(blo.device), guide.to(blo.device)
             if tied:  # as it was constructed: Psi is there once
                 model.item_embedding = blo.model.item_embedding.detach()
-            self._parts = Parts(blo, GuidePosterior(model, guide))
+            self._parts = ClickParts(blo, GuidePosterior(model, guide))
         return self
 
     def fit(
@@ -259,7 +260,7 @@ class BLOB(ClickModel):
             parts.known.ask()
         self._parts, self.fits = parts, [*self.fits, {"call": "extend", "num_items": len(parts.blo.items)}]
 
-    def _extended(self, items: Vocabulary, values: Mapping[str, Any] | None, log: EventLog | None) -> Parts:
+    def _extended(self, items: Vocabulary, values: Mapping[str, Any] | None, log: EventLog | None) -> ClickParts:
         return extended_parts(self._parts, self._recipe, items, values, log)
 
     def update(
@@ -321,7 +322,9 @@ class BLOB(ClickModel):
             settings = {"call": "update", "seed": seed, "forgetting": forgetting}
             return self._fit(fresh, batch, training, num_epochs is None, settings, self.fits, None, progress)
 
-    def _ready_for(self, log: EventLog, new_items: str, values: Mapping[str, Any] | None) -> tuple[Parts, EventLog]:
+    def _ready_for(
+        self, log: EventLog, new_items: str, values: Mapping[str, Any] | None
+    ) -> tuple[ClickParts, EventLog]:
         """The parts that are to learn from a log, and the log over their items."""
         new = self._new_items(log) if new_items == "prior" and isinstance(log, EventLog) else []
         if values is not None and not new:
@@ -340,7 +343,7 @@ class BLOB(ClickModel):
 
     @staticmethod
     def _training(
-        fresh: Parts, log: EventLog, num_epochs: int | None, batch_size: int | None, learning_rate: float | None
+        fresh: ClickParts, log: EventLog, num_epochs: int | None, batch_size: int | None, learning_rate: float | None
     ) -> Training:
         usual = training_defaults(fresh.known.guide, fresh.known.model)
         size = usual.batch_size if batch_size is None else whole_number(batch_size, "batch_size")
@@ -354,7 +357,7 @@ class BLOB(ClickModel):
 
     def _fit(
         self,
-        fresh: Parts,
+        fresh: ClickParts,
         batch: BanditBatch,
         training: Training,
         go_on: bool,
@@ -379,7 +382,7 @@ class BLOB(ClickModel):
             warn_unless_converged(trace, what=f"BLOB.{settings['call']}")
         return trace
 
-    def _take(self, fresh: Parts, trace: pd.DataFrame, fits: list[dict[str, Any]]) -> None:
+    def _take(self, fresh: ClickParts, trace: pd.DataFrame, fits: list[dict[str, Any]]) -> None:
         """Let what was trained answer, unless it was stopped before its first epoch was over."""
         if len(trace):
             fresh.known.ask()  # while Pyro is ours: from now on nobody has to wait for it

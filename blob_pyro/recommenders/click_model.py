@@ -22,7 +22,7 @@ from blob_pyro.posteriors.click_logits import ClickLogits
 from blob_pyro.posteriors.drawn_click_logits import DrawnClickLogits, linear_features
 from blob_pyro.posteriors.event_densities import event_logits
 from blob_pyro.posteriors.guide_posterior import GuidePosterior
-from blob_pyro.recommenders.click_model_parts import ClickModelParts, Parts
+from blob_pyro.recommenders.click_model_parts import ClickModelParts
 from blob_pyro.recommenders.covariates import covariates_of_histories, decision_points
 from blob_pyro.recommenders.of_events import picked_for_events
 from blob_pyro.recommenders.top_items import top_items
@@ -30,7 +30,7 @@ from blob_pyro.recommenders.top_items import top_items
 if TYPE_CHECKING:
     from blob_pyro.diagnostics import ClickEvaluation
 
-__all__ = ["ClickModel", "ClickModelParts", "Parts"]
+__all__ = ["ClickModel"]
 
 _OF_INTERESTS = 1  # what a second seed is derived for
 

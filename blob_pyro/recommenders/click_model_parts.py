@@ -16,10 +16,10 @@ from blob_pyro.posteriors.guide_posterior import GuidePosterior
 from blob_pyro.recommenders.blo import BLO
 from blob_pyro.recommenders.covariates import decision_points
 
-__all__ = ["ClickModelParts", "Parts"]
+__all__ = ["ClickModelParts", "ClickParts"]
 
 
-class Parts(NamedTuple):
+class ClickParts(NamedTuple):
     """The parts that answer, replaced as a whole: another thread sees the old or the new, and never half of each."""
 
     blo: BLO
@@ -36,7 +36,7 @@ class ClickModelParts:
 
     omega: Literal["mean", "sample"]
     fits: list[dict[str, Any]]
-    _parts: Parts
+    _parts: ClickParts
 
     @property
     def blo(self) -> BLO:
@@ -55,7 +55,7 @@ class ClickModelParts:
 
     @guide.setter
     def guide(self, guide: nn.Module) -> None:
-        self._parts = Parts(self.blo, GuidePosterior(self.model, guide))
+        self._parts = ClickParts(self.blo, GuidePosterior(self.model, guide))
 
     @property
     def fitted(self) -> bool:
@@ -176,7 +176,7 @@ class ClickModelParts:
         known = set(self.items.ids)
         return [item for item in log.items.ids if item not in known]
 
-    def _batch(self, parts: Parts, log: EventLog, covariates: Any) -> BanditBatch:
+    def _batch(self, parts: ClickParts, log: EventLog, covariates: Any) -> BanditBatch:
         if not isinstance(log, EventLog) or log.items != parts.blo.items:  # whose parts may be those of a fit to come
             log = self._known_log(log)
         device = parts.known.device

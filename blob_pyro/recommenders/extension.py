@@ -22,12 +22,11 @@ from blob_pyro.models.priors.vector import VectorPrior
 from blob_pyro.ops.modules import own_copy
 from blob_pyro.ops.row_chunks import MAX_ELEMENTS
 from blob_pyro.posteriors.guide_posterior import GuidePosterior
-from blob_pyro.recommenders.interest_model_parts import Parts as OrganicParts
-from blob_pyro.recommenders.interest_model_parts import sessions_of
+from blob_pyro.recommenders.interest_model_parts import OrganicParts, sessions_of
 
 if TYPE_CHECKING:
     from blob_pyro.recommenders.blo import BLO
-    from blob_pyro.recommenders.click_model_parts import Parts
+    from blob_pyro.recommenders.click_model_parts import ClickParts
 
 __all__ = ["extended_blo", "extended_parts"]
 
@@ -75,13 +74,13 @@ def extended_blo(
 
 
 def extended_parts(
-    parts: Parts,
+    parts: ClickParts,
     recipe: Any,
     items: Vocabulary,
     values: Mapping[str, Any] | None,
     log: EventLog | None,
     positions: PositionEffects | None = None,
-) -> Parts:
+) -> ClickParts:
     """Copy a click model, with what its prior says of items that it did not know.
 
     Args:

@@ -18,13 +18,13 @@ from blob_pyro.ops.arguments import one_of, true_or_false, whole_number
 from blob_pyro.ops.exclusive import own_parameter_store
 from blob_pyro.ops.row_chunks import MAX_ELEMENTS
 from blob_pyro.ops.seeds import check_seed, seeded, standard_normal
-from blob_pyro.recommenders.interest_model_parts import InterestModelParts, Parts, sessions_of
+from blob_pyro.recommenders.interest_model_parts import InterestModelParts, OrganicParts
 from blob_pyro.recommenders.top_items import top_items
 
 if TYPE_CHECKING:
     from blob_pyro.diagnostics import ViewEvaluation
 
-__all__ = ["InterestModel", "InterestModelParts", "Parts", "TopItems", "sessions_of"]
+__all__ = ["InterestModel", "TopItems"]
 
 _WITHOUT_ENCODER: dict[str, Callable[..., TorchDistribution]] = {
     "em": expectation_maximization,
@@ -227,7 +227,7 @@ class InterestModel(InterestModelParts):
 
 
 def _posterior(
-    parts: Parts, history: Histories, method: str, *, argument: str = "method", **options: Any
+    parts: OrganicParts, history: Histories, method: str, *, argument: str = "method", **options: Any
 ) -> TorchDistribution:
     """See `InterestModel.user_posterior`."""
     _check_options(method, argument, options)
@@ -251,7 +251,7 @@ def _check_options(method: str, argument: str, options: dict[str, Any]) -> None:
 
 
 def _means(
-    parts: Parts, history: Histories, chunk_size: int = 65_536, method: str = "encoder", **options: Any
+    parts: OrganicParts, history: Histories, chunk_size: int = 65_536, method: str = "encoder", **options: Any
 ) -> Tensor:
     """See `InterestModel.embed`."""
     size = whole_number(chunk_size, "chunk_size")
@@ -276,7 +276,7 @@ def _checked(posterior: Any, num_histories: int, embedding_dim: int) -> TorchDis
 
 
 def _next_items(
-    parts: Parts, history: Histories, draws: Tensor, exclude_seen: bool, top_k: int | None
+    parts: OrganicParts, history: Histories, draws: Tensor, exclude_seen: bool, top_k: int | None
 ) -> tuple[Tensor, Tensor]:
     probs = torch.zeros(draws.shape[1], len(parts.items), dtype=draws.dtype, device=draws.device)
     for interest in draws:  # one after another: a hundred softmaxes at once leave the cache

@@ -15,10 +15,10 @@ from blob_pyro.models import OrganicModel
 from blob_pyro.ops.memory import require_memory
 from blob_pyro.ops.modules import require_finite
 
-__all__ = ["InterestModelParts", "Parts", "sessions_of"]
+__all__ = ["InterestModelParts", "OrganicParts", "sessions_of"]
 
 
-class Parts(NamedTuple):
+class OrganicParts(NamedTuple):
     """The parts that answer, replaced as a whole: another thread sees the old or the new, and never half of each."""
 
     model: OrganicModel
@@ -51,7 +51,7 @@ class InterestModelParts:
 
     embedding_dim: int
     fits: list[dict[str, Any]]
-    _parts: Parts
+    _parts: OrganicParts
 
     @property
     def num_items(self) -> int:

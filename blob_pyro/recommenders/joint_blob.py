@@ -23,7 +23,7 @@ from blob_pyro.ops.seeds import check_seed, seeded
 from blob_pyro.posteriors.guide_posterior import GuidePosterior
 from blob_pyro.recommenders.blo import BLO
 from blob_pyro.recommenders.blob import BLOB
-from blob_pyro.recommenders.click_model import Parts
+from blob_pyro.recommenders.click_model_parts import ClickParts
 from blob_pyro.recommenders.covariates import decision_points
 
 __all__ = ["JointBLOB"]
@@ -72,13 +72,13 @@ class JointBLOB(BLOB):
         JointModel(self.blo.model, self.model, self.blo.guide.encoder)  # says what is wrong now rather than later
 
     @staticmethod
-    def _parts_like(blo: BLO, blob: BLOB) -> Parts:
+    def _parts_like(blo: BLO, blob: BLOB) -> ClickParts:
         """The bandit model of ``blob``, over the items of ``blo``, and its guide: copies, as they now are."""
         model, guide = own_copies(blob.model, blob.guide, argument="guide", shared=[blob.model.item_embedding])
         model.to(blo.device), guide.to(blo.device)
         model.item_embedding = blo.model.item_embedding.detach()
         model.item_intercept = blo.model.item_intercept.detach()
-        return Parts(blo, GuidePosterior(model, guide))
+        return ClickParts(blo, GuidePosterior(model, guide))
 
     @classmethod
     def _assemble(cls, blo: BLO, guide: str | Callable[..., Any], priors: BanditPriors | None, **options: Any) -> BLOB:

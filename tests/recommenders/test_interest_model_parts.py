@@ -5,11 +5,11 @@ import torch
 
 from blob_pyro import BLO
 from blob_pyro.data import Histories
-from blob_pyro.recommenders.interest_model_parts import Parts, sessions_of
+from blob_pyro.recommenders.interest_model_parts import OrganicParts, sessions_of
 
 
 def test_logits_are_psi_omega_and_rho(blo):
-    parts = Parts(blo.model, blo.guide, None, blo.items)
+    parts = OrganicParts(blo.model, blo.guide, None, blo.items)
     interest = torch.tensor([[1.0, -2.0, 0.5], [0.0, 0.0, 0.0]])
     expected = torch.stack([blo.model.item_embedding @ omega + blo.model.item_intercept for omega in interest])
     assert torch.allclose(parts.logits(interest), expected, atol=1e-6)
