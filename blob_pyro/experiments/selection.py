@@ -23,6 +23,7 @@ from blob_pyro.infer import ConvergenceWarning
 from blob_pyro.ops.arguments import one_of, path_of, true_or_false, whole_number
 from blob_pyro.ops.fingerprints import content_hash
 from blob_pyro.ops.object_fingerprints import fingerprint
+from blob_pyro.ops.row_chunks import MAX_ELEMENTS
 from blob_pyro.ops.seeds import check_seed
 
 __all__ = ["Selection", "select"]
@@ -31,7 +32,7 @@ _ORGANIC = ("embedding_dim", "encoder", "bound", "covariance", "organic_priors")
 _BANDIT = ("guide", "priors", "omega")
 _FOR_STOPPING = 0.15  # of the users that are learned from
 _PLAIN = (int, float, str, type(None))
-_AT_ONCE = 1 << 22  # histories times items
+_LEAST = 1e-12  # a probability that rounds to 0 or 1 is this far from it
 Rule = Literal["one_standard_error", "best"]
 
 
@@ -296,7 +297,7 @@ def _view_scores(blo: BLO, log: EventLog) -> pd.DataFrame:
     users = log.session_user
     sessions = history.histories(log.users.decode(users), blo.items)
     histories, target = leave_last_out(sessions)
-    found, size = [], max(1, _AT_ONCE // blo.num_items)
+    found, size = [], max(1, MAX_ELEMENTS // blo.num_items)
     with torch.no_grad():
         for start in range(0, len(target), size):
             score = blo.scores(histories[start : start + size]).log_softmax(-1).cpu()
@@ -309,7 +310,7 @@ def _click_scores(blob: BLOB, log: EventLog) -> pd.DataFrame:
     """The log-probability of the clicks of each user."""
     if not log.num_impressions:
         raise ValueError("log: what is held out has no impressions; hold out more users, or another time")
-    p, clicked = blob.event_probabilities(log).double(), log.reward > 0
+    p, clicked = blob.event_probabilities(log).double().clamp(_LEAST, 1 - _LEAST), log.reward > 0
     score = torch.where(clicked, p.log(), torch.log1p(-p)).numpy()
     count, total = (np.bincount(log.user.numpy(), weights=w, minlength=log.num_users) for w in (None, score))
     some = count > 0
@@ -349,10 +350,9 @@ def _labelled(name: str, values: Any) -> list[tuple[Any, Any]]:
 
 def _marks(grid: Mapping[str, Any]) -> dict[str, list[str]]:
     """What the values are, in a form that a later process can compare."""
-    plain = (int, float, str, type(None))
     return {
         name: [
-            repr(v) if isinstance(v, plain) else fingerprint(v, f"grid[{name!r}]") for _, v in _labelled(name, values)
+            repr(v) if isinstance(v, _PLAIN) else fingerprint(v, f"grid[{name!r}]") for _, v in _labelled(name, values)
         ]
         for name, values in grid.items()
     }

@@ -52,14 +52,13 @@ class PosteriorDraws:
                 f"model: expected a posterior with drawn_click_logits(histories), such as BLOB, got {model!r} "
                 f"(a {type(model).__name__})"
             )
-        self.model, self.__dict__["items"] = model, model.items
+        self.model = model
         self.num_draws, self.seed = whole_number(num_draws, "num_draws"), check_seed(seed)
 
     @property
     def items(self) -> Vocabulary:
         """The model's catalogue."""
         items: Vocabulary = self.model.items
-        self.__dict__["items"] = items
         return items
 
     def click_logits(self, histories: Histories | Any, covariates: Any = None) -> DrawnClickLogits:

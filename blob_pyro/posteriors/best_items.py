@@ -35,7 +35,7 @@ def best_each(logits: ClickLogits, counts: Tensor, allowed: Tensor | None = None
     order = counts.argsort(descending=True, stable=True)
     widths, (num_items,) = counts[order].tolist(), logits.event_shape
     items = logits.item_embedding
-    if logits.item_loadings.dim() == 2:  # the same in every context
+    if not logits.have_own_betas:  # loadings are the same in every context
         items = torch.cat([items, logits.item_loadings], -1)
     items = items.mT.contiguous()  # (K + R) x P, or K x P
     start, done = 0, 0  # contexts behind us, and how often the next one has been drawn
@@ -54,17 +54,16 @@ def best_each(logits: ClickLogits, counts: Tensor, allowed: Tensor | None = None
 
 def _best(logits: ClickLogits, items: Tensor, width: int, allowed: Tensor | None) -> Tensor:
     """``N x width`` item numbers."""
-    (num_contexts,), noise_like = logits.batch_shape, logits.interest
-    own = noise_like.new_empty(num_contexts, width, logits.num_factors - logits.num_shared).normal_()
-    shared = noise_like.new_empty(num_contexts, width, logits.num_shared).normal_()
-    along, across, of_zeta, shared = logits.split(torch.cat([own, shared], -1))
+    num_contexts = len(logits.interest)
+    factors = logits.interest.new_empty(num_contexts, width, logits.num_factors).normal_()
+    along, across, of_zeta, shared = logits.split(factors)
     deviation = logits.deviation_loc.unsqueeze(-2)
     if of_zeta is not None:
         deviation = torch.baddbmm(deviation, of_zeta, logits.deviation_factor.mT)
     if logits.num_shared:
         deviation = deviation + shared @ logits.deviation_shared.mT
     direction = torch.addcmul(across.unsqueeze(-1) * deviation, along.unsqueeze(-1), logits.interest.unsqueeze(-2))
-    if logits.own_loc.dim() == 1:
+    if not logits.have_own_betas:
         direction = torch.cat([direction, shared], -1)
         scores = torch.addmm(logits.own_loc, direction.flatten(0, 1), items).view(num_contexts, width, -1)
     else:

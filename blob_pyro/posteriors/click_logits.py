@@ -24,7 +24,14 @@ from blob_pyro.ops.memory import require_memory
 from blob_pyro.ops.row_chunks import MAX_ELEMENTS
 from blob_pyro.ops.tensors import map_tensors
 from blob_pyro.posteriors.own_effects import OwnEffects, has_own_effects, own_effects
-from blob_pyro.posteriors.site_vectors import SiteVector, num_shared_factors, shared_factors, site_vector
+from blob_pyro.posteriors.site_vectors import (
+    SiteVector,
+    has_own_noise,
+    is_certain,
+    num_shared_factors,
+    shared_factors,
+    site_vector,
+)
 from blob_pyro.posteriors.weight_quadrature import WeightQuadrature, hermite
 
 __all__ = ["ClickLogits", "has_closed_form"]
@@ -81,15 +88,15 @@ class ClickLogits(TorchDistribution):
         self.item_embedding, self.whitening, self.interest = item_embedding, whitening, interest
         self.num_shared = num_shared_factors(posterior)
         self.weights = [site_vector(posterior, name, self.num_shared) for name in (W_A, W_B, W_C)]
-        doubtful = [not _is_certain(posterior[name]) for name in (W_A, W_B)]
+        doubtful = [not is_certain(posterior[name]) for name in (W_A, W_B)]
         self._quadrature = WeightQuadrature(self.weights[0], self.weights[1], (doubtful[0], doubtful[1]))
         self._effects: OwnEffects | None = None
         if BETA_DEVIATION in posterior:
             self._effects = own_effects(posterior, self.num_shared)
         else:
             self._kappa = site_vector(posterior, KAPPA, self.num_shared)
-        self._has_own_noise = [_has_own_noise(posterior[name]) for name in (W_A, W_B, ZETA)]
-        self.is_certain = all(_is_certain(site) for site in posterior.values())
+        self._has_own_noise = [has_own_noise(posterior[name]) for name in (W_A, W_B, ZETA)]
+        self.is_certain = all(is_certain(site) for site in posterior.values())
         """Whether every number is a point mass, so that there is no doubt about any logit."""
         zeta = posterior[ZETA]
         self._zeta_factor = none = interest.new_zeros(self.num_shared, *zeta.event_shape)
@@ -134,6 +141,11 @@ class ClickLogits(TorchDistribution):
     def deviation_shared(self) -> Tensor:
         """The loadings of the deviation, before Psi, on the numbers of a Gaussian vector: ``N x K x R``."""
         return torch.einsum("rij,nj->nir", self._zeta_factor, self._whitened)
+
+    @property
+    def have_own_betas(self) -> bool:
+        """True where items have betas of their own, so that what each adds by itself depends on the context."""
+        return self._effects is not None
 
     @cached_property
     def own_loc(self) -> Tensor:
@@ -437,16 +449,6 @@ def has_closed_form(posterior: dict[str, TorchDistribution]) -> bool:
         or (isinstance(d, dist.Independent) and isinstance(d.base_dist, dist.Normal))
         for d in posterior.values()
     )
-
-
-def _has_own_noise(site: TorchDistribution) -> bool:
-    if isinstance(site, MultivariatePart):
-        return shared_factors(site).scale is not None
-    return not _is_certain(site)
-
-
-def _is_certain(site: TorchDistribution) -> bool:
-    return isinstance(site, dist.Delta) and not isinstance(site, MultivariatePart)
 
 
 class _Spread(NamedTuple):

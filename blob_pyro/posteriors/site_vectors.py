@@ -13,7 +13,7 @@ from blob_pyro.distributions import BlockArrowheadNormal
 from blob_pyro.distributions.multivariate import Factors, MultivariatePart, factors
 from blob_pyro.models.sites import BETA_DEVIATION, KAPPA
 
-__all__ = ["SiteVector", "num_shared_factors", "shared_factors", "site_vector"]
+__all__ = ["SiteVector", "has_own_noise", "is_certain", "num_shared_factors", "shared_factors", "site_vector"]
 
 
 class SiteVector(NamedTuple):
@@ -46,6 +46,18 @@ def shared_factors(site: MultivariatePart) -> Factors:
     here = slice(site.start, site.start + site.part_shape.numel())
     common = vector.common_factor[here].mT.reshape(-1, *site.part_shape)
     return Factors(vector.loc[here].view(site.part_shape), common, None)
+
+
+def is_certain(site: TorchDistribution) -> bool:
+    """Say whether a site is known to be one value."""
+    return isinstance(site, dist.Delta) and not isinstance(site, MultivariatePart)
+
+
+def has_own_noise(site: TorchDistribution) -> bool:
+    """Say whether a site has noise beside the numbers of a vector that it is a part of, as far as its family tells."""
+    if isinstance(site, MultivariatePart):
+        return shared_factors(site).scale is not None
+    return not is_certain(site)
 
 
 def site_vector(posterior: dict[str, TorchDistribution], name: str, num_shared: int) -> SiteVector:

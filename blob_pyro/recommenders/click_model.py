@@ -13,18 +13,15 @@ from torch import Tensor
 
 from blob_pyro.data import EventLog, Histories, as_histories
 from blob_pyro.data.covariates import slice_covariates
-from blob_pyro.models import PositionEffects
 from blob_pyro.ops.arguments import one_of, positive_number, whole_number
 from blob_pyro.ops.renamed import renamed_argument
-from blob_pyro.ops.row_chunks import MAX_ELEMENTS
 from blob_pyro.ops.seeds import check_seed, derived_seed, seeded, standard_normal
 from blob_pyro.posteriors.click_logits import ClickLogits
 from blob_pyro.posteriors.drawn_click_logits import DrawnClickLogits, linear_features
-from blob_pyro.posteriors.event_densities import event_logits
 from blob_pyro.posteriors.guide_posterior import GuidePosterior
 from blob_pyro.recommenders.click_model_parts import ClickModelParts
-from blob_pyro.recommenders.covariates import covariates_of_histories, decision_points
-from blob_pyro.recommenders.of_events import picked_for_events
+from blob_pyro.recommenders.covariates import are_further_down, covariates_of_histories, decision_points
+from blob_pyro.recommenders.of_events import averaged_over_draws, picked_for_events
 from blob_pyro.recommenders.top_items import top_items
 
 if TYPE_CHECKING:
@@ -144,19 +141,13 @@ class ClickModel(ClickModelParts):
     def _ranks_without_covariates(self) -> bool:
         return all(term.moves_all_items_alike or not term.num_covariates for term in self.model.terms)
 
-    def _further_down(self, rows: Tensor | None) -> bool:
-        """Whether covariates say of a context that it is not in the first position, which the closed form is of."""
-        terms = zip(self.model.terms, self.model.covariate_columns)
-        where = next((columns for term, columns in terms if isinstance(term.term, PositionEffects)), None)
-        return rows is not None and where is not None and bool(rows[:, where].any())
-
     def _click_logits(
         self, contexts: Histories, rows: Tensor | None, num_draws: int, seed: int, up_to_common: bool = False
     ) -> ClickLogits | DrawnClickLogits:
         num_draws, seed = whole_number(num_draws, "num_draws"), check_seed(seed)
         blo, known = self._parts
         interest, scale = self._interest(blo, contexts)
-        posterior = known.folded(up_to_common) if scale is None and not self._further_down(rows) else None
+        posterior = known.folded(up_to_common) if scale is None and not are_further_down(known.model, rows) else None
         if posterior is not None:
             return ClickLogits(posterior, *known.model.item_factors, interest * known.model.column_norms)
         return self._drawn(known, interest, scale, rows, num_draws, seed)
@@ -262,21 +253,13 @@ class ClickModel(ClickModelParts):
         self._require_fitted("event_probabilities")
         known = self._known_log(log)
         points = decision_points(self.model, known, covariates)
-        if self.omega == "mean" and self._further_down(points.covariates):
-            return self._event_draws(known, covariates)
+        if self.omega == "mean" and are_further_down(self.model, points.covariates):
+            draws = self._parts.known.draws(500, 0)
+            return averaged_over_draws(self.model, self._batch(self._parts, known, covariates), draws)
         with torch.no_grad():
             return picked_for_events(
                 known, points, lambda part, rows: self._click_logits(part, rows, 500, 0).click_probability()
             )
-
-    def _event_draws(self, log: EventLog, covariates: Any) -> Tensor:
-        """Average the probabilities of clicks over draws of the parameters, each event's own alone."""
-        known, batch = self._parts.known, self._batch(self._parts, log, covariates)
-        draws = known.draws(500, 0)
-        with torch.no_grad():
-            rows = torch.arange(len(batch), device=known.device).split(max(1, MAX_ELEMENTS // 500))
-            parts = [torch.sigmoid(event_logits(known.model, batch[part], draws)[0]).mean(0) for part in rows]
-        return torch.cat(parts).cpu()
 
     def evaluate(self, log: EventLog, *, covariates: Any = None, level: float = 0.95) -> ClickEvaluation:
         """Judge click probabilities by the events of a log, best of all one that the model was not fitted to.

@@ -16,7 +16,7 @@ from blob_pyro.models import BanditModel, EventCovariates, PositionEffects
 from blob_pyro.models.placed_terms import PlacedTerm
 from blob_pyro.models.priors.positions import POSITION
 
-__all__ = ["DecisionPoints", "covariates_of_histories", "decision_points"]
+__all__ = ["DecisionPoints", "are_further_down", "covariates_of_histories", "decision_points"]
 
 _OF_EVENTS = (EventCovariates, PositionEffects)
 
@@ -41,6 +41,18 @@ class DecisionPoints:
     def histories(self, log: EventLog) -> Histories:
         """Return the views before each decision point, ``C``."""
         return log.contexts[self.history]
+
+
+def are_further_down(model: BanditModel, covariates: Tensor | None) -> bool:
+    """Say whether some rows are not in the first position, which is what closed forms are of.
+
+    Args:
+        model: whose columns they are.
+        covariates: ``N x F``, or None where the model asks for none.
+    """
+    terms = zip(model.terms, model.covariate_columns)
+    where = next((columns for term, columns in terms if isinstance(term.term, PositionEffects)), None)
+    return covariates is not None and where is not None and bool(covariates[:, where].any())
 
 
 def decision_points(model: BanditModel, log: EventLog, covariates: Any = None) -> DecisionPoints:

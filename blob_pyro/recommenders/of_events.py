@@ -1,4 +1,4 @@
-"""Each event of a log gets its own entry of what a bandit model says, a few decision points at a time."""
+"""Each event of a log gets its own entry of what a bandit model says, a few decision points or events at a time."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ import torch
 from torch import Tensor
 
 from blob_pyro.data import EventLog, Histories
+from blob_pyro.models import BanditBatch, BanditModel
+from blob_pyro.ops.row_chunks import MAX_ELEMENTS
+from blob_pyro.posteriors.event_densities import event_logits
 from blob_pyro.recommenders.covariates import DecisionPoints
 
-__all__ = ["picked_for_events"]
+__all__ = ["averaged_over_draws", "picked_for_events"]
 
 _AT_ONCE = 1 << 22  # decision points times items of a chunk
 
@@ -43,3 +46,21 @@ def picked_for_events(
     result = torch.empty(log.num_impressions, dtype=found[0].dtype if found else torch.get_default_dtype())
     result[order] = torch.cat(found) if found else result
     return result
+
+
+@torch.no_grad()
+def averaged_over_draws(model: BanditModel, batch: BanditBatch, draws: dict[str, Tensor]) -> Tensor:
+    """Average the click probability of each event over draws of the parameters; of no other item in its context.
+
+    Args:
+        model: the bandit model.
+        batch: ``N`` events, with interests at their means.
+        draws: of every site, ``D x shape``.
+
+    Returns:
+        ``N``, on the CPU, in the batch's order. The standard error is that of a mean of ``D`` draws.
+    """
+    num_draws = len(next(iter(draws.values())))
+    events = torch.arange(len(batch), device=batch.interest.device).split(max(1, MAX_ELEMENTS // num_draws))
+    parts = [torch.sigmoid(event_logits(model, batch[some], draws)[0]).mean(0).cpu() for some in events]
+    return torch.cat(parts)

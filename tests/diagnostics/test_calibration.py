@@ -13,6 +13,7 @@ from blob_pyro.diagnostics import Calibration, calibrate
 from blob_pyro.guides import LaplaceGuide
 from blob_pyro.infer import fit_guide
 from blob_pyro.infer.laplace.fit import fit_laplace
+from tests.diagnostics.stopped import Stopped
 
 matplotlib.use("Agg")
 
@@ -43,17 +44,6 @@ class Wide(Planted):
 
 class Shifted(Planted):
     shift = 1.0
-
-
-class Stopped(Planted):
-    """One whose fits Ctrl-C ends."""
-
-
-@fit_guide.register
-def _(guide: Stopped, request):
-    trace = fit_laplace(guide, request.model, request.batch, progress=False)
-    trace.attrs["interrupted"] = True
-    return trace
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from blob_pyro.guides import DeltaGuide, LaplaceGuide
 from blob_pyro.infer import fit_guide
 from blob_pyro.infer.laplace.fit import fit_laplace
 from blob_pyro.policies import ThompsonSampling
+from tests.diagnostics.stopped import Stopped
 
 matplotlib.use("Agg")
 QUICK = {"num_contexts": 20, "num_draws": 100, "max_events": 200, "fit": {"device": "cpu"}}
@@ -29,17 +30,6 @@ def _(guide: Mode, request):
     with torch.no_grad():
         for name, part in around.parts(around.loc, around.multivariate()).items():
             getattr(guide, f"{name}_value").copy_(part.v)
-    return trace
-
-
-class Stopped(LaplaceGuide):
-    """One whose fits Ctrl-C ends."""
-
-
-@fit_guide.register
-def _(guide: Stopped, request):
-    trace = fit_laplace(guide, request.model, request.batch, progress=False)
-    trace.attrs["interrupted"] = True
     return trace
 
 

@@ -22,6 +22,8 @@ __all__ = ["POSITION", "PositionEffects"]
 POSITION = "position"
 POSITION_EFFECT = "position_effect"
 
+_MOST = 1000
+
 
 @register_term
 @dataclass(frozen=True)
@@ -60,9 +62,21 @@ class PositionEffects:
         return replace(self, positions=()).with_more(position)
 
     def with_more(self, position: Tensor | None) -> PositionEffects:
-        """Add the positions of a log that are new, after the others."""
+        """Add the positions of a log that are new, after the others.
+
+        Raises:
+            ValueError: for more positions than have an effect each in any slate, as row numbers are.
+        """
         found = [] if position is None else position.unique().tolist()
-        return replace(self, positions=(*self.positions, *(j for j in found if j not in self.positions)))
+        known = set(self.positions)
+        positions = (*self.positions, *(j for j in found if j not in known))
+        if len(positions) > _MOST:
+            raise ValueError(
+                f"log.position: has {len(positions):,} different positions, and each but the first has an effect of "
+                f"its own, {_MOST:,} at most; bin them, name another column, or leave them out, with "
+                "BanditPriors(positions=None)"
+            )
+        return replace(self, positions=positions)
 
     def encode(self, covariates: Mapping[str, Covariate], what: str = "covariates") -> Tensor:
         """Encode the positions of events as columns, ``N x (J - 1)`` float64: a one in that of its effect.

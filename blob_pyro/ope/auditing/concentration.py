@@ -48,9 +48,9 @@ def largest_weight(facts: LogFacts) -> Finding:
     row = int(facts.row[np.flatnonzero(facts.usable)[worst]])
     propensity = 1 / (weight[worst] * facts.num_actions)
     says = f"row {row}, at a propensity of {propensity:.4g}, has {share:.2%} of the uniform policy's weight"
-    if len(weight) > 1:
-        says += f", {1 / _next_to_largest(weight):.3g} times that of the next"
     p_value = _next_to_largest(weight)
+    if len(weight) > 1:
+        says += f", {1 / p_value:.3g} times that of the next"
     flagged = len(weight) >= _FEW_ROWS and share > _MAX_SHARE and p_value < _LEVEL
     return Finding("largest weight", bool(flagged), says, float(share), p_value, row)
 

@@ -1,6 +1,6 @@
 """Axes are made where none are given, and text fits over them."""
 
-import builtins
+import sys
 
 import pytest
 from matplotlib import pyplot
@@ -15,14 +15,7 @@ def test_axes_are_new_or_those_given():
 
 
 def test_without_matplotlib_one_is_told(monkeypatch):
-    real = builtins.__import__
-
-    def without(name, *rest):
-        if name.startswith("matplotlib"):
-            raise ImportError(name)
-        return real(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match="pip install 'blob-pyro\\[plot\\]'"):
         axes_or_new(None, 5, 2)
 

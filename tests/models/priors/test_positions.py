@@ -164,3 +164,11 @@ def test_wrong_arguments():
     with pytest.raises(ValueError, match="scale"):
         PositionEffects(scale=0.0)
     assert PositionEffects().of(torch.tensor([3, 1, 3])).with_more(torch.tensor([0, 1])).positions == (1, 3, 0)
+
+
+def test_a_column_that_is_no_position_is_refused(log):
+    """Row numbers, for example: each would have an effect of its own."""
+    few, many = (log.position.new_tensor(range(size)) for size in (1000, 1001))
+    assert PositionEffects().of(few).num_covariates == 999
+    with pytest.raises(ValueError, match=r"log\.position: has 1,001 different positions, .*positions=None"):
+        PositionEffects().of(many)
