@@ -169,7 +169,7 @@ def _write(output: Path, result: ABTest, histories: dict[str, pd.DataFrame], blo
     figure, ax = pyplot.subplots(figsize=(6, 3.5), layout="constrained")
     result.plot(ax)
     figure.savefig(output / _RATES, dpi=150)
-    figure, axes = pyplot.subplots(1, len(histories), figsize=(9, 3.5), layout="constrained")
+    figure, axes = pyplot.subplots(1, len(histories), figsize=(11, 3.5), layout="constrained")
     for ax, (name, history) in zip(axes, histories.items()):
         plot_training({name: history}, ax=ax)
     figure.savefig(output / _TRACES, dpi=150)

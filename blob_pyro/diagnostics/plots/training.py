@@ -45,7 +45,7 @@ def plot_training(traces: Mapping[str, pd.DataFrame] | pd.DataFrame, ax: Axes | 
     level, noise = ends[best][0], max(noise for _, noise in ends.values())
     for number, (name, trace) in enumerate(named.items()):
         at, value = trace[columns[name][0]].to_numpy(), trace[columns[name][1]].to_numpy(np.float64) - level
-        label = ": ".join(part for part in (name, _word(trace)) if part)
+        label = "" if len(named) == 1 else ": ".join(part for part in (name, _word(trace)) if part)
         smooth = len(trace) >= _SMOOTH and columns[name][1] == ELBO
         marker = "o" if len(trace) < 30 else ""
         ax.plot(at, value, color=f"C{number}", alpha=0.35 if smooth else 1.0, marker=marker, markersize=3,
@@ -57,13 +57,14 @@ def plot_training(traces: Mapping[str, pd.DataFrame] | pd.DataFrame, ax: Axes | 
                 at, mean, color=f"C{number}", linewidth=1.8, label=label or f"mean over {width} {columns[name][0]}s"
             )
     if len(named) == 1:
-        (trace,) = named.values()
+        ((name, trace),) = named.items()
         at = trace[columns[best][0]].to_numpy()
         for part, shade in zip(np.array_split(np.arange(len(at)), 4)[2:], ("0.95", "0.88")):
             if len(part) and columns[best][1] == ELBO:
                 ax.axvspan(at[part[0]] - 0.5, at[part[-1]] + 0.5, color=shade, zorder=0, linewidth=0)
         if _word(trace):
-            text = f"{_word(trace)}: {trace.attrs.get('convergence', '')}".rstrip(": ")
+            said = f"{_word(trace)}: {trace.attrs.get('convergence', '')}".rstrip(": ")
+            text = f"{name}, {said}" if name else said
             ax.set_title(wrapped(ax, text), fontsize=9, color="C3" if _word(trace) != "converged" else "black")
     ax.axhline(0, color="0.4", linewidth=0.8, linestyle="--", zorder=1)
     values = np.concatenate([trace[columns[name][1]].to_numpy(np.float64) - level for name, trace in named.items()])
@@ -71,7 +72,7 @@ def plot_training(traces: Mapping[str, pd.DataFrame] | pd.DataFrame, ax: Axes | 
     kinds = {value for _, value in columns.values()}
     what = "ELBO" if kinds == {ELBO} else "log joint density" if ELBO not in kinds else "objective"
     ax.set_xlabel(" or ".join(sorted({row for row, _ in columns.values()})))
-    ax.set_ylabel(f"{what} minus {level:.5g}, nats per row")
+    ax.set_ylabel(f"{what} minus {level:.5g},\nnats per row")
     ax.grid(alpha=0.3)
     if ax.get_legend_handles_labels()[0]:
         ax.legend(frameon=False, fontsize="small", loc="lower right")

@@ -41,6 +41,9 @@ def test_the_verdict_stands_over_it(noisy):
     assert ax.get_title().replace("\n", " ") == "not converged: the last quarter gained .1 nats: train for longer"
     assert ax.get_ylabel().endswith("nats per row")
     assert plots.plot_training(trace([1.0, 2.0], converged=True, convergence="flat")).get_title() == "converged: flat"
+    named = plots.plot_training({"BLO": noisy})
+    assert named.get_title().startswith("BLO, not converged: the last quarter")
+    assert [text.get_text() for text in named.get_legend().get_texts()] == ["mean over 5 epochs"]  # once is enough
     cut = trace([1.0, 2.0], converged=False, convergence="2 steps are too few", interrupted=True)
     assert plots.plot_training(cut).get_title().startswith("interrupted")
     assert plots.plot_training(trace([1.0, 2.0])).get_title() == ""
