@@ -65,13 +65,13 @@ types: $(READY)
 	$(BIN)/mypy
 
 unit: $(READY)
-	$(BIN)/python -m pytest --numprocesses 2
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
 
 test-lowest: $(LOWEST)/.ready
-	$(LOWEST)/bin/python -m pytest --numprocesses 2
+	$(LOWEST)/bin/python -m pytest --numprocesses 2 --dist worksteal
 
 test-cuda: $(READY)
 	$(BIN)/python -m pytest -m cuda

@@ -31,6 +31,12 @@ def _fresh_pyro():
         yield
 
 
+@pytest.fixture
+def short_starts(monkeypatch):
+    """Guides that do not say where they start take a few steps towards the prior: for what is of no matter where."""
+    monkeypatch.setattr("blob_pyro.infer.start._STEPS", 60)
+
+
 @pytest.fixture(scope="session")
 def log() -> EventLog:
     """12 items, 60 users with recommendations, 300 without."""

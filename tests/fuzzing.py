@@ -30,7 +30,7 @@ def fuzz(
     """Run a check on many examples drawn from ``strategies``, which have the names of its arguments.
 
     Args:
-        ordinary: examples in ``make test``; fewer where one of them takes more than some 50 ms.
+        ordinary: examples in ``make test``; fewer where one of them takes more than some 10 ms.
         slow: examples in ``make test-slow``.
         strategies: one for each argument of the check. Draw what a fixture would give inside the check.
     """

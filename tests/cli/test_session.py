@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+from blob_pyro.__main__ import main as start
 from blob_pyro.cli import main
 from blob_pyro.cli.session import read_table, write_settings
 
@@ -30,11 +31,13 @@ def test_as_a_module():
     assert found.stdout.startswith("blob-pyro, version ")
 
 
-def test_without_the_extra():
-    code = "import sys; sys.modules['click'] = None; from blob_pyro.__main__ import main; main()"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert found.returncode == 1
-    assert found.stderr.strip() == (
+def test_without_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "click", None)
+    for name in [name for name in sys.modules if name.startswith("blob_pyro.cli")]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(SystemExit) as end:
+        start()
+    assert end.value.code == (
         "blob-pyro: the command line needs click, which is not installed: pip install 'blob-pyro[cli]'"
     )
 

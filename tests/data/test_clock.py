@@ -220,7 +220,7 @@ def dress(columns, guise, cut):
     return pa.concat_tables([table[:cut], table[cut:]]) if guise == "chunks" else table
 
 
-@fuzz(logs=two_logs())
+@fuzz(logs=two_logs(), ordinary=200)
 def test_a_log_is_the_same_in_every_guise(logs):
     (views, played), (view_rows, played_rows) = logs
     with warnings.catch_warnings():

@@ -179,7 +179,7 @@ def tables(draw):
     return result
 
 
-@fuzz(drawn=tables())
+@fuzz(drawn=tables(), ordinary=200)
 def test_tables_of_anything(drawn):
     (views, views_frame), (played, played_frame) = drawn
     log, error = build(lambda: EventLog.from_tables(views_frame, played_frame))
@@ -285,7 +285,7 @@ def pd_objects(values):
     return contain(values, "pandas objects")
 
 
-@fuzz(case=spoilt())
+@fuzz(case=spoilt(), ordinary=300)
 def test_one_fault_is_found_and_named(case):
     data, table, role, row = case
     log, error = build(lambda: EventLog.from_tables(data["views"], data["impressions"], num_items=3))

@@ -14,9 +14,10 @@ gradients are computed in the caller's thread.)
 
 from __future__ import annotations
 
-import traceback
+import linecache
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
@@ -26,7 +27,6 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend  # see conftest.py
 
 import blob_pyro
@@ -75,8 +75,12 @@ class Reads(list[Read]):
 
     def note(self, operation: str) -> None:
         """Add one, with the place that the library is at."""
-        frames = [f for f in traceback.extract_stack() if f.filename.startswith(_LIBRARY)]
-        where = f"{frames[-1].filename[len(_LIBRARY) + 1 :]}:{frames[-1].lineno} {frames[-1].line}" if frames else "?"
+        frame, where = sys._getframe(), "?"
+        while frame is not None and not frame.f_code.co_filename.startswith(_LIBRARY):
+            frame = frame.f_back
+        if frame is not None:
+            file, number = frame.f_code.co_filename, frame.f_lineno
+            where = f"{file[len(_LIBRARY) + 1 :]}:{number} {linecache.getline(file, number).strip()}"
         self.append(Read(operation, where))
 
     def __str__(self) -> str:
@@ -132,9 +136,11 @@ class PretendTensor(torch.Tensor):
 
 def _compute(func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
     """Run an operation on the host for tensors of either device, or refuse to for tensors of both."""
-    tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
+    tensors = [*_tensors(args), *_tensors(kwargs.values())] if kwargs else _tensors(args)
     here = [t for t in tensors if isinstance(t, PretendTensor)]
     stays = bool(here)
+    if not here and torch.device(kwargs.get("device") or "cpu").type != _NAME:
+        return func(*args, **kwargs)  # nothing of the device takes part
     if here:
         _require_one_device(func, args, tensors)
         if func in _READING or _depends_on_values(func, args, kwargs):
@@ -146,14 +152,39 @@ def _compute(func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
         stays = isinstance(args[0], PretendTensor)
     if here and not stays:
         _reads.note(f"{func} to the host")
-    hosts, options = tree_map_only(PretendTensor, lambda t: t.host, (args, kwargs))
+    hosts, options = _on_host(args), {name: _on_host(value) for name, value in kwargs.items()}
     result = func(*hosts, **{name: value for name, value in options.items() if name != "pin_memory"})
     if not stays:
         return result
     if torch.Tag.inplace_view in func.tags:
         _change_shape(func, args, kwargs)
     known = {id(t.host): t for t in here}  # operations in place return what they were given
-    return tree_map_only(torch.Tensor, lambda t: known[id(t)] if id(t) in known else PretendTensor(t), result)
+    return _on_device(result, known)
+
+
+def _tensors(values: Iterable[Any]) -> list[torch.Tensor]:
+    """All tensors among an operation's arguments: in lists, too, which is as deep as its schema goes."""
+    found = []
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            found.append(value)
+        elif isinstance(value, (list, tuple)):
+            found.extend(v for v in value if isinstance(v, torch.Tensor))
+    return found
+
+
+def _on_host(value: Any) -> Any:
+    if isinstance(value, PretendTensor):
+        return value.host
+    return type(value)(map(_on_host, value)) if type(value) in (list, tuple) else value
+
+
+def _on_device(value: Any, known: dict[int, PretendTensor]) -> Any:
+    if isinstance(value, torch.Tensor):
+        return known[id(value)] if id(value) in known else PretendTensor(value)
+    if isinstance(value, tuple):  # of an operation with several results; named tuples too, whose names no one asks for
+        return tuple(_on_device(v, known) for v in value)
+    return [_on_device(v, known) for v in value] if isinstance(value, list) else value
 
 
 def _change_shape(func: Any, args: tuple, kwargs: dict[str, Any]) -> None:

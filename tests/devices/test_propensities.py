@@ -79,7 +79,7 @@ def to(parameters, device):
     return {name: value.to(device).requires_grad_(value.requires_grad) for name, value in parameters.items()}
 
 
-@pytest.mark.parametrize("num_contexts", [1, 5])
+@pytest.mark.parametrize("num_contexts", [pytest.param(1, marks=pytest.mark.slow), 5])
 @pytest.mark.parametrize("name", CASES)
 def test_budget_of_reads(reads, name, num_contexts):
     there = to(parameters(num_contexts=num_contexts), "pretend")
@@ -104,7 +104,7 @@ def test_budget_of_interpolation(reads):
     torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=1e-14)
 
 
-@pytest.mark.parametrize("num_actions", [2, 3, 7])
+@pytest.mark.parametrize("num_actions", [2, pytest.param(3, marks=pytest.mark.slow), 7])
 @pytest.mark.parametrize("name", CASES)
 def test_numbers_are_those_of_the_cpu(reads, name, num_actions):
     ranks = min(num_actions, 2)

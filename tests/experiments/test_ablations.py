@@ -36,8 +36,7 @@ def test_every_variant_differs_from_the_default_in_one_choice():
 
 
 FEW = [
-    DEFAULT, "play: greedy by expected click", "play: Thompson sampling", "guide: laplace", "embeddings: centred",
-    "omega: sampled", "training: joint", "embedding_dim: 5",
+    DEFAULT, "play: Thompson sampling", "guide: laplace", "embeddings: centred", "omega: sampled", "training: joint",
 ]  # fmt: skip
 
 

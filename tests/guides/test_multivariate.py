@@ -20,7 +20,7 @@ def test_full_finds_the_correlation_that_normal_cannot(blo, log):
     spread = {}
     for guide in ("normal", "full", "laplace"):
         blob = BLOB(blo, guide=guide, priors=priors)
-        blob.fit(log, num_epochs=150, batch_size=4096, progress=False, device="cpu")
+        blob.fit(log, num_epochs=150, batch_size=8192, progress=False, device="cpu")
         spread[guide] = float(blob.posterior()[W_C].variance.sqrt())
     assert spread["normal"] < 0.85 * spread["laplace"]
     assert spread["full"] == pytest.approx(spread["laplace"], rel=0.3)

@@ -45,7 +45,7 @@ def test_a_function_is_a_guide():
 @pytest.mark.parametrize(
     "guide", ["matrix_normal_full", "low_rank", "full", AutoNormal, AutoMultivariateNormal, AutoIAFNormal]
 )
-def test_any_guide_fits_and_answers(blo, log, guide):
+def test_any_guide_fits_and_answers(blo, log, guide, short_starts):
     blob = BLOB(blo, guide=guide, priors=BanditPriors(kappa_scale=0.3))
     rate = 0.003 if guide is AutoIAFNormal else None  # it starts near the prior, where large steps only shake it
     history = blob.fit(log, num_epochs=25, batch_size=1024, learning_rate=rate, progress=False, device="cpu")

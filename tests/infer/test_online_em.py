@@ -29,7 +29,7 @@ def test_online_error_falls_with_the_number_of_steps(items, typical):
     def error(num_steps):
         torch.manual_seed(0)
         runs = [
-            online_expectation_maximization(typical, *items, num_steps=num_steps, num_negatives=5) for _ in range(5)
+            online_expectation_maximization(typical, *items, num_steps=num_steps, num_negatives=5) for _ in range(3)
         ]
         return torch.stack([(next_item(q, items) - exact).square().sum(-1) for q in runs]).mean().sqrt()
 

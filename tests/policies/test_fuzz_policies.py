@@ -88,7 +88,7 @@ CANDIDATES = st.one_of(
 COLUMNS = st.one_of(st.none(), ODD, st.lists(ODD, max_size=4), st.integers(0, 4).map(lambda n: list(range(n))))
 
 
-@fuzz(data=st.data())
+@fuzz(data=st.data(), ordinary=200)
 def test_decisions(data):
     """What is decided is a row for each slot, with a probability; or the argument at fault is named."""
     make, names = POLICIES[data.draw(st.sampled_from(sorted(POLICIES)))]
@@ -119,7 +119,7 @@ def test_decisions(data):
     assert torch.allclose(distribution.probs.sum(1), torch.ones(len(histories), slots).double(), atol=1e-9)
 
 
-@fuzz(data=st.data(), ordinary=150)
+@fuzz(data=st.data(), ordinary=100)
 def test_thompson_sampling(data):
     names = ["num_points", "num_replicates", "seed"]
     names += data.draw(st.sampled_from([[], ["shared_draws", "propensity"], ["tolerance", "max_points"]]))

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blob_pyro.propensity import ArgmaxBeta
+from tests.propensity.fifty_digits import BETAS, fifty_digits
 from tests.propensity.propensity_oracles import beta_log_prob, double, exact_beta_rank_probs, standard_errors
 
 INTEGER_CASES = {
@@ -29,18 +30,11 @@ def test_integers_match_exact_rationals(a, b):
         assert abs(log_probs[arm].item() - exact) < 1e-11
 
 
-@pytest.mark.parametrize(
-    ("a", "b"),
-    [
-        pytest.param([0.3, 0.7, 2.2], [1.5, 0.2, 3.3], id="singular at both ends", marks=pytest.mark.slow),
-        pytest.param([0.05, 0.01], [0.02, 0.04], id="tiny"),
-        pytest.param([9.5, 0.4], [300.5, 0.6], id="regular against singular"),
-    ],
-)
+@pytest.mark.parametrize(("a", "b"), BETAS.values(), ids=BETAS)
 def test_real_concentrations_match_fifty_digits(a, b):
     log_probs = ArgmaxBeta(double(*a), double(*b)).log_probs
     for action in range(len(a)):
-        assert abs(log_probs[action].item() - float(beta_log_prob(a, b, action))) < 1e-11
+        assert abs(log_probs[action].item() - float(fifty_digits(beta_log_prob, a, b, action))) < 1e-11
 
 
 @given(logs=st.lists(st.floats(math.log(1e-2), math.log(1e6)), min_size=2, max_size=2))

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import arviz as az
+import pyro
 import pyro.distributions as dist
 import pytest
 import torch
@@ -46,15 +47,16 @@ def test_agrees_with_nuts_on_a_small_problem(blo, log):
     """The posterior of the base click rate, against the gold standard. Mean-field may be too sure, not elsewhere."""
     priors = BanditPriors(kappa_scale=0.3)
     blob = BLOB(blo, priors=priors)
-    blob.fit(log, num_epochs=60, batch_size=4096, progress=False, device="cpu")
+    blob.fit(log, num_epochs=60, batch_size=8192, progress=False, device="cpu")
     kernel = NUTS(blob.model, jit_compile=False)
-    mcmc = MCMC(kernel, num_samples=120, warmup_steps=80, disable_progbar=True)
-    mcmc.run(blob.batch(log))
+    mcmc = MCMC(kernel, num_samples=100, warmup_steps=50, disable_progbar=True)
+    with pyro.validation_enabled(False):
+        mcmc.run(blob.batch(log))
     draws = mcmc.get_samples()
     posterior = blob.posterior()
     for name in (W_A, W_C):
         exact = draws[name]
-        assert abs(posterior[name].mean - exact.mean()) < 1.0 * exact.std() + 4 * exact.std() / 120**0.5, name
+        assert abs(posterior[name].mean - exact.mean()) < 1.0 * exact.std() + 4 * exact.std() / 100**0.5, name
     correlation = torch.corrcoef(torch.stack([posterior[KAPPA].mean, draws[KAPPA].mean(0).flatten()]))[0, 1]
     assert correlation > 0.9
 

@@ -41,7 +41,7 @@ def test_two_updates_are_one_fit(blo, log):
         12, log.view_user, log.view_time, log.view_item, log.user, log.time, log.action, reward
     )  # fmt: skip
     priors = BanditPriors(w_a=-20.0, w_b=-20.0, w_c=-2.0, zeta=0.0, kappa_scale=1.0)
-    fit = {"num_epochs": 1500, "batch_size": 8192, "progress": False}
+    fit = {"num_epochs": 500, "batch_size": 8192, "progress": False}
     first = torch.arange(log.num_impressions) % 2 == 0
     whole, halves = BLOB(blo, priors=priors), BLOB(blo, priors=priors)
     whole.fit(log, device="cpu", **fit)
@@ -81,7 +81,7 @@ def test_an_update_keeps_correlations(blo, log, guide):
     """w_c and the kappas pull against each other: two halves, one after the other, are one fit of the whole."""
     log = popular_items(log)
     first = torch.arange(log.num_impressions) % 2 == 0
-    fit = {"num_epochs": 300, "learning_rate": 0.03, "progress": False}
+    fit = {"num_epochs": 200, "learning_rate": 0.03, "progress": False}
     whole, halves = BLOB(blo, guide, JOINT_PRIORS), BLOB(blo, guide, JOINT_PRIORS)
     whole.fit(log, device="cpu", **fit)
     halves.fit(part(log, first), device="cpu", **fit)
@@ -246,7 +246,7 @@ def test_covariates_of_users(blo, log):
         12, log.view_user, log.view_time, log.view_item, log.user, log.time, log.action, reward
     )  # fmt: skip
     blob = BLOB(blo, priors=BanditPriors(terms=(UserCovariates(1),), kappa_scale=0.2))
-    blob.fit(log, covariates=eager, num_epochs=250, batch_size=2048, learning_rate=0.05, progress=False, device="cpu")
+    blob.fit(log, covariates=eager, num_epochs=250, batch_size=8192, learning_rate=0.05, progress=False, device="cpu")
     weight = blob.posterior()["covariate_weight"].mean
     expected = math.log(0.3 / 0.7) - math.log(0.03 / 0.97)
     assert weight.item() == pytest.approx(expected, abs=0.35)

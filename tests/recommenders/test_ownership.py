@@ -62,7 +62,7 @@ class Random(AutoNormal):
         super().__init__(model, init_loc_fn=init_to_sample)
 
 
-def test_a_random_start_is_the_seed_s(blo, log):
+def test_a_random_start_is_the_seed_s(blo, log, short_starts):
     torch.manual_seed(1)
     first = fitted(blo, log, Random, seed=5)
     torch.manual_seed(2)

@@ -13,7 +13,7 @@ from pyro.infer.autoguide import AutoNormal
 from blob_pyro import BLO, BLOB, BanditPriors, EventLog, policies, propensity
 from blob_pyro.data.splits import split_sessions
 from blob_pyro.guides import DrawsGuide, make_guide
-from blob_pyro.infer import Bouchard
+from blob_pyro.infer import Bouchard, fit_nuts
 from blob_pyro.models.priors.heavy_tails import HorseshoeKappa
 from blob_pyro.ops import ranking_metrics
 from blob_pyro.policies import baselines
@@ -171,7 +171,8 @@ def state():
 
 @pytest.mark.filterwarnings("ignore:guide 'nuts'", "ignore:.*arviz|.*not converged")
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
-def test_nothing_but_sampling_moves_a_global_generator(call, world, tmp_path):
+def test_nothing_but_sampling_moves_a_global_generator(call, world, tmp_path, short_starts, monkeypatch):
+    monkeypatch.setitem(fit_nuts.__kwdefaults__, "warmup_steps", 5)
     world.folder = tmp_path
     torch.rand(3)
     before = state()

@@ -51,8 +51,19 @@ def fit(log, guide="normal", bound="reparameterized", encoder="precision"):
 # --- float64 as the default -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("bound", ["reparameterized", "bouchard", "log_concave", "one_vs_each"])
-@pytest.mark.parametrize("encoder", ["precision", "linear", "deep"])
+BOUNDS = ["reparameterized", "bouchard", "log_concave", "one_vs_each"]
+
+
+@pytest.mark.parametrize(
+    ("encoder", "bound"),
+    [
+        *(("precision", bound) for bound in BOUNDS),
+        ("linear", "reparameterized"),
+        ("deep", "bouchard"),
+        *(pytest.param("linear", bound, marks=pytest.mark.slow) for bound in BOUNDS[1:]),
+        *(pytest.param("deep", bound, marks=pytest.mark.slow) for bound in BOUNDS if bound != "bouchard"),
+    ],
+)
 def test_organic_models_are_double_throughout(double, log, encoder, bound, tmp_path):
     blo = BLO(log.num_items, 3, encoder=encoder, bound=bound, covariance="full")
     history = blo.fit(log, num_epochs=2, batch_size=128, progress=False, device="cpu")
@@ -196,7 +207,7 @@ def test_propensities_of_strided_tensors(name, layout):
     [
         ("normal", "reparameterized", "precision"),
         ("matrix_normal", "bouchard", "linear"),
-        ("normal", "one_vs_each", "deep"),
+        pytest.param("normal", "one_vs_each", "deep", marks=pytest.mark.slow),
         pytest.param("laplace", "log_concave", "precision", marks=pytest.mark.slow),
     ],
 )

@@ -40,7 +40,7 @@ def same(first, second):
     return all(torch.equal(*pair) for pair in zip(first, second, strict=True))
 
 
-def test_fits_are_what_they_are_alone(blo, log):
+def test_fits_are_what_they_are_alone(blo, log, short_starts):
     def organic(seed):
         model = BLO(12, embedding_dim=2)
         model.fit(log, seed=seed, num_epochs=2, **QUICK)
@@ -89,9 +89,10 @@ def test_asking_does_not_wait_for_pyro(blo, blob, drawn):
         assert same(pool.submit(ask, blo, blob, drawn).result(timeout=60), expected)
 
 
-@pytest.mark.parametrize("epochs", [5, 210], ids=["eager", "captured"])
-def test_asking_while_another_thread_fits_disturbs_neither(blo, blob, drawn, log, epochs):
+@pytest.mark.parametrize("epochs", [5, 60], ids=["eager", "captured"])
+def test_asking_while_another_thread_fits_disturbs_neither(blo, blob, drawn, log, epochs, monkeypatch):
     """Also the very model that is being fitted: it answers as before until it is done."""
+    monkeypatch.setattr("blob_pyro.infer.training.run._WORTH_CAPTURING", 50)
 
     def fit(model):
         model.fit(log, seed=4, num_epochs=epochs, batch_size=4096, **QUICK)

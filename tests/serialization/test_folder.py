@@ -94,7 +94,7 @@ GUIDES = ["normal", "matrix_normal", "matrix_normal_full", "low_rank", "full", "
 
 
 @pytest.mark.parametrize("guide", GUIDES, ids=str)
-def test_a_loaded_model_is_fitted_to_the_same_floats(guide, organic, tmp_path):
+def test_a_loaded_model_is_fitted_to_the_same_floats(guide, organic, tmp_path, short_starts):
     """A fit starts from the seed, not from what was saved."""
     blob = BLOB(organic, guide, BanditPriors(kappa_scale=0.3))
     blob.fit(make_log(), num_epochs=3, **SETTINGS)

@@ -12,8 +12,8 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 ROOT = Path(__file__).parents[2]
 FITS = ["organic", "normal", "matrix_normal", "low_rank"]
 FEW = [
-    *([fit, "line", 3, 0] for fit in FITS), ["save", "line", 9, 0], ["normal", "interrupt", 3, 0],
-    ["save", "interrupt", 6, 0], ["organic", "time", 2, 0], ["race", "", 15, 0],
+    ["organic", "line", 2, 0], ["low_rank", "line", 2, 0], ["save", "line", 6, 0], ["normal", "interrupt", 2, 0],
+    ["save", "interrupt", 3, 0], ["organic", "time", 1, 0], ["race", "", 8, 0],
 ]  # fmt: skip
 MANY = [
     *([scenario, how, number, 1] for scenario in (*FITS, "save") for how, number in (

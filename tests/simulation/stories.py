@@ -1,7 +1,12 @@
-"""Lives of simulated users."""
+"""Lives of simulated users, and what RecoGym's own code has told of them, in a file: it takes a while.
 
+python -m tests.simulation.stories    # writes recogym_lives.json; `make test-slow` looks whether it still says so
+"""
+
+import json
 import math
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,12 +17,12 @@ from blob_pyro.policies import SessionPopularity, Uniform
 from blob_pyro.simulation import RecoGym, RecoGymReference, session_popularity_agent
 
 NUM_ORGANIC, NUM_USERS = 2_000, 500
+FILE = Path(__file__).with_name("recogym_lives.json")
 
 
 POLICIES = {"random": Uniform(100), "session popularity": SessionPopularity(100, epsilon=0.3)}
 
 
-@cache
 def recogym_log(policy):
     agent = session_popularity_agent(100, seed=1) if policy == "session popularity" else None
     frame = RecoGymReference(embedding_dim=10).simulate(agent, NUM_USERS, NUM_ORGANIC, epoch=1)
@@ -67,27 +72,46 @@ def view_counts(log, which):
     return torch.bincount(log.view_item[rank == which], minlength=log.num_items)
 
 
+def lives(log, num_organic):
+    """All that is compared, in lists and numbers."""
+    return {
+        "statistics": {name: values.int().tolist() for name, values in statistics(log, num_organic).items()},
+        "views": {str(which): view_counts(log, which).tolist() for which in (0, 2)},
+        "click rate": list(click_rate(log)),
+        "back after click": float(back_after_click(log)),
+    }
+
+
+@cache
+def recogym_lives(policy):
+    return json.loads(FILE.read_text())[policy]
+
+
 def discrepancies(ours, theirs):
-    """Names of the statistics that differ; each test has a false alarm rate of 1e-3 or less."""
+    """Names of the statistics of two `lives` that differ; each test has a false alarm rate of 1e-3 or less."""
     found = []
-    a, b = statistics(ours, 5 * NUM_ORGANIC), statistics(theirs, NUM_ORGANIC)
-    found += [name for name in a if stats.ks_2samp(a[name].numpy(), b[name].numpy()).pvalue < 1e-3]
-    found += [
-        f"mean {name}" for name in a if stats.ttest_ind(a[name].numpy(), b[name].numpy(), equal_var=False).pvalue < 1e-3
-    ]
+    a, b = ours["statistics"], theirs["statistics"]
+    found += [name for name in a if stats.ks_2samp(a[name], b[name]).pvalue < 1e-3]
+    found += [f"mean {name}" for name in a if stats.ttest_ind(a[name], b[name], equal_var=False).pvalue < 1e-3]
     for which in (0, 2):
-        counts = torch.stack([view_counts(ours, which), view_counts(theirs, which)])
+        counts = torch.tensor([ours["views"][str(which)], theirs["views"][str(which)]])
         rare = counts.sum(0) < 60  # at least 10 expected in the smaller log
         table = torch.cat([counts[:, ~rare], counts[:, rare].sum(1, keepdim=True)], dim=1)
         if stats.chi2_contingency(table.numpy()).pvalue < 1e-3:
             found.append(f"view {which}")
-    (rate, error), (their_rate, their_error) = click_rate(ours), click_rate(theirs)
+    (rate, error), (their_rate, their_error) = ours["click rate"], theirs["click rate"]
     if abs(rate - their_rate) > 3.3 * math.hypot(error, their_error):
         found.append("click rate")
-    if back_after_click(ours) != back_after_click(theirs):
+    if ours["back after click"] != theirs["back after click"]:
         found.append("back after click")
     return found
 
 
 def simulated(**settings):
-    return RecoGym(**{"embedding_dim": 10, **settings}).simulate(POLICIES["random"], 10 * NUM_USERS, 5 * NUM_ORGANIC)
+    log = RecoGym(**{"embedding_dim": 10, **settings}).simulate(POLICIES["random"], 10 * NUM_USERS, 5 * NUM_ORGANIC)
+    return lives(log, 5 * NUM_ORGANIC)
+
+
+if __name__ == "__main__":
+    told = {policy: lives(recogym_log(policy), NUM_ORGANIC) for policy in POLICIES}
+    FILE.write_text(json.dumps(told, separators=(",", ":")).replace('"statistics"', '\n"statistics"') + "\n")

@@ -77,8 +77,10 @@ def test_intervals_of_rates_stay_within_bounds():
     assert (rate.lower, rate.upper) == (0.0, 1.0)  # 1 / 3 + 4.3 / 3
 
 
-@pytest.mark.parametrize(("num_users", "num_tests", "least"), [(20, 2000, 0.905), (50, 2000, 0.92), (200, 700, 0.92),
-                                                              (2000, 200, 0.89)])  # fmt: skip
+@pytest.mark.parametrize(("num_users", "num_tests", "least"), [
+    (20, 2000, 0.905), pytest.param(50, 2000, 0.92, marks=pytest.mark.slow),
+    pytest.param(200, 700, 0.92, marks=pytest.mark.slow), (2000, 200, 0.89),
+])  # fmt: skip
 def test_few_users_are_covered_as_many_are(population, num_users, num_tests, least):
     """Nominal 95 %, less what bias and skewness cost (3 points at 20 users, 1.5 at 50) and 3.5 binomial errors."""
     names = [("random",), ("popular",), ("oracle",), ("popular", "random"), ("oracle", "popular")]

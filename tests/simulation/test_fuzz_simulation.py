@@ -57,7 +57,7 @@ TEST = {
 }
 
 
-@fuzz(settings=st.fixed_dictionaries({}, optional=SETTINGS), ordinary=200)
+@fuzz(settings=st.fixed_dictionaries({}, optional=SETTINGS), ordinary=100)
 def test_environments(settings):
     try:
         environment = RecoGym(**settings)
@@ -71,7 +71,7 @@ def test_environments(settings):
     assert all(torch.isfinite(getattr(environment, n)).all() for n in ("gamma", "mu_organic", "beta", "mu_bandit"))
 
 
-@fuzz(arguments=st.fixed_dictionaries({}, optional=CALL), ordinary=200)
+@fuzz(arguments=st.fixed_dictionaries({}, optional=CALL), ordinary=100)
 def test_simulations(arguments):
     environment = RecoGym(num_items=8, seed=1)
     if "num_users" not in arguments:
@@ -85,7 +85,7 @@ def test_simulations(arguments):
     assert (log.propensity is None) == (arguments.get("propensities") is False)
 
 
-@fuzz(arguments=st.fixed_dictionaries({}, optional=TEST), ordinary=100)
+@fuzz(arguments=st.fixed_dictionaries({}, optional=TEST), ordinary=60)
 def test_ab_tests(arguments):
     arguments = {
         "environment": RecoGym(num_items=8, seed=1), "policies": {"a": Uniform(8)}, "num_users": 4, **arguments

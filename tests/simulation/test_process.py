@@ -7,7 +7,6 @@ our table of numbers. Both must then tell the same stories, to the last event.
 Planted errors show that these tests can fail."""
 
 import math
-from functools import cache
 
 import numpy as np
 import pyro.distributions as dist
@@ -25,6 +24,8 @@ from tests.simulation.stories import (
     NUM_USERS,
     POLICIES,
     discrepancies,
+    lives,
+    recogym_lives,
     recogym_log,
     simulated,
 )
@@ -103,22 +104,27 @@ def test_same_numbers_same_stories(settings, history, monkeypatch):
     # A click rate near 20 % rather than 1 %, so that clicks matter, also on the last event of a life.
     monkeypatch.setattr(environment_module, "click_response", lambda x: torch.sigmoid(x / 3 - 1))
     monkeypatch.setattr("recogym.envs.reco_env_v1.ff", lambda x: 1 / (1 + np.exp(1 - x / 3)))
-    ours = vectorised.simulate(NextItem(settings["num_items"]), 60, 20, seed=3, history=history)
+    users, organic = (60, 20) if "prob_leave_organic" in settings else (20, 10)
+    ours = vectorised.simulate(NextItem(settings["num_items"]), users, organic, seed=3, history=history)
     assert ours.reward.sum() > 100
 
     agent = agent_from_policy(NextItem(settings["num_items"]), history=history)
-    theirs = EventLog.from_recogym(reference.generate_logs(60, agent, 20), settings["num_items"])
+    theirs = EventLog.from_recogym(reference.generate_logs(users, agent, organic), settings["num_items"])
     assert rows(ours) == rows(theirs)
-
-
-@cache
-def vectorised_log(policy):
-    return RecoGym(embedding_dim=10).simulate(POLICIES[policy], 10 * NUM_USERS, 5 * NUM_ORGANIC)
 
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_same_distribution(policy):
-    assert discrepancies(vectorised_log(policy), recogym_log(policy)) == []
+    log = RecoGym(embedding_dim=10).simulate(POLICIES[policy], 10 * NUM_USERS, 5 * NUM_ORGANIC)
+    assert discrepancies(lives(log, 5 * NUM_ORGANIC), recogym_lives(policy)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", POLICIES)
+def test_the_file_is_what_recogym_says(policy):
+    found, kept = lives(recogym_log(policy), NUM_ORGANIC), recogym_lives(policy)
+    assert found.pop("click rate") == pytest.approx(kept["click rate"])
+    assert found == {name: value for name, value in kept.items() if name != "click rate"}
 
 
 @pytest.mark.parametrize(
@@ -133,7 +139,7 @@ def test_same_distribution(policy):
     ids=str,
 )
 def test_planted_settings_are_caught(planted, symptom):
-    assert symptom in discrepancies(simulated(**planted), recogym_log("random"))
+    assert symptom in discrepancies(simulated(**planted), recogym_lives("random"))
 
 
 @pytest.mark.slow
@@ -144,4 +150,5 @@ def test_same_distribution_at_length(flips, change):
     agent = session_popularity_agent(100, seed=2)
     frame = RecoGymReference(**settings).simulate(agent, 4_000, NUM_ORGANIC)
     ours = RecoGym(**settings).simulate(POLICIES["session popularity"], 20_000, 5 * NUM_ORGANIC)
-    assert discrepancies(ours, EventLog.from_recogym(frame, 100)) == []
+    theirs = lives(EventLog.from_recogym(frame, 100), NUM_ORGANIC)
+    assert discrepancies(lives(ours, 5 * NUM_ORGANIC), theirs) == []

@@ -19,7 +19,7 @@ def test_an_exact_guide_leaves_no_gap_and_no_noise():
 def test_more_samples_less_noise():
     psi, rho, *parameters = story(2)
     q = posterior(*parameters, full=True)
-    one, ten = (estimate(Reparameterized(n), psi, rho, q, 2000)[:, 3].var() for n in (1, 10))
+    one, ten = (estimate(Reparameterized(n), psi, rho, q, 1000)[:, 3].var() for n in (1, 10))
     assert 6 < one / ten < 16
 
 

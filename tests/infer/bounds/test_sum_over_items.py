@@ -24,9 +24,9 @@ def test_sampled_items_are_unbiased(make, full):
     with torch.no_grad():
         whole = make(**options).expected_log_prob(views, q, VIEWS)
         sampled = make(num_negatives=3, **options)
-        draws = torch.stack([sampled.expected_log_prob(views, q, VIEWS) for _ in range(4000)])
+        draws = torch.stack([sampled.expected_log_prob(views, q, VIEWS) for _ in range(1500)])
     some = (VIEWS >= 0).any(-1)
-    error = draws.std(0) / 4000**0.5
+    error = draws.std(0) / 1500**0.5
     assert ((draws.mean(0) - whole).abs() < 4 * error + 1e-12)[some].all()
     assert (error[some] > 0).all()
     assert (draws[:, ~some] == 0).all()
@@ -42,7 +42,7 @@ def test_without_a_network_the_sampled_bound_is_still_a_bound(make):
     views = (VIEWS >= 0).sum(-1)
     some = views > 0
     for num_negatives, gap in ((5, math.inf), (1000, 0.05)):
-        draws = estimate(make(num_negatives=num_negatives), psi, rho, q, 1000)
-        error = draws.std(0) / 1000**0.5
+        draws = estimate(make(num_negatives=num_negatives), psi, rho, q, 500)
+        error = draws.std(0) / 500**0.5
         assert (draws.mean(0) < whole + 4 * error)[some].all()
         assert (draws.mean(0) > whole - gap * views - 4 * error)[some].all()

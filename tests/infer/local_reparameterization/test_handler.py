@@ -71,7 +71,8 @@ def make_delta():
 
 
 def losses(elbo, model, guide, batch, num_draws):
-    with torch.no_grad():
+    """Unvalidated, as there are many: that distributions get what they take is looked at where gradients are."""
+    with torch.no_grad(), pyro.validation_enabled(False):
         return torch.tensor([elbo.differentiable_loss(model, guide, batch) for _ in range(num_draws)])
 
 
@@ -83,8 +84,8 @@ MANY_DRAWS = {"matrix_normal_full", "low_rank"}  # of what "matrix_normal" and "
 )
 def test_same_mean_less_variance(guide_name, batch):
     model, guide = make(guide_name)
-    local, plain = losses(LOCAL, model, guide, batch, 300), losses(PLAIN, model, guide, batch, 1000)
-    error = (local.var() / 300 + plain.var() / 1000).sqrt()
+    local, plain = losses(LOCAL, model, guide, batch, 80), losses(PLAIN, model, guide, batch, 300)
+    error = (local.var() / 80 + plain.var() / 300).sqrt()
     assert abs(local.mean() - plain.mean()) < 4 * error
     assert local.var() < plain.var() / 50
 
@@ -127,11 +128,11 @@ def test_exact_guide_of_a_conjugate_problem(guide_name, batch):
     """Gaussian rewards: the posterior is Gaussian, and correlated. The loss is -log evidence."""
     model = GaussianRewards(torch.randn(P, K, dtype=torch.float64) * torch.tensor([0.3, 1.0, 0.5, 2.0]), LINEAR)
     guide = make_guide(guide_name, model)
-    rewards = torch.randn(N, dtype=torch.float64)
-    batch = replace(batch, reward=rewards)
+    rewards = torch.randn(400, dtype=torch.float64)
+    batch = replace(batch, context=batch.context[:400], action=batch.action[:400], reward=rewards, num_events=400)
     design = torch.func.jacrev(lambda theta: model.logit(unpack(guide, theta), batch))(guide.prior_loc)
     mean, deviation = guide.prior_loc, guide.prior_scale
-    covariance = (design * deviation.square()) @ design.mT + NOISE**2 * torch.eye(N).double()
+    covariance = (design * deviation.square()) @ design.mT + NOISE**2 * torch.eye(400).double()
     offset = model.logit(unpack(guide, torch.zeros_like(mean)), batch)
     evidence = dist.MultivariateNormal(design @ mean + offset, covariance).log_prob(rewards)
     precision = design.mT @ design / NOISE**2 + deviation.square().reciprocal().diag()
@@ -151,10 +152,10 @@ def test_exact_guide_of_a_conjugate_problem(guide_name, batch):
                 torch.linalg.solve_triangular(guide.shared_scale_tril, exact[:shared, shared:], upper=False).mT
             )
             guide.own_scale.copy_(precision.diagonal()[shared:].rsqrt())
-    weight_space = losses(PLAIN, model, guide, batch, 400)
-    local = losses(LOCAL, model, guide, batch, 400)
+    weight_space = losses(PLAIN, model, guide, batch, 150)
+    local = losses(LOCAL, model, guide, batch, 150)
     for found in (weight_space, local):
-        assert abs(found.mean() + evidence) < 4 * found.std() / 400**0.5 + 1e-6
+        assert abs(found.mean() + evidence) < 4 * found.std() / 150**0.5 + 1e-6
     assert local.var() < weight_space.var()
     analytic = losses(GuidedELBO(LocalReparameterization, ExpectedSquare), model, guide, batch, 3)
     assert torch.allclose(analytic, -evidence.expand(3), rtol=1e-9)
@@ -212,8 +213,8 @@ def test_autonormal_composes(batch):
     """Its sites are points where a normal was drawn: the normal is what is projected."""
     model, _ = make("normal")
     guide = make_guide(AutoNormal, model)
-    local, plain = losses(LOCAL, model, guide, batch, 300), losses(PLAIN, model, guide, batch, 1000)
-    assert abs(local.mean() - plain.mean()) < 4 * (local.var() / 300 + plain.var() / 1000).sqrt()
+    local, plain = losses(LOCAL, model, guide, batch, 120), losses(PLAIN, model, guide, batch, 300)
+    assert abs(local.mean() - plain.mean()) < 4 * (local.var() / 120 + plain.var() / 300).sqrt()
     assert local.var() < plain.var() / 4
 
 
@@ -229,10 +230,10 @@ def test_other_guides_fall_back_to_their_samples(batch):
 
 def test_plain_svi_improves_the_model(batch):
     model, guide = make("normal")
-    before = losses(LOCAL, model, guide, batch, 50).mean()
+    before = losses(LOCAL, model, guide, batch, 20).mean()
     for elbo in (PLAIN, LOCAL):
-        svi = SVI(model, guide, Adam({"lr": 0.02}), elbo)
-        for _ in range(150):
+        svi = SVI(model, guide, Adam({"lr": 0.05}), elbo)
+        for _ in range(60):
             svi.step(batch)
-    assert losses(LOCAL, model, guide, batch, 50).mean() < before - 50
+    assert losses(LOCAL, model, guide, batch, 20).mean() < before - 50
     assert {"zeta_scale", "kappa_scale"} <= {name.split(".")[-1] for name in pyro.get_param_store()}

@@ -27,7 +27,7 @@ from blob_pyro.models import ItemDeviations, StudentTKappa
 READS_THE_DEVICE = ("aten._local_scalar_dense", "aten.nonzero", "aten.masked_select", "aten._unique", "aten.equal")
 
 
-def fit(blob, batch, capture, device="cpu", batch_size=128):
+def fit(blob, batch, capture, device="cpu", batch_size=1000):
     with seeded(3, device):
         training = Training(4, batch_size, 0.03, capture=capture)
         elbo = GuidedELBO(LocalReparameterization)
@@ -38,7 +38,7 @@ def fit(blob, batch, capture, device="cpu", batch_size=128):
 GUIDES = ["normal", "matrix_normal", "matrix_normal_full", "low_rank", "full"]
 
 
-@pytest.mark.parametrize("batch_size", [128, 10_000], ids=["small batches", "all rows"])
+@pytest.mark.parametrize("batch_size", [1000, 10_000], ids=["small batches", "all rows"])
 @pytest.mark.parametrize("guide", GUIDES)
 def test_fit_is_the_same_to_the_float(blo, log, guide, batch_size):
     results = []
@@ -157,11 +157,12 @@ class Peeking(GuidedELBO):
         return loss if bool(torch.isfinite(loss)) else -loss
 
 
-def test_what_cannot_be_captured_is_trained_as_it_is_or_refused(blo, log):
+def test_what_cannot_be_captured_is_trained_as_it_is_or_refused(blo, log, monkeypatch):
+    monkeypatch.setattr("blob_pyro.infer.training.run._WORTH_CAPTURING", 5)
     blob = BLOB(blo)
     elbo, batch = Peeking(LocalReparameterization), blob.batch(log)
     with seeded(0, "cpu"):
-        steps_enough = Training(70, 1024, 0.01, capture="auto")
+        steps_enough = Training(3, 1024, 0.01, capture="auto")
         history = train(blob.model, blob.guide, elbo, batch, steps_enough, progress=False)
     assert not history.attrs["captured"]
     with pytest.raises(CannotCapture, match="data-dependent"):
@@ -169,9 +170,11 @@ def test_what_cannot_be_captured_is_trained_as_it_is_or_refused(blo, log):
 
 
 @pytest.mark.parametrize("guide", ["normal", "a class of ours", "an AutoGuide"])
-def test_guides_that_say_so_are_captured(blo, log, guide):
+def test_guides_that_say_so_are_captured(blo, log, guide, monkeypatch):
+    monkeypatch.setattr("blob_pyro.infer.training.run._WORTH_CAPTURING", 5)
+    monkeypatch.setattr("blob_pyro.infer.start._STEPS", 4)
     recipe = {"a class of ours": NormalGuide, "an AutoGuide": AutoNormal}.get(guide, guide)
-    history = BLOB(blo, recipe).fit(log, num_epochs=250, batch_size=4096, progress=False, device="cpu")
+    history = BLOB(blo, recipe).fit(log, num_epochs=5, batch_size=4096, progress=False, device="cpu")
     assert history.attrs["captured"] == (guide != "an AutoGuide")
 
 

@@ -1,5 +1,6 @@
 """Starts, schedules and tests of convergence belong to any guide: what a user writes ends where ours does, or warns."""
 
+import copy
 import math
 import warnings
 
@@ -49,18 +50,25 @@ def twin(batch):
         pyro.sample(name, dist.Normal(loc, scale).to_event(len(shape)))
 
 
-@pytest.mark.parametrize("guide", [Twin, pytest.param(twin, marks=pytest.mark.slow)], ids=["class", "function"])
-def test_the_normal_family_of_a_user_ends_where_ours_does(guide, blo, log):
+@pytest.mark.parametrize(
+    ("guide", "twice"),
+    [(Twin, False), pytest.param(Twin, True, marks=pytest.mark.slow), pytest.param(twin, True, marks=pytest.mark.slow)],
+    ids=["class", "class, noise measured", "function, noise measured"],
+)
+def test_the_normal_family_of_a_user_ends_where_ours_does(guide, twice, blo, log):
     """Within the noise of the fits: of two seeds of ours, and of the estimates. It ended 0.015 nats below."""
     ours, other, theirs = BLOB(blo), BLOB(blo), BLOB(blo, guide)
     ours.fit(log, seed=0, **QUIET)
-    other.fit(log, seed=1, **QUIET)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         trace = theirs.fit(log, seed=0, **QUIET)
-    first, second, found = (b.elbo(log, num_draws=300) for b in (ours, other, theirs))
-    noise = abs(first.value - second.value) + 3 * math.hypot(first.standard_error, found.standard_error)
-    assert abs(found.value - first.value) < noise < 2e-4
+    first, found = (b.elbo(log, num_draws=300 if twice else 150) for b in (ours, theirs))
+    noise = 2e-4  # which it is below, as the slow cases find
+    if twice:
+        other.fit(log, seed=1, **QUIET)
+        second = other.elbo(log, num_draws=300)
+        noise = abs(first.value - second.value) + 3 * math.hypot(first.standard_error, found.standard_error)
+    assert abs(found.value - first.value) < noise <= 2e-4
     assert trace.attrs["converged"]
     assert (trace.attrs["start"], trace.attrs["rounds"]) == ("prior", 1)
     assert "less than" in trace.attrs["convergence"]
@@ -83,26 +91,36 @@ def test_autoguides_arrive(guide, blo, log):
 # --- starts -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def problem():
+def make_problem():
     model = BanditModel(torch.randn(12, 3) * torch.tensor([0.4, 1.5, 0.8]))
     rows = torch.arange(600)
     return model, BanditBatch(torch.randn(600, 3), rows, rows % 12, (torch.rand(600) < 0.05).float(), 600)
 
 
-def test_a_worse_start_is_moved_near_the_prior(problem):
-    model, batch = problem
+@pytest.fixture
+def problem():
+    return make_problem()
+
+
+@pytest.fixture(scope="module")
+def moved():
+    """A problem, a guide that was moved to where ours start, and what that was called; do not change it."""
+    torch.manual_seed(0)
+    model, batch = make_problem()
     guide = Twin(model)
-    assert move_to_usual_start(guide, model, batch) == "prior"
+    return model, batch, guide, move_to_usual_start(guide, model, batch)
+
+
+def test_a_worse_start_is_moved_near_the_prior(moved):
+    *_, guide, start = moved
+    assert start == "prior"
     assert guide.w_c_loc.item() == pytest.approx(-4.5, abs=0.25)
     assert guide.w_c_scale.item() == pytest.approx(0.3, rel=0.1)  # the prior's is 10, which would be too wide to start
     assert guide.kappa_scale.mean().item() == pytest.approx(0.1, rel=0.1)
 
 
-def test_a_better_start_is_kept(problem):
-    model, batch = problem
-    guide = Twin(model)
-    move_to_usual_start(guide, model, batch)
+def test_a_better_start_is_kept(moved):
+    model, batch, guide = *moved[:2], copy.deepcopy(moved[2])
     with torch.no_grad():
         guide.w_c_loc.fill_(-2.9)  # the logit of the click rate
     before = {key: value.clone() for key, value in guide.state_dict().items()}
@@ -220,7 +238,7 @@ def test_every_fit_says_whether_it_arrived(call, blo, log):
 
 
 def test_few_epochs_of_many_steps_are_enough_to_tell(blo, log):
-    trace = BLOB(blo).fit(log, num_epochs=4, batch_size=32, learning_rate=0.01, **QUIET)
+    trace = BLOB(blo).fit(log, num_epochs=4, batch_size=128, learning_rate=0.01, **QUIET)
     assert len(trace) == 4
     assert "gained" in trace.attrs["convergence"]
 
@@ -281,7 +299,7 @@ def test_the_prior_s_elbo_is_that_of_a_guide_that_is_the_prior(problem):
         for name, prior in model.site_priors().items():
             pyro.sample(name, prior)
 
-    exact = estimate_elbo(model, guide, batch, num_draws=400)
+    exact = estimate_elbo(model, guide, batch, num_draws=200)
     found = torch.tensor([elbo_of_prior(model, batch, seed) for seed in range(20)])
     error = math.hypot(exact.standard_error, found.std() / 20**0.5)
     assert abs(exact.value - found.mean()) < 4 * error

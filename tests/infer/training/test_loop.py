@@ -21,7 +21,7 @@ def test_finds_the_conjugate_posterior(rows):
 
 def test_parameter_store_is_left_alone(rows):
     pyro.param("svi_test_guide.loc", torch.tensor(99.0))
-    guide, _ = fit(rows)
+    guide, _ = fit(rows, Training(num_epochs=5, batch_size=16, learning_rate=0.1))
     assert abs(guide.loc.item()) < 20
     assert list(pyro.get_param_store()) == ["svi_test_guide.loc"]
 

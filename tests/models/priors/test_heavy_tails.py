@@ -24,10 +24,10 @@ def test_student_t_shrinks_outliers_less(psi):
     for name, prior in (("normal", None), ("Student-t", StudentTKappa(2.0))):
         model = BanditModel(psi, BanditPriors(kappa=prior, kappa_scale=0.3))
         guide = pyro.infer.autoguide.AutoDelta(model)
-        optimizer = pyro.optim.Adam({"lr": 0.05})
+        optimizer = pyro.optim.Adam({"lr": 0.1})
         svi = pyro.infer.SVI(model, guide, optimizer, pyro.infer.Trace_ELBO())
         pyro.clear_param_store()
-        for _ in range(400):
+        for _ in range(120):
             svi.step(batch)
         kappa[name] = guide.median()[KAPPA]
     assert kappa["Student-t"][3] > kappa["normal"][3] + 0.3

@@ -2,6 +2,7 @@
 
 import json
 
+import pyro
 import pyro.distributions as dist
 import pytest
 import torch
@@ -104,12 +105,12 @@ def test_local_reparameterisation_leaves_the_expectation(name, batch):
     guide = make_guide(GUIDE[name], model)
     if name == "arrowhead":  # at Laplace's mode the shared noise cancels to first order, with and without; not here
         guide.take(distribution)
-    with torch.no_grad():
+    with torch.no_grad(), pyro.validation_enabled(False):
         local, plain = (
-            torch.stack([elbo.differentiable_loss(model, guide, batch) for _ in range(800)])
+            torch.stack([elbo.differentiable_loss(model, guide, batch) for _ in range(400)])
             for elbo in (GuidedELBO(LocalReparameterization), GuidedELBO())
         )
-    assert abs(local.mean() - plain.mean()) < 4 * ((local.var() + plain.var()) / 800).sqrt()
+    assert abs(local.mean() - plain.mean()) < 4 * ((local.var() + plain.var()) / 400).sqrt()
     assert local.var() < plain.var()
     assert name != "arrowhead" or local.var() < plain.var() / 5
 

@@ -9,6 +9,7 @@ from scipy.stats import multivariate_normal, norm
 from blob_pyro.propensity import ArgmaxNormal, ArgmaxNormalMixture, argmax_normal_log_probs
 from blob_pyro.propensity.kernels import played_normal as kernel
 from blob_pyro.propensity.kernels.played_normal import played_normal_log_probs
+from tests.propensity.fifty_digits import ONE_SHARP, fifty_digits
 from tests.propensity.propensity_oracles import double, normal_log_prob
 
 
@@ -57,10 +58,10 @@ def test_the_orthant_probability_of_scipy():
 
 
 def test_mpmath_where_one_rival_is_sharp():
-    loc, scale = [0.0, 0.4, -1.0], [1.0, 1e-3, 3.0]
-    for action in range(2):
+    loc, scale = ONE_SHARP
+    for action in range(3):
         found = played_normal_log_probs(double(*loc)[None], double(*scale)[None], torch.tensor([action]))
-        assert found.item() == pytest.approx(float(normal_log_prob(loc, scale, action)), abs=1e-12)
+        assert found.item() == pytest.approx(float(fifty_digits(normal_log_prob, loc, scale, action)), abs=1e-12)
 
 
 def test_scales_in_common_are_given_once():
