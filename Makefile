@@ -1,6 +1,7 @@
 # make demo         the whole loop on a real RecoGym log: fit, posterior, policies, A/B test (writes demo-output/)
 # make test         lint, types, unit tests and doctests
 # make test-lowest  the unit tests on the lowest releases that pyproject.toml allows, on Python 3.11 (torch's is of several GB)
+# make test-distributed  fits by several workers, which torchrun and Ray start, in an environment with Ray
 # make notebooks    run every notebook from a clean kernel (writes notebooks/executed/)
 # make mutants      change a line at a time and list what no test notices: docs/mutants.md (MODULES=blob_pyro/infer SAMPLE=12)
 # make docs         the documentation site, a warning is an error (writes docs/_build/index.html)
@@ -17,11 +18,12 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 LOWEST := .venv-lowest
 MUTANTS := .venv-mutants
+DISTRIBUTED := .venv-distributed
 DOCS   := .venv-docs
 PURELIB := 'import sysconfig; print(sysconfig.get_path("purelib"))'
 
 .DEFAULT_GOAL := test
-.PHONY: demo test lint types unit test-slow test-cuda test-lowest mutants notebooks docs benchmarks lock clean
+.PHONY: demo test lint types unit test-slow test-cuda test-distributed test-lowest mutants notebooks docs benchmarks lock clean
 
 # $(call environment,PYTHON,FOLDER,NAME): a virtual environment of what .ci/NAME.txt lists, and of this package, editable.
 # torch comes without CUDA where pip finds such a build, else with CUDA's libraries.
@@ -75,6 +77,16 @@ test-lowest: $(LOWEST)/.ready
 
 test-cuda: $(READY)
 	$(BIN)/python -m pytest -m cuda
+
+# What .venv has, and beside it Ray.
+$(DISTRIBUTED)/.ready: $(READY) .ci/distributed.txt
+	$(BIN)/python -m venv --clear $(DISTRIBUTED)
+	$(BIN)/python -c $(PURELIB) > "$$($(DISTRIBUTED)/bin/python -c $(PURELIB))/beside.pth"
+	$(DISTRIBUTED)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement .ci/distributed.txt
+	touch $@
+
+test-distributed: $(DISTRIBUTED)/.ready
+	$(DISTRIBUTED)/bin/python -m pytest -m distributed
 
 # A copy of the package is changed, in mutants/; a run that was stopped goes on.
 mutants: $(READY) $(MUTANTS)/.ready

@@ -17,6 +17,7 @@ from blob_pyro.data.concatenation import DUPLICATES, Duplicates, concatenate
 from blob_pyro.data.export import to_frames
 from blob_pyro.data.log_columns import LogColumns
 from blob_pyro.data.log_parts import split, with_items
+from blob_pyro.data.shards import shard
 from blob_pyro.data.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -288,6 +289,32 @@ class EventLog(LogColumns):
             [[1, 0]]
         """
         return split(self, time, users, seed)
+
+    def shard(self, rank: int, world: int) -> EventLog:
+        """Take the part of one of several workers, to fit a model together: the events of every ``world``-th user.
+
+        It is a log like any other, which knows of the whole what a fit needs: ``part_of``, a `blob_pyro.data.Shard`.
+        `blob_pyro.BLO.fit` and `blob_pyro.BLOB.fit` of such a log take their steps with the other workers, and end
+        where a fit of the whole log on one machine does.
+
+        Args:
+            rank: of the worker, ``0 .. world - 1``.
+            world: how many workers there are.
+
+        Returns:
+            The same for the same arguments, on any machine. Users keep all their events.
+
+        Raises:
+            ValueError: for a rank that is not below ``world``; for more workers than users, naming the first that would
+                have no event; for a log that is a shard itself.
+            TypeError: for what is no whole number.
+
+        Example:
+            >>> log = EventLog.from_tables(views={"user": [1, 1, 2, 3], "time": [0, 1, 0, 1], "item": list("abbc")})
+            >>> log.shard(0, 2)
+            EventLog(2 users, 3 items, 3 views, 0 impressions in 0 distinct contexts, 0 rewarded)
+        """
+        return shard(self, rank, world)
 
     def with_items(self, items: Vocabulary | Iterable[Hashable]) -> EventLog:
         """Return the same events over a larger catalogue: items keep their ids, and their numbers become its.

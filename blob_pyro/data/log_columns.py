@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import pandas as pd
 import torch
@@ -15,6 +15,9 @@ from blob_pyro.data.clock import NUMBER
 from blob_pyro.data.covariates import Covariate
 from blob_pyro.data.histories import Histories
 from blob_pyro.data.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from blob_pyro.data.shards import Shard
 
 __all__ = ["LogColumns"]
 
@@ -69,6 +72,8 @@ class LogColumns:
     nothing else does. See `blob_pyro.data.ViewHistory`."""
     row: Tensor | None = None
     """The row of the table of impressions that each was read from, ``N`` int64; None for logs of other origin."""
+    part_of: Shard | None = None
+    """Which part of a log this is, if it was made by `blob_pyro.EventLog.shard`."""
 
     @property
     def num_items(self) -> int:
@@ -123,20 +128,35 @@ class LogColumns:
         }
         return pd.DataFrame({type(self).__name__: figures}).to_html()
 
+    @property
+    def all_positions(self) -> Tensor | None:
+        """The positions of the impressions; of a shard, the distinct ones of the whole log."""
+        return self.position if self.part_of is None else self.part_of.whole.positions
+
+    def require_whole(self, call: str) -> None:
+        """Raise a ValueError where this is a shard, which the caller would take for all that there is."""
+        if self.part_of is not None:
+            raise ValueError(
+                f"log: is shard {self.part_of.rank} of {self.part_of.world}, and {call} does not learn with other "
+                "workers; pass the whole log"
+            )
+
     def require_views(self) -> None:
         """Raise a ValueError unless there is a view to learn from."""
         if self.num_views == 0:
             raise ValueError("log: has no organic views (column 'item'); the organic model needs some. Pass views=...")
 
     def require_contrast(self) -> None:
-        """Raise a ValueError where all rewards are equal, and warn of items that were never shown."""
-        clicks = int(self.reward.sum())
-        if clicks in (0, self.num_impressions):
+        """Raise a ValueError where all rewards are equal, and warn of items that were never shown; of the whole log."""
+        whole = None if self.part_of is None else self.part_of.whole
+        clicks = int(self.reward.sum()) if whole is None else whole.num_rewarded
+        num_impressions = self.num_impressions if whole is None else whole.num_impressions
+        if clicks in (0, num_impressions):
             raise ValueError(
-                f"log: all {self.num_impressions:,} rewards are {int(clicks > 0)}, so no item can be told from "
+                f"log: all {num_impressions:,} rewards are {int(clicks > 0)}, so no item can be told from "
                 "another; check the reward column, or log more events"
             )
-        never = self.num_items - len(torch.unique(self.action))
+        never = self.num_items - (len(torch.unique(self.action)) if whole is None else whole.num_shown)
         if never:
             warnings.warn(
                 f"log: {never} of {self.num_items} items were never shown; what is said of them is the prior's",

@@ -17,6 +17,7 @@ from blob_pyro.data.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from blob_pyro.data.event_log import EventLog
+    from blob_pyro.data.shards import Shard
 
 __all__ = ["part", "split", "time_on_clock", "with_items"]
 
@@ -42,7 +43,13 @@ def split(log: EventLog, time: Any, users: Any, seed: int) -> tuple[EventLog, Ev
 
 
 def part(
-    log: EventLog, impressions: np.ndarray, views: np.ndarray, *, remember: bool = False, renumber: bool = True
+    log: EventLog,
+    impressions: np.ndarray,
+    views: np.ndarray,
+    *,
+    remember: bool = False,
+    renumber: bool = True,
+    part_of: Shard | None = None,
 ) -> EventLog:
     """Pick some rows of a log, with the contexts that they have in it.
 
@@ -52,6 +59,7 @@ def part(
         views: which of them, ``V`` booleans.
         remember: whether the other views of the users that remain, which precede all that remains, become ``earlier``.
         renumber: whether its users are those with a row; else all of the log's, with their numbers.
+        part_of: which part of the log this is, where it is to know.
 
     Returns:
         Its catalogue is the log's.
@@ -87,6 +95,7 @@ def part(
         contexts=log.contexts[torch.from_numpy(context)],
         sessions=Histories.from_ragged(view_item, views_per_user[views_per_user > 0], log.num_items),
         earlier=_earlier(log, users, number, ~views if remember else None),
+        part_of=part_of,
     )
 
 

@@ -19,8 +19,10 @@ from blob_pyro.guides.certainty import certain_sites, is_a_set_of_draws
 from blob_pyro.guides.registry import guide_name
 from blob_pyro.infer.elbo import GuidedELBO
 from blob_pyro.infer.local_reparameterization.handler import LocalReparameterization
+from blob_pyro.infer.training.workers import Workers
 from blob_pyro.models import BanditBatch, BanditModel
 from blob_pyro.ops.exclusive import own_parameter_store
+from blob_pyro.ops.row_noise import placed, rows_of_a_whole
 from blob_pyro.ops.seeds import seeded
 
 __all__ = ["ELBOEstimate", "HasNoELBO", "estimate_elbo", "require_density", "rough_elbo"]
@@ -96,6 +98,7 @@ def rough_elbo(
     num_draws: int = 10,
     seed: int = 0,
     elbo: GuidedELBO | None = None,
+    workers: Workers | None = None,
 ) -> ELBOEstimate:
     """Estimate the ELBO at a small cost: a draw looks at no more than some 100,000 events, picked at random.
 
@@ -108,23 +111,37 @@ def rough_elbo(
         num_draws: independent evaluations, 2 at least.
         seed: of the draws.
         elbo: the estimator; default the one that training uses.
+        workers: who have the other events, where there are some: the estimate is of all, and every worker's.
     """
     elbo = GuidedELBO(LocalReparameterization) if elbo is None else elbo
+    share, where = None if workers is None else workers.share, None
+    if share is not None and share.num_rows <= _ROWS:
+        where = placed(share.rows, share.num_rows, batch.action.device)
 
     def one_draw() -> Tensor:
         if len(batch) <= _ROWS:
             return _whole(elbo, model, guide, batch)
         return -elbo.differentiable_loss(model, guide, batch[torch.randint(len(batch), (_ROWS,))]).double()
 
-    return _estimate(one_draw, model, batch, num_draws, seed)
+    if share is None:
+        return _estimate(one_draw, model, batch, num_draws, seed)
+    with rows_of_a_whole(where):
+        return _estimate(lambda: one_draw() * len(share.rows) / share.num_rows, model, batch, num_draws, seed, workers)
 
 
 def _estimate(
-    one_draw: Callable[[], Tensor], model: BanditModel, batch: BanditBatch, num_draws: int, seed: int
+    one_draw: Callable[[], Tensor],
+    model: BanditModel,
+    batch: BanditBatch,
+    num_draws: int,
+    seed: int,
+    workers: Workers | None = None,
 ) -> ELBOEstimate:
     device = model.item_embedding.device
     with seeded(seed, device), torch.no_grad(), own_parameter_store(), pyro.validation_enabled(False):
         values = torch.stack([one_draw() for _ in range(num_draws)]) / batch.num_events
+        if workers is not None:
+            values = workers.sum(values)
     return ELBOEstimate(float(values.mean()), float(values.std() / num_draws**0.5))
 
 

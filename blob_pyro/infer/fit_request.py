@@ -7,6 +7,7 @@ from pathlib import Path
 
 from blob_pyro.infer.training.checkpoints import Checkpoint
 from blob_pyro.infer.training.settings import Training
+from blob_pyro.infer.training.workers import Workers
 from blob_pyro.models import BanditBatch, BanditModel
 
 __all__ = ["FitRequest"]
@@ -24,6 +25,7 @@ class FitRequest:
             said how long.
         progress: whether to show a progress bar.
         checkpoint: a file, or a `Checkpoint`, to go on from after an interruption: see `blob_pyro.infer.train`.
+        workers: who fit together, where ``batch`` is one worker's part; only SVI does.
     """
 
     model: BanditModel
@@ -32,3 +34,4 @@ class FitRequest:
     extend: bool = False
     progress: bool = True
     checkpoint: str | Path | Checkpoint | None = None
+    workers: Workers | None = None

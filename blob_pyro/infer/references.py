@@ -15,6 +15,7 @@ from blob_pyro.guides.certainty import certain_sites, is_a_set_of_draws
 from blob_pyro.guides.registry import guide_name
 from blob_pyro.infer.elbo import GuidedELBO
 from blob_pyro.infer.elbo_estimate import rough_elbo
+from blob_pyro.infer.training.workers import Workers
 from blob_pyro.models import BanditBatch, BanditModel
 from blob_pyro.ops.seeds import seeded
 
@@ -28,13 +29,14 @@ class PoorFitWarning(UserWarning):
     """A fitted guide explains the clicks worse than something that knows nothing of items or users."""
 
 
-def elbo_of_constant_rate(batch: BanditBatch) -> float:
+def elbo_of_constant_rate(batch: BanditBatch, workers: Workers | None = None) -> float:
     r"""Compute the log evidence of one click rate for all events, uniform a priori, in nats per event.
 
     .. math:: \frac{1}{N} \log \int_0^1 r^k (1 - r)^{N - k} \, dr = \frac{1}{N} \log B(k + 1, N - k + 1)
 
     Args:
         batch: of events with rewards, ``k`` of them clicked.
+        workers: who have the other events, where there are some.
 
     Example:
         >>> rows = torch.zeros(2, dtype=torch.int64)
@@ -42,21 +44,26 @@ def elbo_of_constant_rate(batch: BanditBatch) -> float:
         -0.8959
     """
     assert batch.reward is not None, "there are clicks to explain"
-    clicks, num_events = float(batch.reward.double().sum()), len(batch)
+    total, num_events = batch.reward.double().sum(), len(batch)
+    if workers is not None:
+        total, num_events = workers.sum(total), workers.share.num_rows
+    clicks = float(total)
     log_beta = math.lgamma(clicks + 1) + math.lgamma(num_events - clicks + 1) - math.lgamma(num_events + 2)
     return log_beta / num_events
 
 
 @torch.no_grad()
-def elbo_of_prior(model: BanditModel, batch: BanditBatch, seed: int = 0) -> float:
+def elbo_of_prior(model: BanditModel, batch: BanditBatch, seed: int = 0, workers: Workers | None = None) -> float:
     """Estimate the ELBO of a guide that is the prior, ``E_p log p(clicks | theta) / N``, by draws, in nats per event.
 
     Args:
         model: whose prior it is, with learned scales as they are.
         batch: of events with rewards; no more than some ten thousand, picked at random, are looked at.
         seed: of the draws.
+        workers: who have the other events, where there are some.
     """
     assert batch.reward is not None, "there are clicks to explain"
+    weight = 1.0 if workers is None else len(batch) / workers.share.num_rows
     with seeded(seed, model.item_embedding.device):
         if len(batch) > _PRIOR_ROWS:
             batch = batch[torch.randint(len(batch), (_PRIOR_ROWS,))]
@@ -66,11 +73,17 @@ def elbo_of_prior(model: BanditModel, batch: BanditBatch, seed: int = 0) -> floa
             logsigmoid(sign * model.logit({name: value[i] for name, value in draws.items()}, batch)).mean()
             for i in range(_PRIOR_DRAWS)
         ]
-    return float(torch.stack(values).double().mean())
+    mean = torch.stack(values).double().mean() * weight
+    return float(mean if workers is None else workers.sum(mean))
 
 
 def warn_if_poor(
-    trace: pd.DataFrame, model: BanditModel, guide: Callable[..., Any], batch: BanditBatch, what: str
+    trace: pd.DataFrame,
+    model: BanditModel,
+    guide: Callable[..., Any],
+    batch: BanditBatch,
+    what: str,
+    workers: Workers | None = None,
 ) -> None:
     """Hold the fit of a guide against one click rate for all and against the prior.
 
@@ -82,6 +95,7 @@ def warn_if_poor(
         guide: fitted.
         batch: what it was fitted to.
         what: the fit, as its caller knows it: "BLOB.fit".
+        workers: who have the other events, where there are some.
 
     Warns:
         PoorFitWarning: if the ELBO is more than 1 % and 5 nats in all below one of the two: a model that is too rich
@@ -91,8 +105,8 @@ def warn_if_poor(
         return
     # Near its optimum a guide's own draws are as quiet as projections (benchmarks/bandit.py), and need no factor of
     # each event: a guide that correlates its sites takes a second for those of 80,000.
-    found, error = rough_elbo(model, guide, batch, elbo=GuidedELBO())
-    constant, prior = elbo_of_constant_rate(batch), elbo_of_prior(model, batch)
+    found, error = rough_elbo(model, guide, batch, elbo=GuidedELBO(), workers=workers)
+    constant, prior = elbo_of_constant_rate(batch, workers), elbo_of_prior(model, batch, workers=workers)
     trace.attrs.update(final_elbo=found, elbo_of_constant_rate=constant, elbo_of_prior=prior)
     for name, reference in (("one click rate for all events", constant), ("the prior, before any event", prior)):
         margin = max(_MARGIN * abs(reference), _NATS / batch.num_events)

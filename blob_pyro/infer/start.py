@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from blob_pyro.guides.bandit import prior_moments, start_scale
 from blob_pyro.infer.elbo import GuidedELBO
 from blob_pyro.infer.elbo_estimate import rough_elbo
+from blob_pyro.infer.training.workers import Workers
 from blob_pyro.models import BanditBatch, BanditModel
 from blob_pyro.models.sites import MULTIVARIATE
 from blob_pyro.ops.exclusive import own_parameter_store
@@ -22,7 +23,9 @@ __all__ = ["move_to_usual_start"]
 _STEPS, _RATE = 500, 0.03  # Adam's: locations can move by eight units
 
 
-def move_to_usual_start(guide: nn.Module, model: BanditModel, batch: BanditBatch) -> str:
+def move_to_usual_start(
+    guide: nn.Module, model: BanditModel, batch: BanditBatch, workers: Workers | None = None
+) -> str:
     """Train a guide, in place, to be near the prior, unless it starts at a better place by itself.
 
     The place is where the library's own guides start: every number at its prior mean, with its prior standard deviation
@@ -34,6 +37,7 @@ def move_to_usual_start(guide: nn.Module, model: BanditModel, batch: BanditBatch
         guide: see `blob_pyro.guides.bandit`.
         model: whose prior it is.
         batch: of events.
+        workers: who have the other events, where there are some.
 
     Returns:
         "prior" if the guide was moved, "guide" if it stays where it was.
@@ -42,7 +46,7 @@ def move_to_usual_start(guide: nn.Module, model: BanditModel, batch: BanditBatch
     if not parameters:
         return "guide"
     own = {key: value.detach().clone() for key, value in guide.state_dict().items()}
-    before = rough_elbo(model, guide, batch).value
+    before = rough_elbo(model, guide, batch, workers=workers).value
     target, elbo, few = _start_distribution(model), GuidedELBO(), batch[torch.arange(1)]
     optimizer = torch.optim.Adam(parameters, lr=_RATE, betas=(0.9, 0.99))  # gradients fall by orders of magnitude
     schedule = OneCycleLR(optimizer, _RATE, total_steps=_STEPS, cycle_momentum=False)
@@ -55,7 +59,7 @@ def move_to_usual_start(guide: nn.Module, model: BanditModel, batch: BanditBatch
             optimizer.step()
             schedule.step()
     optimizer.zero_grad()
-    after = rough_elbo(model, guide, batch).value
+    after = rough_elbo(model, guide, batch, workers=workers).value
     if after > before or not before > -float("inf"):
         return "prior"
     guide.load_state_dict(own)

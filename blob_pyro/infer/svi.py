@@ -25,6 +25,7 @@ from blob_pyro.infer.training.checkpoints import Checkpoint
 from blob_pyro.infer.training.loop import train
 from blob_pyro.infer.training.not_finite import NotFiniteError
 from blob_pyro.infer.training.trace import ELBO, EPOCH, LOG_JOINT, SECONDS
+from blob_pyro.infer.training.workers import Workers
 from blob_pyro.models import BanditBatch, BanditModel
 from blob_pyro.ops.exclusive import own_parameter_store
 from blob_pyro.ops.seeds import seeded
@@ -74,11 +75,11 @@ def fit_by_svi(guide: nn.Module, request: FitRequest) -> pd.DataFrame:
     model, batch, training = request.model, request.batch, request.training
     usual = getattr(guide, "training_defaults", None)
     is_started = usual is not None and usual.start == "guide"
-    start = "guide" if is_started else move_to_usual_start(guide, model, batch)
+    start = "guide" if is_started else move_to_usual_start(guide, model, batch, request.workers)
     checkpoint = Checkpoint.at(request.checkpoint, guide)
     rounds: list[pd.DataFrame] = []
     while True:
-        before = _State(model, guide, batch) if request.extend else None
+        before = _State(model, guide, batch, request.workers) if request.extend else None
         try:
             trace = train(
                 model,
@@ -86,6 +87,7 @@ def fit_by_svi(guide: nn.Module, request: FitRequest) -> pd.DataFrame:
                 GuidedELBO(LocalReparameterization),
                 batch,
                 training,
+                workers=request.workers,
                 progress=request.progress,
                 checkpoint=_of_round(checkpoint, len(rounds) + 1),
                 description=f"BLOB, round {len(rounds) + 1}" if rounds else "BLOB",
@@ -116,15 +118,15 @@ def _whole_trace(rounds: list[pd.DataFrame], start: str, guide: nn.Module, model
 class _State:
     """Where a round of training began."""
 
-    def __init__(self, model: BanditModel, guide: nn.Module, batch: BanditBatch) -> None:
-        self.model, self.guide, self.batch = model, guide, batch
+    def __init__(self, model: BanditModel, guide: nn.Module, batch: BanditBatch, workers: Workers | None) -> None:
+        self.model, self.guide, self.batch, self.workers = model, guide, batch, workers
         self.modules: list[nn.Module] = [model, guide]
         self.values = [{k: v.detach().clone() for k, v in m.state_dict().items()} for m in self.modules]
-        self.elbo = rough_elbo(model, guide, batch).value
+        self.elbo = rough_elbo(model, guide, batch, workers=workers).value
 
     def restore_if_better(self) -> bool:
         """Undo the round if it has lowered the ELBO."""
-        if rough_elbo(self.model, self.guide, self.batch).value > self.elbo:
+        if rough_elbo(self.model, self.guide, self.batch, workers=self.workers).value > self.elbo:
             return False
         for module, values in zip(self.modules, self.values):
             module.load_state_dict(values)

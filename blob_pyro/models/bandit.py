@@ -28,6 +28,7 @@ from blob_pyro.models.sites import CLICK, EARLIER, EVENTS, KAPPA, MULTIVARIATE, 
 from blob_pyro.ops.arguments import instance_of, number_of_at_least
 from blob_pyro.ops.names import unique_name
 from blob_pyro.ops.renamed import renamed_attribute
+from blob_pyro.ops.row_noise import RowPlate
 from blob_pyro.ops.tensors import like
 
 __all__ = ["BanditBatch", "BanditModel"]
@@ -67,7 +68,7 @@ class BanditBatch:
     def plate(self) -> pyro.plate:
         """Make the plate of events, which weights a part of them as if it were all."""
         rows = torch.arange(len(self), device=self.action.device)
-        return pyro.plate(EVENTS, self.num_events, subsample=rows)
+        return RowPlate(EVENTS, self.num_events, subsample=rows)
 
 
 class BanditModel(PyroModule):

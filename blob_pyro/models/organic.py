@@ -16,6 +16,7 @@ from blob_pyro.models.priors.organic_priors import OrganicPriors
 from blob_pyro.models.sites import INTEREST, ITEM_EMBEDDING, ITEM_INTERCEPT, SESSIONS, VIEWS
 from blob_pyro.ops.arguments import instance_of
 from blob_pyro.ops.names import unique_name
+from blob_pyro.ops.row_noise import RowPlate
 
 __all__ = ["OrganicBatch", "OrganicModel"]
 
@@ -38,7 +39,7 @@ class OrganicBatch:
     def plate(self) -> pyro.plate:
         """Make the plate that model and guide share; it weights a part of the sessions as if it were all."""
         rows = torch.arange(len(self), device=self.sessions.device)
-        return pyro.plate(SESSIONS, self.num_sessions, subsample=rows)
+        return RowPlate(SESSIONS, self.num_sessions, subsample=rows)
 
     def __getitem__(self, index: Tensor) -> OrganicBatch:
         return OrganicBatch(self.sessions[index], self.num_sessions)

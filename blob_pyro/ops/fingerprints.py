@@ -134,8 +134,16 @@ def _contents(value: Any) -> Mapping[str, Any]:
     return {name: item for name, item in getattr(value, "__dict__", {}).items() if not name.startswith("_")}
 
 
-def differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
+def differences(
+    before: Any, now: Any, name: str = "", places: tuple[str, str] = ("in the checkpoint", "now")
+) -> Iterator[str]:
     """Name what two descriptions do not share, field by field.
+
+    Args:
+        before: one.
+        now: the other.
+        name: what they describe; empty for what need not be said.
+        places: where each comes from, in words.
 
     Example:
         >>> list(differences({"seed": 0, "priors": {"w_a": 1.0}}, {"seed": 1, "priors": {"w_a": 1.0}}))
@@ -144,9 +152,9 @@ def differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
     if isinstance(before, Mapping) and isinstance(now, Mapping) and before.get("class") == now.get("class"):
         for key in [*before, *(k for k in now if k not in before)]:
             path = f"{name}.{key}" if name else str(key)
-            yield from differences(before.get(key, _ABSENT), now.get(key, _ABSENT), path)
+            yield from differences(before.get(key, _ABSENT), now.get(key, _ABSENT), path, places)
     elif before is _ABSENT or now is _ABSENT or repr(before) != repr(now):
-        yield f"{name}: {_shown(before)} in the checkpoint, {_shown(now)} now"
+        yield f"{name}: {_shown(before)} {places[0]}, {_shown(now)} {places[1]}"
 
 
 def _shown(value: Any) -> str:

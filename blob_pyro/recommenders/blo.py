@@ -16,6 +16,7 @@ from blob_pyro.guides import ENCODERS, AmortizedGuide, ItemGuide
 from blob_pyro.guides.encoders import Covariance
 from blob_pyro.infer import BOUNDS, Bound, GuidedELBO, NotFiniteError, Training, train, warn_unless_converged
 from blob_pyro.infer.training.checkpoints import Checkpoint
+from blob_pyro.infer.training.workers import Workers
 from blob_pyro.models import OrganicBatch, OrganicModel, OrganicPriors
 from blob_pyro.ops.arguments import one_of, true_or_false, whole_number
 from blob_pyro.ops.device import default_device
@@ -185,7 +186,9 @@ class BLO(InterestModel):
         other: see `blob_pyro.ops.exclusive`.
 
         Args:
-            log: a log with views, whose catalogue becomes the model's; or its sessions, as item numbers.
+            log: a log with views, whose catalogue becomes the model's; or its sessions, as item numbers. If it is a
+                shard (`EventLog.shard`) all workers' fits are one, which ends where that of the whole log does: see
+                `blob_pyro.infer.training.workers`.
             seed: of the start, of the order of sessions and of the noise; the same seed gives the same fit.
             num_epochs: passes over the sessions.
             batch_size: sessions per step.
@@ -193,8 +196,8 @@ class BLO(InterestModel):
             schedule: of the learning rate; see `blob_pyro.infer.Training`.
             optimizer: "adam", or "rmsprop" as in the paper.
             clip_norm: gradients are scaled down to this norm.
-            validation: sessions that are not trained on, of the same catalogue. The fit of the epoch with the best
-                ELBO on them is kept.
+            validation: sessions that are not trained on, of the same catalogue; whole where ``log`` is a shard. The fit
+                of the epoch with the best ELBO on them is kept.
             patience: stop after so many epochs in a row without a better one.
             checkpoint: a file, written after every epoch. If it is there already the fit goes on from it, to the same
                 floats as if it had never stopped; if it is finished, its result is restored and nothing is trained:
@@ -212,7 +215,8 @@ class BLO(InterestModel):
             ConvergenceWarning: if it has not.
 
         Raises:
-            ValueError: if the log has no views or another number of items; if the checkpoint cannot be
+            ValueError: if the log has no views or another number of items, or is a shard and there are no other workers
+                or theirs are of another log, naming the worker; if the checkpoint cannot be
                 written, is damaged, or is of another fit, naming what differs; if this is a BLOB's own BLO.
             TypeError: for an argument of another type, naming it.
             NotFiniteError: (a FloatingPointError) if the loss or a gradient is not finite, naming epoch, step, and the
@@ -224,17 +228,23 @@ class BLO(InterestModel):
         true_or_false(progress, "progress")
         if self._given_bound is None:
             raise ValueError("bound: this model was saved with a bound of your own; set blo.bound to one to fit again")
+        workers = Workers.of(log.part_of, "sessions") if isinstance(log, EventLog) else None
         items = self._catalogue(log)
+        if isinstance(validation, EventLog) and validation.part_of is not None:
+            raise ValueError("validation: is a shard; pass the whole log, of which each worker takes its part")
         if validation is not None and self._catalogue(validation, "validation") != items:
             raise ValueError("validation: its items are not those of log; split one log's sessions instead")
         kept = Checkpoint.at(checkpoint, seed=seed, encoder=self.encoder_name, priors=self.model.priors)
         with with_gradients(), seeded(seed, device):
             fresh = self._fresh(items, device)
-            data = ordinary(self._batch(log, device))
-            record = training.record("fit", seed, len(data), data=content_hash(data))
+            data = self._batch(log, device)
+            num_rows = len(data) if workers is None else workers.share.num_rows
+            data = ordinary(OrganicBatch(data.sessions, num_rows))
+            hashed = content_hash(data) if workers is None else workers.fingerprint
+            record = training.record("fit", seed, num_rows, data=hashed)
             held_out = None
             if validation is not None:
-                held_out = ordinary(OrganicBatch(self._batch(validation, device).sessions, len(data)))
+                held_out = ordinary(OrganicBatch(self._batch(validation, device).sessions, num_rows))
             assert fresh.bound is not None, "it has been asked for above"
             try:
                 trace = train(
@@ -245,6 +255,7 @@ class BLO(InterestModel):
                     training,
                     validation=held_out,
                     modules=fresh.trained()[2:],
+                    workers=workers,
                     checkpoint=kept,
                     progress=progress,
                     description="BLO",

@@ -13,7 +13,7 @@ from torch import nn
 
 from blob_pyro.data import EventLog, Vocabulary
 from blob_pyro.guides import make_guide
-from blob_pyro.guides.registry import registered_name
+from blob_pyro.guides.registry import guide_name, registered_name
 from blob_pyro.infer import (
     ELBOEstimate,
     FitRequest,
@@ -27,6 +27,7 @@ from blob_pyro.infer import (
     warn_unless_converged,
 )
 from blob_pyro.infer.training.checkpoints import Checkpoint
+from blob_pyro.infer.training.workers import Workers
 from blob_pyro.models import BanditBatch, BanditModel, BanditPriors
 from blob_pyro.models.item_factors import ItemBasis
 from blob_pyro.ops.arguments import number_between, one_of, true_or_false, whole_number
@@ -143,7 +144,8 @@ class BLOB(ClickModel):
         other: see `blob_pyro.ops.exclusive`.
 
         Args:
-            log: a log with bandit events over the organic model's catalogue.
+            log: a log with bandit events over the organic model's catalogue. If it is a shard (`EventLog.shard`) all
+                workers' fits are one, which ends where that of the whole log does.
             seed: of the guide's start, of the order of events and of the noise; the same seed gives the same fit.
             num_epochs: passes over the events; default as the guide's `TrainingDefaults` say, or as suits its family,
                 and on, twice as long each time, while the ELBO still rises at the end (up to seven times as long).
@@ -166,7 +168,8 @@ class BLOB(ClickModel):
 
         Raises:
             ValueError: as `batch`, and if all rewards are equal; if the checkpoint cannot be written, is damaged, or is
-                of another fit, naming what differs; if the guide takes none.
+                of another fit, naming what differs; if the guide takes none; for a shard, if there are no other
+                workers, theirs are of another log, naming the worker, or the guide is not fitted by SVI alone.
             TypeError: for an argument of another type, naming it.
             NotFiniteError: (a FloatingPointError) if the loss or a gradient is not finite, naming epoch, step, and the
                 site or the parameter. The model is then as it was after the last good epoch, as after Ctrl-C.
@@ -176,22 +179,23 @@ class BLOB(ClickModel):
             ConvergenceWarning: of a fit that has not arrived: see `blob_pyro.infer.training.convergence`.
             PoorFitWarning: of an ELBO below that of one click rate for all events, or of the prior.
         """
-        device, seed = default_device(device), check_seed(seed)
+        seed = check_seed(seed)
         true_or_false(progress, "progress")
+        workers = _workers_of(log, self.guide)
+        device = default_device(device)
         with with_gradients():
             blo = self.blo.frozen(device)
             log = self._known_log(log)
             priors = self.model.priors
             if priors.positions is not None and priors.initial is None:
-                priors = replace(priors, positions=priors.positions.of(log.position))
+                priors = replace(priors, positions=priors.positions.of(log.all_positions))
             fresh = self._build(blo, priors, self.model.jitter, self._recipe, seed)
             log.require_contrast()
             training = self._training(fresh, log, num_epochs, batch_size, learning_rate)
             batch = ordinary(self._batch(fresh, log, covariates))
             kept = Checkpoint.at(checkpoint, fresh.known.guide, **{**self._about(seed), "priors": priors})
-            return self._fit(
-                fresh, batch, training, num_epochs is None, {"call": "fit", "seed": seed}, [], kept, progress
-            )
+            settings = {"call": "fit", "seed": seed}
+            return self._fit(fresh, batch, training, num_epochs is None, settings, [], kept, progress, workers)
 
     def elbo(self, log: EventLog, *, num_draws: int = 100, seed: int = 0, covariates: Any = None) -> ELBOEstimate:
         """Estimate the evidence lower bound of the fitted guide on a log: the same quantity for every guide.
@@ -308,6 +312,8 @@ class BLOB(ClickModel):
                 be forgotten, for an initial prior that has no variance, or that correlates its numbers.
         """
         self._require_fitted("update")
+        if isinstance(log, EventLog):
+            log.require_whole("BLOB.update")
         seed, forgetting = check_seed(seed), number_between(forgetting, "forgetting", 0, 1)
         true_or_false(progress, "progress")
         one_of(new_items, "new_items", ("refuse", "prior"))
@@ -347,9 +353,10 @@ class BLOB(ClickModel):
     ) -> Training:
         usual = training_defaults(fresh.known.guide, fresh.known.model)
         size = usual.batch_size if batch_size is None else whole_number(batch_size, "batch_size")
-        size = min(size, log.num_impressions)
+        num_events = log.num_impressions if log.part_of is None else log.part_of.whole.num_impressions
+        size = min(size, num_events)
         return Training(
-            usual.epochs(log.num_impressions, size) if num_epochs is None else num_epochs,
+            usual.epochs(num_events, size) if num_epochs is None else num_epochs,
             size,
             usual.learning_rate if learning_rate is None else learning_rate,
             capture=usual.capture,
@@ -365,19 +372,24 @@ class BLOB(ClickModel):
         earlier: list[dict[str, Any]],
         checkpoint: Checkpoint | None,
         progress: bool,
+        workers: Workers | None = None,
     ) -> pd.DataFrame:
         """Train fresh parts, and let them answer once they are trained: what stops before leaves all as it was."""
         guide, model = fresh.known.guide, fresh.known.model
-        fits = [*earlier, training.record(**settings, num_rows=len(batch), data=content_hash(batch))]
+        num_rows, data = len(batch), content_hash(batch) if workers is None else workers.fingerprint
+        if workers is not None:
+            num_rows = workers.share.num_rows
+            batch = replace(batch, num_events=num_rows)
+        fits = [*earlier, training.record(**settings, num_rows=num_rows, data=data)]
         with seeded(settings["seed"], fresh.known.device):
             try:
-                trace = fit_guide(guide, FitRequest(model, batch, training, go_on, progress, checkpoint))
+                trace = fit_guide(guide, FitRequest(model, batch, training, go_on, progress, checkpoint, workers))
             except NotFiniteError as error:
                 self._take(fresh, error.trace, fits)
                 raise
             self._take(fresh, trace, fits)
         if len(trace):
-            warn_if_poor(trace, model, guide, batch, what=f"BLOB.{settings['call']}")
+            warn_if_poor(trace, model, guide, batch, f"BLOB.{settings['call']}", workers)
         if not trace.attrs["interrupted"]:
             warn_unless_converged(trace, what=f"BLOB.{settings['call']}")
         return trace
@@ -456,3 +468,15 @@ class BLOB(ClickModel):
 
     def _modules(self) -> dict[str, nn.Module]:
         return {"model": self.model, "guide": self.guide}
+
+
+def _workers_of(log: Any, guide: nn.Module) -> Workers | None:
+    """Who fit together, where a log is a shard."""
+    if not isinstance(log, EventLog) or log.part_of is None:
+        return None
+    if fit_guide.dispatch(type(guide)) is not fit_guide.dispatch(object):
+        raise ValueError(
+            f"log: is a shard, and guide {guide_name(guide)} is fitted to all events at once, not by SVI; fit the "
+            "whole log, or use 'normal', 'matrix_normal', 'matrix_normal_full' or 'delta'"
+        )
+    return Workers.of(log.part_of, "impressions")

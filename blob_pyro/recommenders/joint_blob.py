@@ -127,6 +127,7 @@ class JointBLOB(BLOB):
         training = Training(num_epochs, batch_size, learning_rate)
         log = self._known_log(log)
         log.require_views()
+        log.require_whole("JointBLOB.fit_jointly")
         with with_gradients():
             blo = self.blo.frozen(device, anew=True)  # trained here, and by nobody else ever after
             fresh = self._parts_like(blo, self)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from blob_pyro.distributions import SoftmaxViews
 from blob_pyro.infer.elbo import Posterior
 from blob_pyro.models.sites import INTEREST
+from blob_pyro.ops.row_noise import per_row
 from blob_pyro.ops.saved_classes import is_same, register
 
 __all__ = ["BOUNDS", "Bound", "draw_items", "draws_of", "register_bound", "require_positive"]
@@ -137,7 +138,8 @@ def draws_of(views: SoftmaxViews, q: TorchDistribution, num_samples: int) -> Ten
     """Draw from the posterior, ``B x num_samples x K``; a single draw has been drawn already."""
     if num_samples == 1:
         return views.interest.unsqueeze(-2)
-    result: Tensor = q.rsample((num_samples,)).movedim(0, -2)
+    with per_row(1):
+        result: Tensor = q.rsample((num_samples,)).movedim(0, -2)
     return result
 
 

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -22,6 +22,9 @@ from blob_pyro.guides.registry import guide_name
 from blob_pyro.ops.arguments import path_of
 from blob_pyro.ops.files import remove_abandoned, require_writable, staged
 from blob_pyro.ops.fingerprints import describe, differences
+
+if TYPE_CHECKING:
+    from blob_pyro.infer.training.workers import Workers
 
 __all__ = [
     "Checkpoint",
@@ -90,18 +93,20 @@ class Checkpoint:
             )
         return cls(path, about)
 
-    def load(self, run: Mapping[str, Any]) -> dict[str, Any] | None:
+    def load(self, run: Mapping[str, Any], workers: Workers | None = None) -> dict[str, Any] | None:
         """Load what was saved, if anything; None where there is no file.
 
         Args:
             run: what the run says of itself, by name.
+            workers: where there are several: the first one's file is everybody's.
 
         Raises:
             CheckpointError: if the file is not a checkpoint, is damaged or is another run's, naming what differs.
         """
-        if not self.path.exists():
+        content = self._read() if workers is None else workers.content(self._read)
+        if content is None:
             return None
-        state = load_checkpoint(self.path)
+        state = _parse(content, self.path)
         wanted = {"run", "finished", "rows", "last", "best", "optimizers", "schedules", "generators"}
         if not wanted <= set(state):
             raise CheckpointError(f"checkpoint: {self.path} is not a training checkpoint; choose another file")
@@ -115,6 +120,9 @@ class Checkpoint:
                 "same arguments to go on with it, delete it to start afresh, or choose another path"
             )
         return state
+
+    def _read(self) -> bytes | None:
+        return _content(self.path) if self.path.exists() else None
 
     def save(self, run: Mapping[str, Any], state: Mapping[str, Any]) -> None:
         """Write the file in one move."""
@@ -142,10 +150,17 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         CheckpointError: if the file is not a checkpoint, or not as it was written.
     """
+    return _parse(_content(path), path)
+
+
+def _content(path: str | Path) -> bytes:
     try:
-        content = Path(path).read_bytes()
+        return Path(path).read_bytes()
     except OSError as error:
         raise CheckpointError(f"checkpoint: {path} cannot be read ({error.strerror or error})") from error
+
+
+def _parse(content: bytes, path: str | Path) -> dict[str, Any]:
     start = len(_TITLE) + _DIGEST + 1
     if not content.startswith(_TITLE[:20]):
         raise CheckpointError(f"checkpoint: {path} is not a checkpoint or is damaged; delete it to start afresh")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,9 @@ from blob_pyro.infer.training.checkpoints import Checkpoint
 from blob_pyro.infer.training.not_finite import NotFiniteError
 from blob_pyro.infer.training.run import Batch, Run
 from blob_pyro.infer.training.settings import Training
+from blob_pyro.infer.training.workers import Workers
 from blob_pyro.ops.exclusive import own_parameter_store
+from blob_pyro.ops.fingerprints import content_hash
 from blob_pyro.ops.interrupts import uninterrupted
 
 __all__ = ["train"]
@@ -32,6 +36,7 @@ def train(
     *,
     validation: Batch | None = None,
     modules: Sequence[nn.Module] = (),
+    workers: Workers | None = None,
     checkpoint: str | Path | Checkpoint | None = None,
     progress: bool = True,
     description: str = "fit",
@@ -50,6 +55,9 @@ def train(
         validation: rows that are not trained on, weighted so that they stand for as many as ``batch`` has. Their ELBO
             is computed after each epoch, always with the same noise, and model and guide end as they were at its best.
         modules: what else is trained, if the loss has parameters of its own.
+        workers: who take every step together, each on the rows that ``batch`` has of all: see `Workers`. What they end
+            with is, up to rounding, what one with all rows does; every one of them is to call this, with the same
+            arguments. ``validation`` is whole at each. The first writes checkpoints, and reads them for all.
         checkpoint: a file, or a `Checkpoint`. It is written after every epoch; if it is there already, training goes on
             from it, to the same floats as if it had never stopped. One that is finished is restored, and nothing is
             trained.
@@ -73,21 +81,25 @@ def train(
         ValueError: if the checkpoint cannot be written.
     """
     checkpoint = Checkpoint.at(checkpoint, guide)
-    with own_parameter_store():
-        run = Run(model, guide, elbo, batch, training, validation, modules)
-        identity = {} if checkpoint is None else run.identity()
-        state = None if checkpoint is None else checkpoint.load(identity)
+    with own_parameter_store(), nullcontext() if workers is None else workers.listening():
+        run = Run(model, guide, elbo, batch, training, validation, modules, workers)
+        identity = {} if checkpoint is None and workers is None else run.identity()
+        if workers is not None:
+            workers.require_same({**identity, "checkpoint": checkpoint is not None})
+        state = None if checkpoint is None else checkpoint.load(identity, workers)
         if checkpoint is not None and state is not None:
             run.restore(state, checkpoint.path)
         interrupted = False
         done, asked = len(run.rows), training.num_epochs
-        bar = tqdm(total=asked, initial=done, desc=description, unit="epoch", disable=not progress)
+        first = workers is None or workers.rank == 0
+        bar = tqdm(total=asked, initial=done, desc=description, unit="epoch", disable=not (progress and first))
         try:
             while not run.finished:
                 with pyro.validation_enabled(False):  # the first look at the model has checked
                     run.epoch()
                 if checkpoint is not None:
-                    checkpoint.save(identity, run.state())
+                    save = partial(checkpoint.save, identity, run.state())
+                    save() if workers is None else workers.let_first(save)
                 bar.update()
                 bar.set_postfix_str(f"ELBO {run.rows[-1][run.watched]:.4f}")
             run.keep_best()
@@ -107,6 +119,8 @@ def train(
             raise
         finally:
             bar.close()
+        if workers is not None:
+            workers.require_same({"what was learned": content_hash(run.last)})
     trace = run.trace(stopped="interrupted" if interrupted else "")
     trace.attrs.update(interrupted=interrupted, resumed_from_epoch=done)
     return trace

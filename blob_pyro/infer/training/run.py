@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -23,13 +24,16 @@ from blob_pyro.infer.training.not_finite import NotFiniteError
 from blob_pyro.infer.training.settings import Training, clip_gradients, make_optimizers, relative_rate
 from blob_pyro.infer.training.trace import ELBO as ELBO_COLUMN
 from blob_pyro.infer.training.trace import EPOCH, LEARNING_RATE, SECONDS, VALIDATION_ELBO
+from blob_pyro.infer.training.workers import Part, Share, Workers
 from blob_pyro.ops.fingerprints import content_hash, describe
 from blob_pyro.ops.interrupts import uninterrupted
+from blob_pyro.ops.row_noise import placed, rows_of_a_whole
 from blob_pyro.ops.seeds import seeded
 
 __all__ = ["Batch", "Run"]
 
 _LOOKS = 3  # at the loss, before an epoch is said to be a good one
+_STEPS_APART = 100  # that workers draw on without looking whether their generators agree, where a step is an epoch
 _WORTH_CAPTURING = 200  # steps: recording one takes as long as some hundred of them
 
 
@@ -53,24 +57,34 @@ class Run:
         training: Training,
         validation: Batch | None,
         modules: Sequence[nn.Module],
+        workers: Workers | None = None,
     ) -> None:
         self.model, self.guide, self.elbo, self.training = model, guide, elbo, training
-        self.batch, self.validation = batch, validation
+        self.batch, self.validation, self.workers = batch, validation, workers
+        self.share, self.held_out, self.num_rows = None, None, len(batch)
+        self.own_validation = validation
+        self.whole_parts: dict[Share, Part] = {}
+        if workers is not None:
+            self.share, self.num_rows = workers.share, workers.share.num_rows
+            if validation is not None:
+                self.own_validation, self.held_out = workers.deal(validation)
         self.device = _device_of(model)
         self.modules = [m for m in (model, guide, *modules) if isinstance(m, nn.Module)]
-        self.batch_size = min(training.batch_size, len(batch))
-        self.steps_per_epoch = -(-len(batch) // self.batch_size)
+        self.batch_size = min(training.batch_size, self.num_rows)
+        self.steps_per_epoch = -(-self.num_rows // self.batch_size)
         self.watched = "elbo" if validation is None else "validation_elbo"
         dense, sparse = self._parameters(modules)
-        self.parameters = dense + sparse
+        self.parameters, self.num_dense = dense + sparse, len(dense)
         num_steps = training.num_epochs * self.steps_per_epoch
         self.optimizers, self.schedules = make_optimizers(training, dense, sparse, num_steps)
         self.capture = training.capture is True or (training.capture == "auto" and num_steps >= _WORTH_CAPTURING)
+        if workers is not None:
+            self.capture = workers.can_capture(training, self.steps_per_epoch) and self.capture
         self.captured: CapturedStep | None = None
         # Reading a number off a device waits for it, so there the loss is looked at once an epoch, and the optimiser
         # is told on the device not to move once a loss was bad.
         self.reads_late = self.device.type != "cpu"
-        self.failed, self.healthy_steps = torch.zeros(2, device=self.device)
+        self.failed, self.healthy_steps, self.stopped = torch.zeros(3, device=self.device)
         self.norms = torch.zeros((), device=self.device)  # of the last step's gradients, or of the first bad one's
         adam = [o for o in self.optimizers if isinstance(o, torch.optim.Adam)]
         for optimizer in adam if self.reads_late else []:
@@ -97,19 +111,26 @@ class Run:
 
         The order is drawn on the host, which has to know what it sends to the device: how many views, for example.
         """
-        num_rows, start = len(self.batch), time.perf_counter()
+        num_rows, start = self.num_rows, time.perf_counter()
         sums = torch.zeros(self.blocks_per_epoch, device=self.device)  # of losses, in blocks of steps
         self.healthy_steps.zero_()
+        if self.workers is not None and (self.steps_per_epoch > 1 or len(self.rows) % _STEPS_APART == 0):
+            # In case a draw has taken more numbers here than there, as those that reject some may.
+            restore_generators({k: self.workers.first(v) for k, v in generator_state(self.device).items()}, self.device)
         # Rows in their own order are read faster, and it is of no matter where a step takes all of them.
         rows = torch.arange(num_rows) if self.steps_per_epoch == 1 else torch.randperm(num_rows)
         order = rows.split(self.batch_size)
         size = -(-len(order) // len(sums))
         for step, index in enumerate(order):
             sums[step // size] += self._step(index) * len(index)
-            if not self.reads_late and self.failed:
-                self._fail(order)
-        held_out = torch.zeros_like(self.failed) if self.validation is None else self._validate(self.validation)
-        failed, held_out_loss, *losses = torch.cat([torch.stack([self.failed, held_out]), sums]).tolist()
+            if not self.reads_late:
+                self._stop_if_asked(bool(self.stopped))
+                if self.failed:
+                    self._fail(order)
+        held_out = torch.zeros_like(self.failed) if self.validation is None else self._validate()
+        found = torch.cat([torch.stack([self.failed, self.stopped, held_out]), sums])
+        failed, stopped, held_out_loss, *losses = found.tolist()
+        self._stop_if_asked(bool(stopped))
         if failed:
             self._fail(order)
         num_rows_of = [sum(map(len, order[i : i + size])) for i in range(0, len(order), size)]
@@ -126,6 +147,12 @@ class Run:
             _copy(self._values(), self.last)
             if self._best_epoch() == len(self.rows):
                 _copy(self.last, self.best)
+
+    def _stop_if_asked(self, asked: bool) -> None:
+        """Stop where somebody has pressed Ctrl-C at some worker: all do, at the same step."""
+        if asked:
+            self.stopped.zero_()
+            raise KeyboardInterrupt
 
     def _step(self, index: Tensor) -> Tensor:
         loss: Tensor
@@ -151,24 +178,57 @@ class Run:
 
     def _gradients(self, index: Tensor) -> Sequence[Any]:
         """Loss per row, norm of its gradient by parameter, and the gradient of each parameter, clipped."""
+        found = None
         if self.capture and len(index) == self.batch_size:
             if self.captured is None:
                 self._try_to_capture(index)
             if self.captured is not None:
-                return self.captured(index)
-        return self._eager_gradients(index)
+                found = self.captured(index)
+        if found is None:
+            found = self._eager_gradients(index)
+        if self.workers is None:
+            return found
+        loss, *gradients = found
+        loss, stop, summed = self.workers.sum_step(loss, gradients, self.parameters, self.num_dense)
+        torch.maximum(self.stopped, stop.to(self.stopped), out=self.stopped)
+        with torch.no_grad():
+            return [loss, *clip_gradients(self.parameters, summed, self.training.clip_norm)]
 
     def _eager_gradients(self, index: Tensor) -> Sequence[Any]:
-        loss = self.elbo.differentiable_loss(self.model, self.guide, self.batch[index]) / len(self.batch)
+        """Loss and gradients of the rows here; clipped, with their norms before, where there is no other worker."""
+        return self._gradients_of(self._part(index, self.share))
+
+    def _gradients_of(self, part: Part) -> Sequence[Any]:
+        loss = self._loss(self.batch, part) / self.num_rows
         gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+        if self.workers is not None:
+            return [loss.detach(), *gradients]
         with torch.no_grad():
             return [loss.detach(), *clip_gradients(self.parameters, gradients, self.training.clip_norm)]
 
+    def _part(self, index: Tensor, share: Share | None) -> Part:
+        """The rows of a step that are here."""
+        if share is None:
+            return Part(index)
+        if len(index) < share.num_rows:
+            return share.part(index, self.device)
+        if share not in self.whole_parts:
+            self.whole_parts[share] = share.part(index, self.device)
+        return self.whole_parts[share]
+
+    def _loss(self, batch: Batch, part: Part) -> Tensor:
+        """The loss of some rows of all, in nats; of those that are here, weighted so that the workers' sum is it."""
+        with rows_of_a_whole(part.where):
+            loss: Tensor = self.elbo.differentiable_loss(self.model, self.guide, batch[part.own])
+        return loss if part.weight == 1.0 else loss * part.weight
+
     def _try_to_capture(self, index: Tensor) -> None:
         try:
-            whole = self.steps_per_epoch == 1
-            rows = index.to(self.device)
-            self.captured = CapturedStep(self._eager_gradients, rows, self.parameters, same_rows=whole)
+            whole, part = self.steps_per_epoch == 1, self._part(index, self.share)
+            rows = part.own.to(self.device)
+            self.captured = CapturedStep(
+                lambda own: self._gradients_of(part._replace(own=own)), rows, self.parameters, same_rows=whole
+            )
         except CannotCapture:
             if self.training.capture is True:
                 raise
@@ -177,8 +237,11 @@ class Run:
     def _fail(self, order: Sequence[Tensor]) -> NoReturn:
         """Stop because a step's loss was not finite, at the last good epoch."""
         bad, epoch = int(self.healthy_steps), len(self.rows) + 1
-        batch = self.batch[order[bad]]
+        batch = self.batch[self._part(order[bad], self.share).own]
         where = self._where(batch)
+        if self.workers is not None:
+            said = [f"{text}, of worker {rank}" for rank, text in enumerate(self.workers.gather(where))]
+            where = next((text for text in said if text.startswith("first at")), said[0])
         self._back_to_good_epoch(batch)
         kept = "the model is as it was before"
         if done := len(self.rows):
@@ -217,16 +280,19 @@ class Run:
     def _is_good(self, batch: Batch) -> bool:
         losses = [self.elbo.differentiable_loss(self.model, self.guide, batch) for _ in range(_LOOKS)]
         finite = [torch.isfinite(value).all() for value in (*losses, *self.last) if value.is_floating_point()]
-        return bool(torch.stack(finite).all())
+        good = torch.stack(finite).all()
+        return bool(good) if self.workers is None else self.workers.sum(1.0 - good.float()).item() == 0
 
     @torch.no_grad()
-    def _validate(self, validation: Batch) -> Tensor:
+    def _validate(self) -> Tensor:
         """The loss summed over the rows held out."""
+        assert self.validation is not None
+        assert self.own_validation is not None
         total = torch.zeros((), device=self.device)
         with seeded(0, self.device):
-            for index in torch.arange(len(validation)).split(self.batch_size):
-                total += self.elbo.differentiable_loss(self.model, self.guide, validation[index]) * len(index)
-        return total
+            for index in torch.arange(len(self.validation)).split(self.batch_size):
+                total += self._loss(self.own_validation, self._part(index, self.held_out)) * len(index)
+        return total if self.workers is None else self.workers.sum(total)
 
     def _best_epoch(self) -> int:
         values = [row[self.watched] for row in self.rows]
@@ -243,6 +309,8 @@ class Run:
             columns.remove(VALIDATION_ELBO)
         trace = pd.DataFrame(self.rows, columns=columns).astype({EPOCH: int})
         trace.attrs.update(captured=self.captured is not None)
+        if self.workers is not None:
+            trace.attrs.update(num_workers=self.workers.world, traffic=asdict(self.workers.traffic))
         self._convergence(stopped).write(trace)
         return trace
 
@@ -312,8 +380,8 @@ class Run:
         versions = {"blob_pyro": __version__, "torch": torch.__version__, "pyro": pyro.__version__}
         return {
             "training": describe(self.training),
-            "data": content_hash(self.batch),
-            "num_rows": len(self.batch),
+            "data": content_hash(self.batch) if self.workers is None else self.workers.fingerprint,
+            "num_rows": self.num_rows,
             "validation": None if self.validation is None else content_hash(self.validation),
             "bound": describe(list(getattr(self.elbo, "handlers", [type(self.elbo)]))),
             "model": describe(self.model),
@@ -330,7 +398,9 @@ class Run:
     def _parameters(self, modules: Sequence[nn.Module]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         """Every parameter that a step touches, of modules and of ``pyro.param`` statements: dense ones, sparse ones."""
         few = self.batch[torch.arange(min(2, len(self.batch)))]
-        with poutine.trace(param_only=True) as capture:
+        # Every worker draws as many numbers, whether it has a row more or not.
+        where = None if self.share is None else placed(torch.arange(len(few)), 2, self.device)
+        with poutine.trace(param_only=True) as capture, rows_of_a_whole(where):
             loss = self.elbo.differentiable_loss(self.model, self.guide, few)
         found = {id(p): p for p in (site["value"].unconstrained() for site in capture.trace.nodes.values())}
         found.update({id(p): p for module in modules for p in module.parameters()})
