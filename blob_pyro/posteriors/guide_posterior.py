@@ -134,6 +134,18 @@ class GuidePosterior:
         with torch.no_grad(), unhandled():
             return self.model.coefficients(means)
 
+    def kept(self, name: str) -> Any:
+        """Return what `keep` was last given under this name, if every parameter is what it was then; else None."""
+        known = self._known.get(name)
+        return known[2] if known is not None and self._unchanged(known[1]) else None
+
+    def keep(self, name: str, compute: Callable[[], T]) -> T:
+        """Compute something that follows from the parameters, without Pyro's lock, and keep it until they change."""
+        state = self._state()
+        value = compute()
+        self._known[name] = (None, state, value)
+        return value
+
     def _sample(self, num_samples: int) -> tuple[dict[str, Tensor], poutine.Trace]:
         with torch.no_grad(), own_parameter_store():
             plate = pyro.plate("draws", num_samples, dim=-2)  # -1 is the plate of events

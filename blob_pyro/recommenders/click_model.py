@@ -6,23 +6,20 @@ import numbers
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-import pandas as pd
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from blob_pyro.data import EventLog, Histories, as_histories
-from blob_pyro.data.covariates import slice_covariates
 from blob_pyro.ops.arguments import one_of, positive_number, whole_number
 from blob_pyro.ops.renamed import renamed_argument
 from blob_pyro.ops.seeds import check_seed, derived_seed, seeded, standard_normal
 from blob_pyro.posteriors.click_logits import ClickLogits
 from blob_pyro.posteriors.drawn_click_logits import DrawnClickLogits, linear_features
 from blob_pyro.posteriors.guide_posterior import GuidePosterior
-from blob_pyro.recommenders.click_model_parts import ClickModelParts
 from blob_pyro.recommenders.covariates import are_further_down, covariates_of_histories, decision_points
 from blob_pyro.recommenders.of_events import averaged_over_draws, picked_for_events
-from blob_pyro.recommenders.top_items import top_items
+from blob_pyro.recommenders.ranked_items import RankedItems
 
 if TYPE_CHECKING:
     from blob_pyro.diagnostics import ClickEvaluation
@@ -32,7 +29,7 @@ __all__ = ["ClickModel"]
 _OF_INTERESTS = 1  # what a second seed is derived for
 
 
-class ClickModel(ClickModelParts):
+class ClickModel(RankedItems):
     """A posterior over every item's click logit, and the questions that it answers; `blob_pyro.BLOB` fits it.
 
     Many threads may ask at once, also while one of them fits: they get the answers of before until it is done.
@@ -137,10 +134,6 @@ class ClickModel(ClickModelParts):
         interest, scale = self._interest(blo, contexts)
         return self._drawn(known, interest, scale, rows, whole_number(num_draws, "num_draws"), check_seed(seed))
 
-    @property
-    def _ranks_without_covariates(self) -> bool:
-        return all(term.moves_all_items_alike or not term.num_covariates for term in self.model.terms)
-
     def _click_logits(
         self, contexts: Histories, rows: Tensor | None, num_draws: int, seed: int, up_to_common: bool = False
     ) -> ClickLogits | DrawnClickLogits:
@@ -170,49 +163,6 @@ class ClickModel(ClickModelParts):
         self._require_fitted("scores")
         with torch.no_grad():
             return self.ranking_logits(histories, covariates).mean
-
-    def recommend(
-        self, histories: Histories | Any, k: int = 10, candidates: Any = None, covariates: Any = None
-    ) -> pd.DataFrame:
-        """Find the items with the highest scores after each history, without a policy: nothing is explored.
-
-        `blob_pyro.policies.Policy.decide` is what explores, and says what to log.
-
-        Args:
-            histories: ``N``, as `click_logits`.
-            k: items for each history; fewer where it has fewer candidates.
-            candidates: which items may be recommended: ids, or ``P`` booleans, for all histories; or a collection of
-                ids for each, or ``N x P`` booleans. Default all.
-            covariates: as `ranking_logits`.
-
-        Returns:
-            A row for each item: ``history`` (its number, from 0), ``rank`` (from 1), ``item`` (the catalogue's own id)
-            and ``score``: the posterior mean of its click logit, see `scores`.
-            Computed a few histories at a time.
-
-        Raises:
-            ValueError: for ``k`` above ``num_items``, an unknown id, or an empty set of candidates; if the model is not
-                fitted.
-
-        Example:
-            >>> from blob_pyro import BLO, BLOB
-            >>> log = EventLog.from_tables(
-            ...     views={"user": [1, 1, 2, 2], "time": [0, 1, 0, 1], "item": list("abbc")},
-            ...     impressions={"user": [1, 2, 2], "time": [2, 3, 4], "action": list("cab"), "reward": [1, 0, 0]},
-            ... )
-            >>> blo = BLO(log.num_items, embedding_dim=2)
-            >>> trace = blo.fit(log, num_epochs=5, progress=False)
-            >>> blob = BLOB(blo)
-            >>> trace = blob.fit(log, num_epochs=5, progress=False)
-            >>> blob.recommend([["a"], []], k=2, candidates=["b", "c"])[["history", "rank", "item"]].values.tolist()
-            [[0, 1, 'c'], [0, 2, 'b'], [1, 1, 'c'], [1, 2, 'b']]
-        """
-        self._require_fitted("recommend")
-        contexts = as_histories(histories, self.items)
-        rows = slice_covariates(covariates, len(contexts))
-        return top_items(
-            lambda part, where: self.ranking_logits(part, rows(where)).mean, self.items, contexts, k, candidates
-        )
 
     def click_probabilities(
         self,
