@@ -27,10 +27,10 @@ _FORMAT = "item index 1"
 
 
 class ProbedRecall(NamedTuple):
-    """How many lists are looked at, and what part of the exact best items that finds.
+    """The number of cells that are looked at, and what part of the exact best items that finds.
 
     Attributes:
-        num_probes: lists that are looked at for each context.
+        num_probes: cells that are looked at for each context.
         recall: share of the exact top 100 (or fewer, of smaller catalogues) found, in contexts that the number was not
             chosen by; NaN where there were none.
     """
@@ -40,7 +40,7 @@ class ProbedRecall(NamedTuple):
 
 
 def nearest_neighbours() -> ModuleType:
-    """Import faiss.
+    """Return the module of faiss, which is optional.
 
     Raises:
         ImportError: without it, naming the extra that brings it.
@@ -107,7 +107,7 @@ class ItemIndex:
         fingerprint: str = "",
         seed: int = 0,
     ) -> ItemIndex:
-        """Cluster the items, and choose how many cells are looked at.
+        """Make cells of the items, and choose how many of them are looked at.
 
         Args:
             table: coefficients of the scores, ``P x F``.

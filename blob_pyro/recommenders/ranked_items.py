@@ -33,7 +33,7 @@ _MAKING = threading.RLock()  # one index at a time, and not under Pyro's lock: o
 
 
 def with_one(interest: Tensor) -> Tensor:
-    """Append a one to each interest, whose coefficient is what an item adds by itself: ``N x (K + 1)``."""
+    """Add a one to each interest, whose coefficient is what an item adds by itself: ``N x (K + 1)``."""
     return torch.cat([interest, interest.new_ones(len(interest), 1)], -1)
 
 
