@@ -20,7 +20,7 @@ import torch
 from blob_pyro import BLO, BLOB
 from blob_pyro.policies import Greedy, SessionPopularity, ThompsonSampling, Uniform
 from blob_pyro.policies.repeated import log_prob_in_a_rectangle
-from blob_pyro.policies.thompson_actions import MixtureThompsonActions, ThompsonActions
+from blob_pyro.policies.thompson_actions import ConditionalThompsonActions, MixtureThompsonActions, ThompsonActions
 from blob_pyro.simulation import RecoGym, RecoGymReference, ab_test, session_popularity_agent
 
 
@@ -38,7 +38,8 @@ def vectorised_log(environment, policy, **options):
 @contextlib.contextmanager
 def all_actions():
     """As if no distribution knew how to look up the played actions alone."""
-    own = {kind: kind.log_prob_each for kind in (MixtureThompsonActions, ThompsonActions)}
+    kinds = (ConditionalThompsonActions, MixtureThompsonActions, ThompsonActions)
+    own = {kind: kind.log_prob_each for kind in kinds}
     for kind in own:
         kind.log_prob_each = lambda self, counts, actions: log_prob_in_a_rectangle(self, counts, actions)
     yield
@@ -85,7 +86,9 @@ def main():
     contenders |= {"BLOB, greedy": (None, Greedy(blob)), "BLOB, Thompson": (None, ThompsonSampling(blob))}
     mixture = ThompsonSampling(blob, shared_draws=32)
     print("a log by Thompson sampling, with propensities; by those of all actions, as before; without")
-    for name, policy in (("mixture of 32 draws", mixture), ("whole posterior", contenders["BLOB, Thompson"][1])):
+    conditional = ThompsonSampling(blob, propensity="conditional")
+    whole = contenders["BLOB, Thompson"][1]
+    for name, policy in (("given the draw", conditional), ("mixture of 32 draws", mixture), ("whole posterior", whole)):
         users = arguments.thompson_users
         played = rate(vectorised_log(vectorised, policy), users)
         with all_actions():

@@ -20,6 +20,7 @@ from blob_pyro.propensity import ArgmaxConditionallyNormal, ArgmaxNormal, Argmax
 from blob_pyro.propensity._index import IndexDistribution
 from blob_pyro.propensity._types import checked_mask
 from blob_pyro.propensity.kernels.played_mixture import played_mixture_log_probs
+from blob_pyro.propensity.kernels.played_pairs import log_probs_of_pairs
 from blob_pyro.propensity.kernels.qmc import normal_replicates
 
 __all__ = ["ConditionalThompsonActions", "DrawnThompsonActions", "MixtureThompsonActions", "ThompsonActions"]
@@ -80,22 +81,14 @@ class _OfClickLogits(IndexDistribution):
         if repeats is not None:
             first, which = repeats
             context = which[context]
-        pair, place = torch.unique(context * self.num_actions + actions, return_inverse=True)
-        context, action = pair // self.num_actions, pair % self.num_actions
-        number = torch.bincount(context, minlength=len(first))
-        before = number.cumsum(0) - number
-        found = torch.empty(len(pair), dtype=torch.float64, device=actions.device)
-        # Contexts in which equally many actions were played together; where none was, none is asked for.
-        order = number.argsort(descending=True)[: int((number > 0).sum())]
-        for some in order.split(max(1, MAX_ELEMENTS // (len(points) * self.num_actions))):
-            at = before[some, None] + torch.arange(int(number[some[0]]), device=actions.device)
-            there = at < (before + number)[some, None]
-            at = torch.where(there, at, before[some, None])
+
+        def log_probs(some: Tensor, action: Tensor) -> Tensor:
             logits = self.click_logits[first[some]]
-            loc = _means(logits, points)
-            scale = logits.own_scale.to(torch.float64)
-            found[at[there]] = played_mixture_log_probs(loc, scale, action[at]).squeeze(1)[there]
-        return found[place]
+            loc, scale = _means(logits, points), logits.own_scale.to(torch.float64)
+            return played_mixture_log_probs(loc, scale, action).squeeze(1)
+
+        at_once = MAX_ELEMENTS // (len(points) * self.num_actions)
+        return log_probs_of_pairs(context, actions, len(first), self.num_actions, at_once, log_probs)
 
 
 class ThompsonActions(_OfClickLogits, ArgmaxConditionallyNormal):

@@ -10,7 +10,9 @@ from blob_pyro.propensity._checks import check_finite, check_found, check_scale,
 from blob_pyro.propensity._index import IndexDistribution, wants_validation
 from blob_pyro.propensity.kernels.draws import best_index, draw_normals
 from blob_pyro.propensity.kernels.normal import argmax_normal_log_probs, without_the_rest
+from blob_pyro.propensity.kernels.played_mixture import played_mixture_log_probs
 from blob_pyro.propensity.kernels.played_normal import played_normal_log_probs
+from blob_pyro.propensity.kernels.played_pairs import log_probs_of_pairs
 
 __all__ = ["ArgmaxLogNormal", "ArgmaxNormal"]
 
@@ -114,6 +116,30 @@ class ArgmaxNormal(IndexDistribution):
                     scores = (scores[0].masked_fill(~self.allowed[part], worst), *scores[1:])
                 actions.append(best_index(scores, self.minimum))
         return torch.cat(actions)
+
+    def log_prob_each(self, counts: Tensor, actions: Tensor) -> Tensor:
+        """Return the log-probabilities of actions laid out as `sample_each` draws them.
+
+        The product over all actions is computed once for each context, and shared by all that were played there.
+
+        Args:
+            counts: N, int64, 0 or more; the batch shape must be (N,).
+            actions: ``counts.sum()`` int64.
+        """
+        context = torch.arange(len(counts), device=self._device).repeat_interleave(counts.to(self._device))
+        actions = actions.to(self._device)
+        known = self._source is not None or self._cached_log_probs is not None
+        if known or self.allowed is not None or (torch.is_grad_enabled() and self._is_differentiable()):
+            return self.log_probs[context, actions]
+        loc, scale = (t.expand(len(counts), -1) for t in self._parameters())
+
+        def log_probs(some: Tensor, action: Tensor) -> Tensor:
+            return played_mixture_log_probs(loc[some].unsqueeze(1), scale[some], action).squeeze(1)
+
+        at_once = _SCORES_AT_ONCE // self.num_actions
+        found = log_probs_of_pairs(context, actions, len(counts), self.num_actions, at_once, log_probs)
+        check_found(type(self).__name__, found)
+        return found.to(self.loc.dtype)
 
 
 class ArgmaxLogNormal(ArgmaxNormal):

@@ -266,3 +266,27 @@ def test_frequencies_of_as_many_draws_as_each_context_needs(minimum, allowed, mo
         assert bool(((frequency - d.probs[row]).abs() <= 4.5 * error + 1e-9).all())
     assert d.sample_each(torch.tensor([0, 0])).shape == (0,)
     assert d.sample_each(torch.tensor([0, 3])).shape == (3,)
+
+
+@pytest.mark.parametrize("minimum", [False, True])
+@pytest.mark.parametrize("allowed", [None, [True, False, True, True]])
+def test_log_probs_of_as_many_actions_as_each_context_plays(minimum, allowed):
+    """As in the table of all actions, which is asked where it is known, restricted, or to be differentiated."""
+    loc = torch.tensor([[0.0, 0.4, 0.2, -1.0], [1.0, 0.0, 0.0, 0.9], [0.0, 9.0, 0.0, 0.0]], dtype=torch.float64)
+    scale = torch.tensor([0.1, 1.0, 0.5, 2.0], dtype=torch.float64)
+    counts, actions = torch.tensor([5, 0, 3]), torch.tensor([0, 2, 3, 3, 0, 3, 2, 2])
+
+    def new():
+        d = ArgmaxNormal(loc, scale, minimum=minimum)
+        return d if allowed is None else d.restrict(torch.tensor(allowed))
+
+    expected = new().log_probs[torch.tensor([0, 0, 0, 0, 0, 2, 2, 2]), actions]
+    torch.testing.assert_close(new().log_prob_each(counts, actions), expected, rtol=0, atol=1e-9)
+    d = new()
+    assert d.log_prob_each(counts, actions).shape == (8,)
+    assert (d._cached_log_probs is None) == (allowed is None)
+    assert d.log_prob_each(0 * counts, actions[:0]).shape == (0,)
+    variable = loc.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(ArgmaxNormal(variable, scale).log_prob_each(counts, actions).sum(), variable)
+    assert bool((gradient[[0, 2]] != 0).any(-1).all())
+    assert not gradient[1].any()

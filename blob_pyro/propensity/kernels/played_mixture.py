@@ -22,13 +22,14 @@ from blob_pyro.propensity.kernels.played_normal import played_normal_log_probs
 __all__ = ["played_mixture_log_probs"]
 
 _REACH = 8.3  # standard deviations: Phi(-8.3) = 5e-17
-_NODES, _NODES_AT_ONCE = (32, 64), 8  # the second rule is for contexts where the first has not converged
+# Rules for scales that are like each other, and for others; the next is for contexts where one has not converged.
+_NODES, _NODES_OF_UNLIKE, _NODES_AT_ONCE = (32, 64, 128), (64, 128, 256), 8
 _GUESSES, _FURTHEST_GUESS = 6, 0.45  # for the left end: how many, and up to which part of the range
 _THRESHOLD = 1e-19
-_STRETCH, _LARGEST_RATIO = 1.2, 8.0
+_STRETCH, _LIKE, _LARGEST_RATIO = 1.2, 4.0, 64.0  # of the largest scale to the smallest
 _LARGEST_STEP = 2.0  # in standard deviations, at the far end of a score
 # Where the rule of half the nodes is off by so much the whole one is off by some cube of that.
-_AGREEMENT, _NEGLIGIBLE = 1e-4, 1e-10
+_AGREEMENT, _AGREEMENT_OF_UNLIKE, _NEGLIGIBLE = 1e-4, 1e-5, 1e-10
 _CPU_BLOCK, _CUDA_BLOCK = 1 << 18, 1 << 25
 _SQRT_HALF, _SQRT_2_OVER_PI = math.sqrt(0.5), math.sqrt(2 / math.pi)
 
@@ -58,10 +59,11 @@ def played_mixture_log_probs(loc: Tensor, scale: Tensor, action: Tensor, groups:
     block = _CPU_BLOCK if is_cheap_to_read(loc.device) else _CUDA_BLOCK
     size = max(1, block // (num_points * num_arms * _NODES_AT_ONCE))
     found = loc.new_full((num_contexts, groups, action.shape[1]), math.nan)
-    for nodes in _NODES if _fits(scale) else ():
+    rules, agreement = _rules(scale)
+    for nodes in rules:
         todo = found.isnan().flatten(1).any(-1).nonzero().squeeze(-1)
         for some in todo.split(size) if len(todo) else ():
-            found[some] = _chunk(loc[some], scale[some], action[some], groups, nodes)
+            found[some] = _chunk(loc[some], scale[some], action[some], groups, nodes, agreement)
     log_probs = found.log()
     rest = found.isnan().any(1).nonzero()
     if len(rest):
@@ -70,13 +72,15 @@ def played_mixture_log_probs(loc: Tensor, scale: Tensor, action: Tensor, groups:
     return log_probs
 
 
-def _fits(scale: Tensor) -> bool:
-    """Whether all scales are like each other."""
+def _rules(scale: Tensor) -> tuple[tuple[int, ...], float]:
+    """Numbers of nodes to try, one after another, none where scales are too different; and how well halves agree."""
     if not scale.numel():
-        return False
+        return (), _AGREEMENT
     some = scale[:1] if scale.stride(0) == 0 else scale
-    smallest, largest = torch.aminmax(some)
-    return bool((smallest > 0) & (largest <= _LARGEST_RATIO * smallest))
+    smallest, largest = (float(value) for value in torch.aminmax(some))
+    if not 0 < largest <= _LARGEST_RATIO * smallest:
+        return (), _AGREEMENT
+    return (_NODES, _AGREEMENT) if largest <= _LIKE * smallest else (_NODES_OF_UNLIKE, _AGREEMENT_OF_UNLIKE)
 
 
 def _one_by_one(loc: Tensor, scale: Tensor, action: Tensor, groups: int) -> Tensor:
@@ -87,7 +91,7 @@ def _one_by_one(loc: Tensor, scale: Tensor, action: Tensor, groups: int) -> Tens
     return found.view(num_contexts, groups, -1).logsumexp(-1) - math.log(num_points // groups)
 
 
-def _chunk(loc: Tensor, scale: Tensor, action: Tensor, groups: int, nodes: int) -> Tensor:
+def _chunk(loc: Tensor, scale: Tensor, action: Tensor, groups: int, nodes: int, agreement: float) -> Tensor:
     """Probabilities, N x groups x J; NaN where the rule has not converged."""
     num_contexts, num_points, num_arms = loc.shape
     rate = (_SQRT_HALF / scale).unsqueeze(1)
@@ -123,7 +127,7 @@ def _chunk(loc: Tensor, scale: Tensor, action: Tensor, groups: int, nodes: int) 
     integrand = hazard.mul_(mass.unsqueeze(-1)).nan_to_num_(0.0, 0.0)
     integrand = integrand.unflatten(1, (groups, -1))
     whole, half = integrand.sum(3).mean(2), 2 * integrand[..., ::2, :].sum(3).mean(2)
-    good = (whole - half).abs() <= _AGREEMENT * whole
+    good = (whole - half).abs() <= agreement * whole
     # Two rules that both miss what is narrow may agree: steps are compared with scales, too.
     growth = stretch / nodes
     step = growth * (width / math.expm1(stretch) + (end - low.unsqueeze(-1)).clamp_min(0))

@@ -29,7 +29,9 @@ def expected(loc, scale, action, groups=1):
 
 @pytest.mark.parametrize("shared_scale", [True, False])
 @pytest.mark.parametrize("arms", [2, 5, 100, 400])
-@pytest.mark.parametrize(("ratio", "spread"), [(1, 0), (1, 1), (3, 0.7), (7.9, 1), (3, 4), (3, 40), (100, 1)])
+@pytest.mark.parametrize(
+    ("ratio", "spread"), [(1, 0), (1, 1), (3, 0.7), (7.9, 1), (3, 4), (3, 40), (20, 0.5), (60, 3), (100, 1)]
+)
 def test_the_same_as_all_arms_point_by_point(arms, ratio, spread, shared_scale):
     loc, scale, action = problems(7, 6, arms, ratio, spread, shared_scale=shared_scale)
     found, truth = played_mixture_log_probs(loc, scale, action).exp(), expected(loc, scale, action)
@@ -38,9 +40,10 @@ def test_the_same_as_all_arms_point_by_point(arms, ratio, spread, shared_scale):
     assert bool((truth[:, 0, 0] > 1e-3).all())
 
 
-def test_most_of_what_resembles_a_posterior_is_left_to_nobody_else(monkeypatch):
+@pytest.mark.parametrize("ratio", [3, 15])
+def test_most_of_what_resembles_a_posterior_is_left_to_nobody_else(ratio, monkeypatch):
     """Else it is right and slow."""
-    loc, scale, action = problems(40, 16, 100, 3, 0.8)
+    loc, scale, action = problems(40, 16, 100, ratio, 0.8)
     asked = []
     one_by_one = kernel._one_by_one
     monkeypatch.setattr(kernel, "_one_by_one", lambda *a: asked.append(len(a[0])) or one_by_one(*a))
@@ -50,10 +53,11 @@ def test_most_of_what_resembles_a_posterior_is_left_to_nobody_else(monkeypatch):
     assert sum(asked) <= int((truth < 1e-6).sum()) + 2
 
 
+@pytest.mark.parametrize("narrow", [0.3, 0.02])
 @pytest.mark.parametrize("shift", torch.linspace(0, 1, 7).tolist())
-def test_what_is_narrow_is_not_missed_between_nodes(shift):
+def test_what_is_narrow_is_not_missed_between_nodes(shift, narrow):
     """Two scores far apart in a wide range, at any place of it."""
-    scale = torch.tensor([0.3, 0.3, 1.0])
+    scale = torch.tensor([narrow, narrow, 1.0])
     loc = torch.tensor([[[20.0 + shift, 20.2 + shift, 0.0], [-20.0 - shift, -20.0, 0.0]]])
     action = torch.tensor([[0, 1, 2]])
     torch.testing.assert_close(
