@@ -18,7 +18,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 ROOMS = (
     "data", "models", "guides", "infer", "posteriors", "recommenders", "policies", "propensity", "ope", "simulation",
-    "diagnostics", "experiments", "distributions", "serialization", "ops", "testing",
+    "diagnostics", "distributed", "experiments", "distributions", "serialization", "ops", "testing",
 )  # fmt: skip
 # What lies in a folder of its own, or is for those who add parts, and is not exported by its room.
 INSIDE = {

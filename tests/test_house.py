@@ -10,7 +10,7 @@ import blob_pyro
 ROOT = Path(blob_pyro.__file__).parent
 ROOMS = [
     "data", "ops", "distributions", "models", "guides", "infer", "posteriors", "serialization", "propensity",
-    "recommenders", "policies", "ope", "simulation", "diagnostics", "experiments", "cli",
+    "recommenders", "policies", "ope", "simulation", "diagnostics", "distributed", "experiments", "cli",
 ]  # fmt: skip
 LOOSE = {"__init__.py", "__main__.py", "_version.py", "testing.py"}
 # Conveniences of the objects that users hold, which import when they are called.
