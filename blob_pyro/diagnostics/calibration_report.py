@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from scipy.special import rel_entr
+from scipy.stats import binom, norm
 
-from blob_pyro.diagnostics.ecdf_bands import ecdf_band
+from blob_pyro.diagnostics.ecdf_bands import ecdf_band, probability_inside
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,6 +21,9 @@ LOGIT = "logit"
 """The name of click logits among the sites."""
 _POINTS = 20  # at which ranks are compared with their band
 _OUTSIDE = 0.1  # of truths outside a central 90 % interval
+_OF_BANDS, _OF_SHARES = 0.04, 0.01  # chances that a calibrated report fails by the one test or by the other
+_POWER = 0.8  # that a verdict needs
+_HALVED = 2.0  # what standard deviations are too small by, in that which has to be seen
 
 
 @dataclass(frozen=True, repr=False)
@@ -52,8 +57,8 @@ class Calibration:
 
     @property
     def level(self) -> float:
-        """The level of a site's band at which 95 % of calibrated reports have no site that fails."""
-        return 1 - 0.05 / len(self.ranks)
+        """The level of a site's band at which 96 % of calibrated reports have no site that leaves its band."""
+        return 1 - _OF_BANDS / len(self.ranks)
 
     def band(self, site: str, level: float | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Compute the band that these counts stay in with probability ``level``, those of all numbers of the site.
@@ -65,10 +70,42 @@ class Calibration:
         return ecdf_band(self.num_simulations, _POINTS, 1 - (1 - level) / numbers)
 
     def passes(self, site: str, level: float | None = None) -> bool:
-        """Say whether the ranks of all numbers of a site stay in their bands."""
+        """Say whether a site shows nothing against it.
+
+        The ranks of all its numbers stay in their bands, and the share of truths outside their 90 % intervals, over all
+        numbers together, is no further from 10 % than chance takes it in one of a hundred reports, however a site's
+        numbers depend on one another: simulations do not, and a mean of ``n`` shares of expectation ``p`` reaches ``m``
+        with probability ``exp(-n KL(m || p))`` at most (Hoeffding 1963, theorem 1).
+        """
         low, high = self.band(site, level)
         counts = self.counts(site)
-        return bool(((counts >= low[:, None]) & (counts <= high[:, None])).all())
+        inside = ((counts >= low[:, None]) & (counts <= high[:, None])).all()
+        return bool(inside) and not _is_far(float(self._outside(site).mean()), self.num_simulations, self._rarity)
+
+    def power(self, site: str) -> float:
+        """Compute a chance, at the least, that a guide with half the true standard deviations would not have passed.
+
+        The larger one of two: that the ranks of one number leave its band, and that the share outside does if all
+        numbers of the site are wrong together.
+        """
+        low, high = self.band(site)
+        at = np.arange(1, _POINTS + 1) / _POINTS
+        inside = probability_inside(low, high, norm.cdf(norm.ppf(at) / _HALVED), self.num_simulations)
+        possible = np.arange(self.num_simulations + 1)
+        found = [_is_far(k / self.num_simulations, self.num_simulations, self._rarity) for k in possible]
+        outside = 2 * norm.cdf(norm.ppf(_OUTSIDE / 2) / _HALVED)
+        return float(max(1 - inside, binom.pmf(possible[found], self.num_simulations, outside).sum()))
+
+    @property
+    def _rarity(self) -> float:
+        """The probability of a share outside that is called far from what it should be, in either direction."""
+        return _OF_SHARES / len(self.ranks) / 2
+
+    def _outside(self, site: str) -> np.ndarray:
+        """The share of truths outside their 90 % intervals, by simulation."""
+        ranks, tail = self._of(site), (self.num_draws + 1) // _POINTS
+        share: np.ndarray = ((ranks < tail) | (ranks >= self.num_draws + 1 - tail)).mean(1)
+        return share
 
     @property
     def failed(self) -> tuple[str, ...]:
@@ -77,31 +114,39 @@ class Calibration:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row per site: numbers, share of truths outside the 90 % interval and its error, bias, spread, verdict.
+        """One row per site: numbers, share of truths outside 90 % intervals, its error, bias, spread, power, verdict.
 
         ``bias`` is the mean score, in posterior standard deviations; ``spread`` the root mean square around it: 2 means
-        that the posterior's standard deviations are half of what they should be.
+        that the posterior's standard deviations are half of what they should be. ``power`` is the chance that so many
+        simulations would have shown that: see `power`. Where it is less than 80 %, a site with nothing against it is
+        not called ``calibrated``: None.
         """
         rows = {}
         for site, ranks in self.ranks.items():
-            tail = (self.num_draws + 1) // _POINTS
-            outside = ((ranks < tail) | (ranks >= self.num_draws + 1 - tail)).mean(1)
+            outside, power = self._outside(site), self.power(site)
             rows[site] = {
                 "numbers": ranks.shape[1],
                 "outside_90": outside.mean(),
                 "outside_90_error": outside.std(ddof=1) / len(outside) ** 0.5,
                 "bias": float(np.mean(self.scores[site])),
                 "spread": float(np.sqrt(np.mean((self.scores[site] - self.scores[site].mean(0)) ** 2))),
-                "calibrated": self.passes(site),
+                "power": power,
+                "calibrated": (None if power < _POWER else True) if self.passes(site) else False,
             }
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("site")
 
     @property
     def verdicts(self) -> tuple[str, ...]:
-        """A sentence for each site that is not calibrated."""
+        """A sentence for each site that is not calibrated, or of which so few simulations cannot tell."""
         says = []
         for site, row in self.table.iterrows():
             if row.calibrated:
+                continue
+            if row.calibrated is None:
+                says.append(
+                    f"{site}: {self.num_simulations} simulations are too few to tell: half the standard deviation "
+                    f"would have been seen with probability {row.power:.2f}, and 0.8 is asked for; simulate more"
+                )
                 continue
             share = f"{row.outside_90:.0%} of true values lie outside the 90 % interval (10 % should)"
             if row.outside_90 > _OUTSIDE + 2 * row.outside_90_error:
@@ -118,7 +163,8 @@ class Calibration:
             f"calibration of guide {self.guide!r}: {self.num_simulations} simulations, {self.converged:.0%} of the "
             "fits converged"
         )
-        lines = self.verdicts or ("every site is calibrated, as far as so many simulations can tell",)
+        seen = f"half a standard deviation would have been seen with probability {self.table.power.min():.2f} or more"
+        lines = self.verdicts or (f"every site is calibrated, as far as so many simulations can tell: {seen}",)
         return "\n".join([head, self.table.to_string(float_format=lambda v: f"{v:.2f}"), *lines])
 
     def plot(self, site: str, level: float | None = None, ax: Axes | None = None) -> Axes:
@@ -154,3 +200,9 @@ class Calibration:
         if site not in self.ranks:
             raise ValueError(f"site: {site!r} was not ranked; there are {', '.join(self.ranks)}")
         return self.ranks[site]
+
+
+def _is_far(share: float, number: int, rarity: float) -> bool:
+    """Whether a mean of independent shares, each of expectation a tenth, is so far from it only so rarely."""
+    away = rel_entr(share, _OUTSIDE) + rel_entr(1 - share, 1 - _OUTSIDE)
+    return bool(np.exp(-number * away) <= rarity)

@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 from scipy.stats import binom
 
-__all__ = ["ecdf_band"]
+__all__ = ["ecdf_band", "probability_inside"]
 
 
 @lru_cache(maxsize=64)
@@ -45,6 +45,25 @@ def ecdf_band(size: int, num_points: int, level: float = 0.95) -> tuple[np.ndarr
         lower, upper = (middle, upper) if inside >= level else (lower, middle)
     low, high = _pointwise(size, points, lower)
     return low, high
+
+
+def probability_inside(low: np.ndarray, high: np.ndarray, shares: np.ndarray, size: int) -> float:
+    """Compute the probability that counts of ``size`` independent numbers stay in a band, whatever they are drawn from.
+
+    Args:
+        low: of the band, ``K``.
+        high: likewise.
+        shares: the probability that a number is counted at each point, increasing to 1, ``K``.
+        size: how many numbers.
+
+    Example:
+        >>> low, high = ecdf_band(100, 4)
+        >>> round(probability_inside(low, high, np.array([0.25, 0.5, 0.75, 1.0]), 100), 2)
+        0.95
+        >>> round(probability_inside(low, high, np.array([0.5, 0.8, 0.95, 1.0]), 100), 2)
+        0.0
+    """
+    return _probability_inside(list(_steps(size, shares)), low, high)
 
 
 def _pointwise(size: int, points: np.ndarray, gamma: float) -> tuple[np.ndarray, np.ndarray]:

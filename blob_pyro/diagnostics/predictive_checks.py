@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import torch
+from scipy.special import betainc
 
 from blob_pyro.data import EventLog
 from blob_pyro.data.clock import NUMBER
@@ -30,14 +31,23 @@ class PredictiveCheck:
     Attributes:
         by: what the events are grouped by.
         table: a row per group: ``events``, ``clicks``, ``expected`` (clicks), ``low`` and ``high`` (ends of the central
-            95 % interval of the clicks that the model draws), and ``z`` (observed minus expected, in standard
-            deviations of what the model draws).
-        p_value: share of the model's own draws whose ``sum z^2`` is at least the observed one.
+            95 % interval of the clicks that the model draws), ``z`` (observed minus expected, in standard deviations of
+            what the model draws), and ``p`` (twice the probability of as few clicks, or of as many, under the model:
+            not by draws of clicks, which cannot tell one in a hundred from one in a million).
+        p_value: of all groups together: twice the smaller one of ``p_of_all``, the share of the model's own draws whose
+            ``sum z^2`` is at least the observed one, and of the smallest ``p`` times the number of groups (Bonferroni).
+            The first sees many groups that are a little off, the second one that is far off.
     """
 
     by: str
     table: pd.DataFrame
-    p_value: float
+    p_of_all: float
+
+    @property
+    def p_value(self) -> float:
+        """The probability of groups as different from what the model draws, in either of two ways: see the class."""
+        smallest = float(self.table.p.min()) * len(self.table) if len(self.table) else 1.0
+        return min(1.0, 2 * min(self.p_of_all, smallest))
 
     @property
     def flagged(self) -> bool:
@@ -49,7 +59,7 @@ class PredictiveCheck:
         """The verdict in words, with the group that is furthest off."""
         if not len(self.table):
             return "no groups"
-        row = self.table.iloc[int(np.argmax(np.abs(self.table.z.to_numpy())))]
+        row = self.table.iloc[int(np.argmin(self.table.p.to_numpy()))]
         furthest = (
             f"furthest is {row.name}: {int(row.clicks)} clicks of {int(row.events)}, expected {row.expected:.1f} "
             f"(95 %: {int(row.low)} to {int(row.high)})"
@@ -111,7 +121,7 @@ def event_groups(log: EventLog) -> dict[str, tuple[np.ndarray, list[str]]]:
 def predictive_check(
     by: str, group: np.ndarray, names: list[str], reward: np.ndarray, probability: np.ndarray, seed: int
 ) -> PredictiveCheck:
-    """Compare clicks by group with those drawn from click probabilities.
+    """Compare clicks by group with what click probabilities say of them.
 
     Args:
         by: what the groups are.
@@ -124,13 +134,16 @@ def predictive_check(
     used, index = np.unique(group, return_inverse=True)
     member = torch.from_numpy(index)
     generator = torch.Generator().manual_seed(seed)
-    drawn = np.zeros((len(probability), len(used)))
-    expected = np.zeros(len(used))
-    for row, p in enumerate(torch.from_numpy(np.array(probability))):
-        clicked = torch.bernoulli(p.double(), generator=generator)
-        drawn[row] = torch.zeros(len(used), dtype=torch.float64).index_add_(0, member, clicked).numpy()
-        expected += torch.zeros(len(used), dtype=torch.float64).index_add_(0, member, p.double()).numpy()
-    expected /= len(probability)
+    drawn, means, squares = np.zeros((3, len(probability), len(used)))
+
+    def sums(values: torch.Tensor) -> np.ndarray:
+        totals: np.ndarray = torch.zeros(len(used), dtype=torch.float64).index_add_(0, member, values).numpy()
+        return totals
+
+    for row, p in enumerate(torch.from_numpy(np.array(probability)).double()):
+        drawn[row] = sums(torch.bernoulli(p, generator=generator))
+        means[row], squares[row] = sums(p), sums(p.square())
+    expected = means.mean(0)
     clicks = np.bincount(index, weights=reward, minlength=len(used))
     spread = np.sqrt(drawn.var(0) + 1e-12).clip(0.5)  # of a count: half a click is the least that can be told
     statistic = (((drawn - expected) / spread) ** 2).sum(1)
@@ -138,7 +151,27 @@ def predictive_check(
     low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
     table = pd.DataFrame(
         {"events": np.bincount(index), "clicks": clicks, "expected": expected, "low": low, "high": high,
-         "z": (clicks - expected) / spread},
+         "z": (clicks - expected) / spread, "p": _two_sided(clicks, means, squares)},
         index=pd.Index([names[i] for i in used], name=by),
     )  # fmt: skip
     return PredictiveCheck(by, table, float((1 + (statistic >= observed).sum()) / (1 + len(statistic))))
+
+
+def _two_sided(clicks: np.ndarray, means: np.ndarray, squares: np.ndarray) -> np.ndarray:
+    """Twice the probability of as few clicks as there are, or of as many, averaged over draws of the parameters.
+
+    Given a draw the count is Poisson-binomial, which the binomial of the same mean and variance stands for, with a
+    number of trials that need not be whole (Ehm 1991, *Binomial approximation to the Poisson binomial distribution*).
+
+    Args:
+        clicks: of each group, ``G``.
+        means: sums of click probabilities, ``D x G``.
+        squares: sums of their squares, ``D x G``.
+    """
+    share = np.clip(squares / np.maximum(means, 1e-300), 1e-12, 1 - 1e-12)
+    trials = np.maximum(means / share, clicks)
+    none, all_ = clicks <= 0, clicks >= trials - 1e-9
+    at_least = np.where(none, 1.0, betainc(np.maximum(clicks, 1e-9), np.maximum(trials - clicks, 0) + 1, share))
+    at_most = np.where(all_, 1.0, betainc(np.maximum(trials - clicks, 1e-9), clicks + 1, 1 - share))
+    both: np.ndarray = np.minimum(1.0, 2 * np.minimum(at_least.mean(0), at_most.mean(0)))
+    return both

@@ -121,6 +121,44 @@ def test_shares_are_those_of_the_normal_distribution():
     assert ranks_of(1.0, bias=0.5).verdicts[0].startswith("x: ")
 
 
+def test_few_simulations_call_nothing_calibrated():
+    found = ranks_of(1.0, size=10)
+    assert found.failed == ()
+    assert found.table.loc["x", "calibrated"] is None
+    assert found.verdicts[0].startswith("x: 10 simulations are too few to tell: half the standard deviation would have")
+    assert "every site" not in repr(found)
+    assert ranks_of(1.0, size=60).table.loc["x", "calibrated"]
+
+
+def test_many_numbers_that_are_wrong_together_fail_even_so():
+    """62 % of a hundred numbers outside in each of ten simulations: bands for a hundred numbers are too wide for it."""
+    rng = np.random.default_rng(0)
+    ranks = np.where(rng.random((10, 100)) < 0.62, rng.choice([2, 197], (10, 100)), rng.integers(10, 190, (10, 100)))
+    found = Calibration({"x": ranks}, {"x": ranks.astype(float)}, 199, "mine", 1.0)
+    assert found.failed == ("x",)
+    assert found.table.loc["x", "calibrated"] == False  # noqa: E712
+    assert found.verdicts[0].startswith("x: too sure; 6")
+
+
+@pytest.mark.parametrize("size", [15, 40])
+def test_power_is_what_simulation_says(size):
+    """Of one number, where both tests are there; with three numbers that are independent more are seen."""
+    asked = ranks_of(0.5, size=size).power("x")
+    rng = np.random.default_rng(size)
+    truths = rng.standard_normal((300, size, 1))
+    ranks = np.floor(stats.norm.cdf(2 * truths) * 200).clip(max=199).astype(int)
+    seen = np.mean([not Calibration({"x": r}, {"x": r * 1.0}, 199, "mine", 1.0).passes("x") for r in ranks])
+    assert asked - 0.08 < seen < asked + 0.25
+
+
+def test_calibrated_reports_rarely_fail():
+    """Even if a site's numbers are one number five times: the share outside is then as rough as it can be."""
+    rng = np.random.default_rng(5)
+    ranks = np.repeat(rng.integers(0, 200, (400, 25, 1)), 5, axis=2)
+    failed = np.mean([not Calibration({"x": r}, {"x": r * 1.0}, 199, "mine", 1.0).passes("x") for r in ranks])
+    assert failed < 0.07
+
+
 def test_pictures_show_the_counts(blob):
     found = ranks_of(0.5)
     ax = found.plot("x")

@@ -44,11 +44,45 @@ def test_groups_keep_their_order_and_each_has_its_name():
     pyplot.close("all")
 
 
+def test_one_group_without_a_click_is_found():
+    """None of 1,412 where 14 are expected, among 28 groups that are as they should be."""
+    rng = np.random.default_rng(3)
+    group = np.repeat(np.arange(28), 1412)
+    reward = (rng.random(len(group)) < np.where(group == 9, 0.0, 0.01)).astype(float)
+    probability = np.full((50, len(group)), 0.01) * rng.uniform(0.95, 1.05, (50, 1))
+    check = predictive_check("day", group, [f"day {i}" for i in range(28)], reward, probability, seed=0)
+    assert check.flagged
+    assert "furthest is day 9: 0 clicks of 1412" in check.says
+    assert check.table.loc["day 9", "p"] == pytest.approx(2 * 0.99**1412, rel=0.2)
+    reward[group == 9] = (np.arange(1412) % 100 == 0).astype(float)
+    assert not predictive_check("day", group, [str(i) for i in range(28)], reward, probability, seed=0).flagged
+
+
+def test_tails_are_those_of_sums_of_unequal_chances():
+    """Against the exact distribution, by convolution, of one draw of the parameters."""
+    rng = np.random.default_rng(4)
+    chances = rng.beta(0.5, 3.0, 60)
+    exact = np.ones(1)
+    for chance in chances:
+        exact = np.convolve(exact, [1 - chance, chance])
+    for count in (0, 2, 5, 9, 14, 22):
+        reward = (np.arange(60) < count).astype(float)
+        found = predictive_check("all", np.zeros(60, int), ["all"], reward, chances[None], seed=0).table.p.iloc[0]
+        tail = min(exact[: count + 1].sum(), exact[count:].sum())
+        assert found == pytest.approx(min(1.0, 2 * tail), rel=0.15, abs=0.01)
+    every = predictive_check("all", np.zeros(3, int), ["all"], np.ones(3), np.full((1, 3), 0.2), seed=0)
+    assert every.table.p.iloc[0] == pytest.approx(2 * 0.2**3)
+
+
 def test_p_values_of_a_right_model_are_spread():
     checks = [predictive_check("group", *simulated(1.0, seed), seed=seed) for seed in range(20)]
     p_values = np.array([check.p_value for check in checks])
     assert (p_values > 0.5).sum() > 3
     assert (p_values < 0.05).sum() < 5
+    assert not any(check.flagged for check in checks)
+    assert np.mean([check.p_of_all for check in checks]) == pytest.approx(0.5, abs=0.2)
+    p_of_groups = np.concatenate([check.table.p for check in checks])
+    assert np.mean(p_of_groups < 0.2) == pytest.approx(0.2, abs=0.08)
     inside = np.concatenate([(c.table.clicks >= c.table.low) & (c.table.clicks <= c.table.high) for c in checks])
     assert inside.mean() > 0.9
 
