@@ -24,7 +24,7 @@ from blob_pyro.models.priors.learned import Learned, Scale
 from blob_pyro.models.priors.now import note_scales, prior_distributions
 from blob_pyro.models.priors.terms import Events, LogitTerm
 from blob_pyro.models.priors.vector import VectorPrior
-from blob_pyro.models.sites import CLICK, EARLIER, EVENTS, KAPPA, MULTIVARIATE, W_A, W_B, W_C, ZETA
+from blob_pyro.models.sites import CLICK, EARLIER, EVENTS, KAPPA, MULTIVARIATE, SCALES, W_A, W_B, W_C, ZETA
 from blob_pyro.ops.arguments import instance_of, number_of_at_least
 from blob_pyro.ops.names import unique_name
 from blob_pyro.ops.renamed import renamed_attribute
@@ -121,6 +121,7 @@ class BanditModel(PyroModule):
         self.jitter = number_of_at_least(jitter, "jitter", 0)
         self.num_items, self.embedding_dim = item_embedding.shape
         self.learned: dict[str, str] = {}
+        self.scale_rates: dict[str, float] = {}
         self.terms: tuple[PlacedTerm, ...] = ()
         psi, norms = item_embedding.detach(), item_embedding.detach().new_ones(item_embedding.shape[1])
         if self.priors.normalize_embeddings:
@@ -162,6 +163,8 @@ class BanditModel(PyroModule):
             start = self.priors.scales.get(name, value.start)
             setattr(self, name, PyroParam(self.item_embedding.new_tensor(start), constraints.positive))
             self.learned[name] = site
+            if value.rate:
+                self.scale_rates[name] = value.rate
         else:
             constant = value.start if isinstance(value, Learned) else float(value)  # of no effect where it is Learned
             self.register_buffer(name, self.item_embedding.new_tensor(constant))
@@ -224,6 +227,11 @@ class BanditModel(PyroModule):
         """
         return prior_distributions(self).evidence
 
+    def log_prior_of_scales(self) -> Tensor:
+        """Compute the log density of the learned scales' exponential priors, without its constant: see `Learned`."""
+        losses = [rate * getattr(self, name) for name, rate in self.scale_rates.items()]
+        return -torch.stack(losses).sum() if losses else self.item_embedding.new_zeros(())
+
     def prior_draws(self, num_samples: int) -> dict[str, Tensor]:
         """Draw every global site from the prior, each ``num_samples x shape``."""
         vector = self.vector_prior
@@ -253,6 +261,8 @@ class BanditModel(PyroModule):
         distributions, vector, evidence = prior_distributions(self)
         if self.priors.scales:
             pyro.factor(EARLIER, evidence)
+        if self.scale_rates:
+            pyro.factor(SCALES, self.log_prior_of_scales())
         if vector is not None:
             pieces = vector.parts(pyro.sample(MULTIVARIATE, vector.distribution))
             distributions = {

@@ -12,6 +12,7 @@ __all__ = [
     "ITEM_INTERCEPT",
     "KAPPA",
     "MULTIVARIATE",
+    "SCALES",
     "SESSIONS",
     "VIEWS",
     "W_A",
@@ -36,6 +37,7 @@ KAPPA = "kappa"
 BETA_DEVIATION = "beta_deviation"  # items' own betas, where a term gives them some
 ZETA = "zeta"
 CLICK = "click"
+SCALES = "learned_scales"  # the prior of these: a factor
 EARLIER = "earlier_events"  # what the events of earlier fits say of learned scales: a factor
 MULTIVARIATE = "multivariate"  # the vector that all global sites are dealt out from, where they are correlated
 

@@ -16,7 +16,7 @@ from blob_pyro.serialization.codec import register
 __all__: list[str] = []
 
 register(BanditPriors, added=["scales", "initial", "positions"])
-register(Learned)
+register(Learned, added=["rate"])
 register(OrganicPriors)
 register(VectorPrior, keys={"distribution": "law"})
 register(ArrowheadNormal)

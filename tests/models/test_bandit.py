@@ -147,3 +147,17 @@ def test_interests_that_are_propagated_have_the_noise_that_they_are_given(psi, b
 def test_the_old_name_of_psi_and_its_whitening_still_works(blob):
     with pytest.warns(DeprecationWarning, match="'items' is now called 'item_factors'"):
         assert blob.model.items[0] is blob.model.item_factors[0]
+
+
+def test_a_learned_scale_with_a_rate_has_an_exponential_prior():
+    """In the density of the model, and so in every ELBO; its derivative by the scale is the rate."""
+    psi = torch.randn(5, 2, dtype=torch.float64)
+    batch = BanditModel(psi).example_batch()
+    models = [BanditModel(psi, BanditPriors(kappa_scale=Learned(0.3, rate))) for rate in (0.0, 7.0)]
+    trace = poutine.trace(models[0]).get_trace(batch)
+    values = {n: s["value"] for n, s in trace.nodes.items() if n in (W_A, W_B, W_C, KAPPA, ZETA)}
+    found = [poutine.trace(poutine.condition(m, data=values)).get_trace(batch).log_prob_sum() for m in models]
+    assert float((found[1] - found[0]).detach()) == pytest.approx(-7 * 0.3)
+    (found[1] - found[0]).backward()
+    gradients = [m.kappa_scale_unconstrained.grad for m in models]
+    assert float(gradients[1] + gradients[0]) == pytest.approx(-7 * 0.3)

@@ -128,7 +128,10 @@ def test_what_cannot_be_written_is_named(value, message):
 UNREADABLE = {
     "class": ({"class": "Popen", "fields": {"args": "true"}}, "class 'Popen' is not known here"),
     "class of another type": ({"class": ["Normal"], "fields": {}}, "is not known here"),
-    "field": ({"class": "Learned", "fields": {"begin": 1.0}}, r"Learned has the fields \['start'\].* begin, start"),
+    "field": (
+        {"class": "Learned", "fields": {"begin": 1.0}},
+        r"Learned has the fields \['start', 'rate'\].* begin, rate, start",
+    ),
     "refused": ({"class": "Learned", "fields": {"start": -1.0}}, "makes no Learned: .*must be positive and finite"),
     "type": ({"class": "Learned", "fields": {"start": "x"}}, "makes no Learned"),
     "neither": ({"a": 1}, "expected an object with a class, a mapping or a tensor"),

@@ -76,8 +76,9 @@ class LogPosterior:
         return self.model.coefficients(self.sites(theta))  # P x F
 
     def log_prior(self, theta: Tensor) -> Tensor:
-        """Return the log density of the prior."""
+        """Return the log density of the prior, that of learned scales included."""
         priors, vector, evidence = self._priors_now()
+        evidence = evidence + self.model.log_prior_of_scales().detach()
         if vector is not None:
             result: Tensor = vector.distribution.log_prob(theta) + evidence
             return result
@@ -176,12 +177,16 @@ class LogPosterior:
         return result
 
     def update_scales(self, theta: Tensor, variance: Tensor) -> float:
-        """Move each learned scale towards MacKay's fixed point, given mode and variances; largest relative change."""
+        """Move each learned scale towards MacKay's fixed point, given mode and variances; largest relative change.
+
+        With an exponential prior the derivative of the log evidence, ``square / scale^3 - known / scale``, is its rate.
+        """
         by_site, largest = {site: name for name, site in self.model.learned.items()}, 0.0
         for site, here in self.layout.items():
             if site in by_site:
                 old = self.scale(by_site[site]).square()
                 known = (1 - variance[here] / old).clamp(min=0).sum()  # how many numbers the events have determined
+                known = known + self.model.scale_rates.get(by_site[site], 0.0) * old.sqrt()
                 new = (theta[here].square().sum() / known.clamp(min=1e-6)).clamp(old / 4, 4 * old)
                 new = new.sqrt().clamp(min=_SMALLEST_SCALE)
                 largest = max(largest, abs(float(new / old.sqrt()) - 1))

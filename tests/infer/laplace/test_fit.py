@@ -73,13 +73,17 @@ def test_w_b_is_where_its_marginal_is_not_the_joint_mode(strength):
     assert theta[0] > mean + 0.5 * spread, "the trap is there"
 
 
-def test_learned_scale_maximises_the_evidence(batch):
-    """MacKay's fixed point is where the Laplace evidence, computed for fixed scales, has its maximum over them."""
+@pytest.mark.parametrize("rate", [0.0, 8.0])
+def test_learned_scale_maximises_the_evidence(batch, rate):
+    """MacKay's fixed point is where the Laplace evidence, computed for fixed scales, has its maximum over them.
+
+    With an exponential prior of the scale it is the maximum of both together.
+    """
     torch.manual_seed(3)
     psi = torch.randn(P, K, dtype=torch.float64)
     logit = torch.linspace(-1.5, 1.0, P).double()[batch.action]
     batch = BanditBatch(batch.interest, batch.context, batch.action, torch.bernoulli(logit.sigmoid()), N)
-    linear = BanditPriors(w_a=-1.0, w_b=-6.0, zeta=0.0, kappa_scale=Learned(0.2))
+    linear = BanditPriors(w_a=-1.0, w_b=-6.0, zeta=0.0, kappa_scale=Learned(0.2, rate))
     model = BanditModel(psi, linear)
     guide = make_guide("laplace", model)
     fit_guide(guide, FitRequest(model, batch, Training(1, 1, 0.1), progress=False))
@@ -89,7 +93,7 @@ def test_learned_scale_maximises_the_evidence(batch):
         fixed = BanditModel(psi, BanditPriors(w_a=-1.0, w_b=-6.0, zeta=0.0, kappa_scale=scale))
         own = make_guide("laplace", fixed)
         fit_laplace(own, fixed, batch, progress=False)
-        return float(log_joint(fixed, own, batch, own.loc) + own.multivariate().entropy())
+        return float(log_joint(fixed, own, batch, own.loc) + own.multivariate().entropy()) - rate * scale
 
     best = evidence(learned)
     assert best > max(evidence(0.8 * learned), evidence(1.25 * learned))

@@ -79,17 +79,19 @@ def test_evidence_is_the_integral(batch):
     assert found == pytest.approx(exact.item(), abs=0.02)
 
 
-def test_a_learned_scale_moves_to_mackays_fixed_point(batch):
-    """``s^2 = sum x^2 / sum (1 - variance / s_0^2)`` (MacKay 1992), in numbers put there by hand."""
-    model = BanditModel(torch.randn(P, K).double(), BanditPriors(kappa_scale=Learned(0.5)))
+@pytest.mark.parametrize("rate", [0.0, 4.0])
+def test_a_learned_scale_moves_to_mackays_fixed_point(batch, rate):
+    """``s^2 = sum x^2 / (sum (1 - variance / s_0^2) + rate s_0)`` (MacKay 1992), in numbers put there by hand."""
+    model = BanditModel(torch.randn(P, K).double(), BanditPriors(kappa_scale=Learned(0.5, rate)))
     posterior = LogPosterior(make_guide("laplace", model), model, batch)
     theta, variance = torch.zeros(len(posterior.start)).double(), torch.full((len(posterior.start),), 0.1).double()
     here = posterior.layout[KAPPA]
     theta[here] = torch.tensor([0.5, -0.2, 0.1, 0.0, 0.0])  # their squares sum to 0.3
     variance[here] = torch.tensor([0.05, 0.1, 0.15, 0.2, 0.25])  # of 0.25: 0.8 + 0.6 + 0.4 + 0.2 + 0 numbers are known
     change = posterior.update_scales(theta, variance)
-    assert float(model.kappa_scale.detach()) == pytest.approx((0.3 / 2) ** 0.5)
-    assert change == pytest.approx(1 - (0.3 / 2) ** 0.5 / 0.5)
+    expected = (0.3 / (2 + 0.5 * rate)) ** 0.5
+    assert float(model.kappa_scale.detach()) == pytest.approx(expected)
+    assert change == pytest.approx(1 - expected / 0.5)
 
 
 @pytest.mark.parametrize("size", [1, 2], ids=["one number", "two numbers"])
