@@ -78,6 +78,8 @@ TESTED_WITH = {
     "infer/training/test_convergence": "infer/start",
     "cli/test_demo": "cli/reproduce",
     "data/test_event_log": "data/columns data/schema",
+    "data/test_scan": "data/id_set data/parquet_table data/scanned_log data/view_store",
+    "recommenders/test_scanned": "infer/training/buffers models/streamed_batch",
     "recommenders/test_updates": "models/priors/now",
     "models/priors/test_covariates": "data/covariates",
     "diagnostics/plots/test_parameters": "diagnostics/inference_data",

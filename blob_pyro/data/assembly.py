@@ -13,7 +13,7 @@ from blob_pyro.data.histories import Histories
 from blob_pyro.data.log_warnings import warn_of_ranges, warn_of_unseen_views
 from blob_pyro.data.readers import Rows
 
-__all__ = ["assemble"]
+__all__ = ["assemble", "stable_order"]
 
 
 def assemble(rows: Rows, of_views: Callable[..., Any], warn: bool) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def assemble(rows: Rows, of_views: Callable[..., Any], warn: bool) -> dict[str, 
     Returns:
         The fields of an `EventLog`.
     """
-    order = _stable_order(rows.user, rows.time, rows.tick)
+    order = stable_order(rows.user, rows.time, rows.tick)
     user, is_view = rows.user[order], rows.is_view[order]
     count = np.int32 if len(order) < 2**31 else np.int64
     views_so_far = np.cumsum(is_view, dtype=count)  # after each row, over all users
@@ -97,15 +97,19 @@ def _tensor(values: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(values))
 
 
-def _stable_order(user: np.ndarray, time: np.ndarray, tick: int) -> np.ndarray:
-    """Row order by user, then time, then row: one sort on a combined key where the times are integers.
+def stable_order(user: np.ndarray, time: np.ndarray, tick: int) -> np.ndarray:
+    """Find the order of rows by user, then time, then row: one sort on a combined key where the times are integers.
 
-    ``tick`` divides every time, so that seconds, kept as nanoseconds, still fit the key.
+    Args:
+        user: numbers, ``N``.
+        time: likewise.
+        tick: divides every time, so that seconds, kept as nanoseconds, still fit the key.
     """
     if time.dtype.kind in "iu" and time.size:
         low, high = int(time.min()), int(time.max())
         span = (high - low) // tick + 1
         if (int(user.max()) + 1) * span < 2**63 and high - low < 2**63:
             since = time - low
-            return np.argsort(user * span + (since if tick == 1 else since // tick), kind="stable")
+            key = user.astype(np.int64, copy=False) * span
+            return np.argsort(key + (since if tick == 1 else since // tick), kind="stable")
     return np.lexsort((time, user))

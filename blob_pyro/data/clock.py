@@ -18,7 +18,17 @@ import pyarrow.compute as pc
 
 from blob_pyro.data.columns import Column
 
-__all__ = ["DATE", "NUMBER", "TIMESTAMP", "UTC", "Times", "one_clock", "read_times"]
+__all__ = [
+    "DATE",
+    "NUMBER",
+    "TIMESTAMP",
+    "UTC",
+    "Times",
+    "beside_fractions",
+    "one_clock",
+    "read_times",
+    "require_same_clock",
+]
 
 NUMBER, DATE, TIMESTAMP, UTC = "number", "date", "timestamp", "timestamp[UTC]"
 
@@ -90,22 +100,50 @@ def one_clock(first: Column, second: Column) -> tuple[Times, Times]:
     a, b = read_times(first), read_times(second)
     if not len(a.values) or not len(b.values):
         return a, b
-    if a.clock != b.clock:
-        raise ValueError(
-            f"{first.where} holds {_DESCRIPTIONS[a.clock]}, and {second.where} {_DESCRIPTIONS[b.clock]}; "
-            f"use one clock in both. {_remedy({a.clock, b.clock})}"
-        )
+    require_same_clock(a.clock, first.where, b.clock, second.where)
     if a.values.dtype != b.values.dtype:
-        whole, other = (a, first), (b, second)
-        if whole[0].values.dtype == np.float64:
-            whole, other = other, whole
-        inexact = (whole[0].values > 2**53) | (whole[0].values < -(2**53))
-        whole[1].fail(
-            inexact, f"a time beyond 2**53 cannot be put in order with the float64 of {other[1].where}",
-            "Cast both columns to integers",
-        )  # fmt: skip
-        a, b = (Times(times.values.astype(np.float64), NUMBER) for times in (a, b))
+        a, b = beside_fractions(a, first, second.where), beside_fractions(b, second, first.where)
     return a, b
+
+
+def require_same_clock(clock: str, where: str, other: str, other_where: str) -> None:
+    """Refuse two clocks in one log.
+
+    Args:
+        clock: of some times.
+        where: these are, for the error message.
+        other: the clock of other times.
+        other_where: those are.
+
+    Raises:
+        ValueError: if the two clocks differ, saying what to do.
+    """
+    if clock != other:
+        raise ValueError(
+            f"{where} holds {_DESCRIPTIONS[clock]}, and {other_where} {_DESCRIPTIONS[other]}; "
+            f"use one clock in both. {_remedy({clock, other})}"
+        )
+
+
+def beside_fractions(times: Times, column: Column, other_where: str) -> Times:
+    """Turn numbers into float64, which other times of the log are.
+
+    Args:
+        times: of the column.
+        column: where they were read.
+        other_where: where the fractions are.
+
+    Raises:
+        ValueError: naming the row of an integer that float64 cannot hold.
+    """
+    if times.values.dtype == np.float64:
+        return times
+    inexact = (times.values > 2**53) | (times.values < -(2**53))
+    column.fail(
+        inexact, f"a time beyond 2**53 cannot be put in order with the float64 of {other_where}",
+        "Cast both columns to integers",
+    )  # fmt: skip
+    return Times(times.values.astype(np.float64), NUMBER)
 
 
 def _remedy(clocks: set[str]) -> str:

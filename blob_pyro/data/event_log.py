@@ -17,6 +17,8 @@ from blob_pyro.data.concatenation import DUPLICATES, Duplicates, concatenate
 from blob_pyro.data.export import to_frames
 from blob_pyro.data.log_columns import LogColumns
 from blob_pyro.data.log_parts import split, with_items
+from blob_pyro.data.scan import scan_parquet
+from blob_pyro.data.scanned_log import ScannedLog
 from blob_pyro.data.shards import shard
 from blob_pyro.data.vocabulary import Vocabulary
 
@@ -120,6 +122,50 @@ class EventLog(LogColumns):
         tables = readers.read_parquet(views, impressions, names, covariates)
         rows = readers.from_tables(*tables, names, num_items, items, covariates=covariates)
         return cls._assemble(cls._with_history(rows, history, num_items is not None or items is not None))
+
+    @classmethod
+    def scan_parquet(
+        cls,
+        views: str | Path | None = None,
+        impressions: str | Path | None = None,
+        *,
+        columns: Mapping[str, Hashable | None] | None = None,
+        num_items: int | None = None,
+        items: Iterable[Hashable] | None = None,
+        buffer_size: int = 1 << 20,
+        scratch: str | Path | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> ScannedLog:
+        """Read Parquet files that are bigger than memory: what comes out stays on disk, and `blob_pyro.BLOB` fits it.
+
+        The files are read twice, some row groups at a time, with all checks of `from_tables`. Views are kept in memory,
+        twelve bytes each; of impressions what a fit needs is written to a scratch file, nine bytes each. A fit goes
+        through that in blocks from all over the log, by way of a buffer that is shuffled (by the fit's seed): each
+        epoch sees each impression once. Distinct contexts are embedded once per fit, and kept: ``4 K`` bytes each.
+
+        Args:
+            views: a file, a folder (partitioned or not), or a URL that fsspec knows (``s3://``, ``gs://``).
+            impressions: likewise.
+            columns: see `from_tables`, as for the next two.
+            num_items: if given, or ``items``, the files need not be read for the catalogue.
+            items: the catalogue's ids.
+            buffer_size: impressions in memory at once, at least; where all fit, the order is that of a log in memory.
+            scratch: folder for the scratch file, which is deleted with the object; default the system's for temporary
+                files.
+            storage_options: for fsspec: keys, endpoints.
+
+        Raises:
+            ValueError: as `from_tables`, with file, row group, and row in it; for a file that has changed or vanished
+                since, also at the start of each epoch.
+            FileNotFoundError: if nothing is there.
+            ImportError: for a URL, if fsspec or what it needs for it is not installed.
+            OSError: if there is no room for the scratch file.
+
+        Warns:
+            LogWarning: as `from_tables`.
+        """
+        names = {} if columns is None else columns
+        return scan_parquet(views, impressions, names, num_items, items, buffer_size, scratch, storage_options)
 
     @classmethod
     def from_recogym(cls, frame: Any, num_items: int, *, drop_final_rows: bool = True) -> EventLog:

@@ -19,7 +19,7 @@ from blob_pyro.data.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from blob_pyro.data.shards import Shard
 
-__all__ = ["LogColumns"]
+__all__ = ["LogColumns", "require_contrast"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -151,17 +151,8 @@ class LogColumns:
         whole = None if self.part_of is None else self.part_of.whole
         clicks = int(self.reward.sum()) if whole is None else whole.num_rewarded
         num_impressions = self.num_impressions if whole is None else whole.num_impressions
-        if clicks in (0, num_impressions):
-            raise ValueError(
-                f"log: all {num_impressions:,} rewards are {int(clicks > 0)}, so no item can be told from "
-                "another; check the reward column, or log more events"
-            )
         never = self.num_items - (len(torch.unique(self.action)) if whole is None else whole.num_shown)
-        if never:
-            warnings.warn(
-                f"log: {never} of {self.num_items} items were never shown; what is said of them is the prior's",
-                stacklevel=3,
-            )
+        require_contrast(clicks, num_impressions, never, self.num_items, stacklevel=4)
 
     def require_impressions(self) -> None:
         """Raise a ValueError unless there is a bandit event to learn from."""
@@ -170,3 +161,25 @@ class LogColumns:
                 "log: has no bandit events (column 'action'); the bandit model needs some. Pass impressions=..., "
                 "or use BLO, which learns from views alone"
             )
+
+
+def require_contrast(clicks: int, num_impressions: int, never_shown: int, num_items: int, stacklevel: int) -> None:
+    """Raise a ValueError where all rewards are equal, and warn of items that were never shown.
+
+    Args:
+        clicks: rewards that are 1.
+        num_impressions: all rewards.
+        never_shown: items without an impression.
+        num_items: of the catalogue.
+        stacklevel: frames between here and the user.
+    """
+    if clicks in (0, num_impressions):
+        raise ValueError(
+            f"log: all {num_impressions:,} rewards are {int(clicks > 0)}, so no item can be told from "
+            "another; check the reward column, or log more events"
+        )
+    if never_shown:
+        warnings.warn(
+            f"log: {never_shown} of {num_items} items were never shown; what is said of them is the prior's",
+            stacklevel=stacklevel,
+        )

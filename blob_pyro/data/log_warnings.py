@@ -8,7 +8,7 @@ import numpy as np
 
 from blob_pyro.data.clock import NUMBER, UTC
 
-__all__ = ["LogWarning", "warn_of_ranges", "warn_of_unseen_views"]
+__all__ = ["LogWarning", "warn_of_empty", "warn_of_ends", "warn_of_ranges", "warn_of_unseen_views"]
 
 MIN_ROWS = 10
 """Views, and impressions, below which an odd log may be a small one: nothing is said of its order."""
@@ -40,7 +40,22 @@ def warn_of_ranges(views: np.ndarray, impressions: np.ndarray, clock: str, stack
     rows = min(len(views), len(impressions))
     if rows < MIN_ROWS_FAR_APART:
         return False
-    first, last, start, end = (t.item() for t in (views.min(), views.max(), impressions.min(), impressions.max()))
+    ends = [t.item() for t in (views.min(), views.max(), impressions.min(), impressions.max())]
+    return warn_of_ends(rows, ends, clock, stacklevel + 1)
+
+
+def warn_of_ends(rows: int, ends: list[float], clock: str, stacklevel: int) -> bool:
+    """Warn as `warn_of_ranges`, knowing no more than where the two ranges end.
+
+    Args:
+        rows: views, or impressions where these are fewer.
+        ends: time of the first and the last view, and of the first and the last impression.
+        clock: of both.
+        stacklevel: frames between here and the user.
+    """
+    if rows < MIN_ROWS_FAR_APART:
+        return False
+    first, last, start, end = ends
     gap = max(start - last, first - end)
     far = clock == NUMBER and gap > max(FAR_APART * max(last - first, end - start), FAR_APART_NUMBERS)
     if gap <= 0 or (rows < MIN_ROWS and not far):
@@ -68,22 +83,35 @@ def warn_of_unseen_views(
         views_before: views in the history of each impression.
         stacklevel: frames between here and the user.
     """
-    num_views = int(views_per_user.sum())
-    if not num_views or len(user) < MIN_ROWS:
-        return
     views = views_per_user[user]
     viewers = int(np.count_nonzero(views))
+    empty = viewers - int(np.count_nonzero(views_before))
+    warn_of_empty(views_per_user, len(user), viewers, empty, stacklevel + 1)
+
+
+def warn_of_empty(views_per_user: np.ndarray, num_impressions: int, viewers: int, empty: int, stacklevel: int) -> None:
+    """Warn as `warn_of_unseen_views`, knowing no more than how many impressions have which history.
+
+    Args:
+        views_per_user: views of each user.
+        num_impressions: of all users.
+        viewers: impressions of users with views.
+        empty: those of them before which there is none.
+        stacklevel: frames between here and the user.
+    """
+    num_views = int(views_per_user.sum())
+    if not num_views or num_impressions < MIN_ROWS:
+        return
     if not viewers:
         if num_views >= MIN_ROWS:
             warnings.warn(
-                f"log: none of the {len(user):,} impressions belongs to a user with a view, and there are "
+                f"log: none of the {num_impressions:,} impressions belongs to a user with a view, and there are "
                 f"{num_views:,} views of {int(np.count_nonzero(views_per_user)):,} users: every history is empty. "
                 "The two tables may not name users alike; if this is meant, ignore the LogWarning",
                 LogWarning,
                 stacklevel=stacklevel + 1,
             )
         return
-    empty = viewers - int(np.count_nonzero(views_before))
     if viewers >= MIN_ROWS and empty > MAX_EMPTY * viewers:
         warnings.warn(
             f"log: {empty:,} of {viewers:,} impressions of users with views have an empty history: the views come "

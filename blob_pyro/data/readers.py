@@ -21,10 +21,21 @@ from blob_pyro.data.frames import read_frame
 from blob_pyro.data.ids import read_ids
 from blob_pyro.data.vocabulary import Vocabulary
 
-__all__ = ["Rows", "from_arrays", "from_recogym", "from_tables", "read_open_bandit", "read_parquet"]
+__all__ = [
+    "NO_ITEM",
+    "NO_USER",
+    "Rows",
+    "from_arrays",
+    "from_recogym",
+    "from_tables",
+    "given_catalogue",
+    "look_up_items",
+    "read_open_bandit",
+    "read_parquet",
+]
 
-_NO_USER = "Drop the row or give it a user id"
-_NO_ITEM = "Drop the row or give it an item id"
+NO_USER = "Drop the row or give it a user id"
+NO_ITEM = "Drop the row or give it an item id"
 
 
 @dataclass(frozen=True)
@@ -75,13 +86,13 @@ def from_tables(
         raise ValueError("covariates: belong to impressions, and there are none; pass impressions=...")
     if views is None and impressions is None:
         raise ValueError("log: pass views=..., impressions=..., or both")
-    given = _given_catalogue(num_items, items)
+    given = given_catalogue(num_items, items)
     v = schema.read_table(views, "views", columns)
     b = schema.read_table(impressions, "impressions", columns, label, covariates)
     num_views, num_impressions = len(v["user"]), len(b["user"])
     if num_views + num_impressions == 0:
         raise ValueError("log: the tables have no rows; check the query or filter that made them")
-    viewer, player = read_ids(v["user"], _NO_USER), read_ids(b["user"], _NO_USER)
+    viewer, player = read_ids(v["user"], NO_USER), read_ids(b["user"], NO_USER)
     users = Vocabulary.of(player, viewer)
     catalogue, viewed, played = _items(given, v["item"], b["action"])
     view_times, play_times = clock.one_clock(v["time"], b["time"])
@@ -235,7 +246,7 @@ def from_recogym(frame: Any, num_items: int, drop_final_rows: bool) -> Rows:
     if not len(t["t"]):
         raise ValueError("frame: the log has no rows; simulate at least one user")
     is_view = _is_view(t["z"])
-    user_ids = read_ids(t["u"], _NO_USER)
+    user_ids = read_ids(t["u"], NO_USER)
     users = Vocabulary.of(user_ids)
     user = users.numbers_of(user_ids)
     times = clock.read_times(t["t"])
@@ -282,7 +293,16 @@ def _names(column: Column | None, remedy: str) -> tuple[Vocabulary | None, np.nd
     return known, known.numbers_of(named)
 
 
-def _given_catalogue(num_items: int | None, items: Iterable[Hashable] | None) -> Vocabulary | None:
+def given_catalogue(num_items: int | None, items: Iterable[Hashable] | None) -> Vocabulary | None:
+    """Make the catalogue that the caller gives, if any.
+
+    Args:
+        num_items: ids are ``0 .. num_items - 1``.
+        items: ids, in the order of their numbers.
+
+    Raises:
+        ValueError: if both are given.
+    """
     if num_items is not None and items is not None:
         raise ValueError("pass num_items or items, not both: num_items says that ids are 0..num_items-1")
     if num_items is not None:
@@ -293,12 +313,24 @@ def _given_catalogue(num_items: int | None, items: Iterable[Hashable] | None) ->
 def _items(given: Vocabulary | None, viewed: Column, played: Column) -> tuple[Vocabulary, np.ndarray, np.ndarray]:
     """The catalogue, and the numbers of what was viewed and what was played."""
     if given is None:
-        ids = (read_ids(viewed, _NO_ITEM), read_ids(played, _NO_ITEM))
+        ids = (read_ids(viewed, NO_ITEM), read_ids(played, NO_ITEM))
         catalogue = Vocabulary.of(*ids)
         return catalogue, catalogue.numbers_of(ids[0]), catalogue.numbers_of(ids[1])
-    problem = f"not one of the {len(given)} items"
+    return given, look_up_items(given, viewed), look_up_items(given, played)
+
+
+def look_up_items(given: Vocabulary, column: Column) -> np.ndarray:
+    """Number the items of a column by a catalogue.
+
+    Args:
+        given: the catalogue.
+        column: of item ids.
+
+    Raises:
+        ValueError: naming the row of one that is not in it.
+    """
     remedy = "Pass a larger num_items, add the id to items=..., or drop the row"
-    return given, given.look_up(viewed, problem, remedy), given.look_up(played, problem, remedy)
+    return given.look_up(column, f"not one of the {len(given)} items", remedy)
 
 
 def _array(name: str, values: Any) -> np.ndarray:

@@ -20,7 +20,7 @@ from blob_pyro.guides.registry import guide_name
 from blob_pyro.infer.elbo import GuidedELBO
 from blob_pyro.infer.local_reparameterization.handler import LocalReparameterization
 from blob_pyro.infer.training.workers import Workers
-from blob_pyro.models import BanditBatch, BanditModel
+from blob_pyro.models import BanditBatch, BanditModel, StreamedBatch
 from blob_pyro.ops.exclusive import own_parameter_store
 from blob_pyro.ops.row_noise import placed, rows_of_a_whole
 from blob_pyro.ops.seeds import seeded
@@ -49,7 +49,7 @@ class ELBOEstimate(NamedTuple):
 def estimate_elbo(
     model: BanditModel,
     guide: Callable[..., Any],
-    batch: BanditBatch,
+    batch: BanditBatch | StreamedBatch,
     *,
     num_draws: int = 100,
     seed: int = 0,
@@ -93,7 +93,7 @@ def estimate_elbo(
 def rough_elbo(
     model: BanditModel,
     guide: Callable[..., Any],
-    batch: BanditBatch,
+    batch: BanditBatch | StreamedBatch,
     *,
     num_draws: int = 10,
     seed: int = 0,
@@ -116,7 +116,7 @@ def rough_elbo(
     elbo = GuidedELBO(LocalReparameterization) if elbo is None else elbo
     share, where = None if workers is None else workers.share, None
     if share is not None and share.num_rows <= _ROWS:
-        where = placed(share.rows, share.num_rows, batch.action.device)
+        where = placed(share.rows, share.num_rows, batch.interest.device)
 
     def one_draw() -> Tensor:
         if len(batch) <= _ROWS:
@@ -132,7 +132,7 @@ def rough_elbo(
 def _estimate(
     one_draw: Callable[[], Tensor],
     model: BanditModel,
-    batch: BanditBatch,
+    batch: BanditBatch | StreamedBatch,
     num_draws: int,
     seed: int,
     workers: Workers | None = None,
@@ -145,9 +145,11 @@ def _estimate(
     return ELBOEstimate(float(values.mean()), float(values.std() / num_draws**0.5))
 
 
-def _whole(elbo: GuidedELBO, model: BanditModel, guide: Callable[..., Any], batch: BanditBatch) -> Tensor:
+def _whole(
+    elbo: GuidedELBO, model: BanditModel, guide: Callable[..., Any], batch: BanditBatch | StreamedBatch
+) -> Tensor:
     """One draw of the bound in nats; a chunk of the events stands for all of them, and the chunks are averaged."""
-    chunks = torch.arange(len(batch), device=batch.action.device).split(_ROWS)
+    chunks = torch.arange(len(batch)).split(_ROWS)
     losses = [elbo.differentiable_loss(model, guide, batch[rows]).double() * len(rows) for rows in chunks]
     return -torch.stack(losses).sum() / len(batch)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from blob_pyro.infer.training.checkpoints import Checkpoint
 from blob_pyro.infer.training.settings import Training
 from blob_pyro.infer.training.workers import Workers
-from blob_pyro.models import BanditBatch, BanditModel
+from blob_pyro.models import BanditBatch, BanditModel, StreamedBatch
 
 __all__ = ["FitRequest"]
 
@@ -19,7 +19,7 @@ class FitRequest:
 
     Attributes:
         model: whose posterior the guide approximates; its learned scales are fitted too.
-        batch: all events.
+        batch: all events, in memory or on disk.
         training: settings of SVI, for guides that it trains.
         extend: whether training may go on for as long as the test of convergence asks for, because the caller has not
             said how long.
@@ -29,9 +29,25 @@ class FitRequest:
     """
 
     model: BanditModel
-    batch: BanditBatch
+    batch: BanditBatch | StreamedBatch
     training: Training
     extend: bool = False
     progress: bool = True
     checkpoint: str | Path | Checkpoint | None = None
     workers: Workers | None = None
+
+    def events_in_memory(self, guide: str) -> BanditBatch:
+        """Return the events, for a guide that looks at all of them at every step.
+
+        Args:
+            guide: its name, for the error message.
+
+        Raises:
+            ValueError: if they are on disk.
+        """
+        if isinstance(self.batch, BanditBatch):
+            return self.batch
+        raise ValueError(
+            f"guide {guide!r}: looks at all events at every step, and these are on disk; use 'normal' or "
+            "'matrix_normal', or read the log with EventLog.read_parquet"
+        )

@@ -12,6 +12,7 @@ from blob_pyro.infer.fit_request import FitRequest
 from blob_pyro.infer.laplace.fit import fit_laplace
 from blob_pyro.infer.laplace.linearization import LaplaceRefuses
 from blob_pyro.infer.svi import fit_by_svi
+from blob_pyro.models import BanditBatch
 
 __all__ = ["fit_from_laplace"]
 
@@ -34,6 +35,8 @@ def fit_from_laplace(guide: FullGuide | LowRankGuide, request: FitRequest) -> pd
     try:
         if guide.size > MOST_NUMBERS:
             raise LaplaceRefuses(f"{guide.size} numbers; a start from Laplace's approximation is for {MOST_NUMBERS}")
+        if not isinstance(request.batch, BanditBatch):
+            raise LaplaceRefuses("events on disk; Laplace's approximation looks at all of them at every step")
         mode = LaplaceGuide(request.model)
         fit_laplace(mode, request.model, request.batch, progress=request.progress)
     except LaplaceRefuses as reason:

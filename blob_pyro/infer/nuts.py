@@ -99,4 +99,4 @@ def fit_nuts(
 @fit_guide.register
 def _(guide: DrawsGuide, request: FitRequest) -> pd.DataFrame:
     Checkpoint.at(request.checkpoint, guide)  # refuses
-    return fit_nuts(guide, request.model, request.batch, progress=request.progress)
+    return fit_nuts(guide, request.model, request.events_in_memory("nuts"), progress=request.progress)

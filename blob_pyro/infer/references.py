@@ -16,7 +16,7 @@ from blob_pyro.guides.registry import guide_name
 from blob_pyro.infer.elbo import GuidedELBO
 from blob_pyro.infer.elbo_estimate import rough_elbo
 from blob_pyro.infer.training.workers import Workers
-from blob_pyro.models import BanditBatch, BanditModel
+from blob_pyro.models import BanditBatch, BanditModel, StreamedBatch
 from blob_pyro.ops.seeds import seeded
 
 __all__ = ["PoorFitWarning", "elbo_of_constant_rate", "elbo_of_prior", "warn_if_poor"]
@@ -29,7 +29,7 @@ class PoorFitWarning(UserWarning):
     """A fitted guide explains the clicks worse than something that knows nothing of items or users."""
 
 
-def elbo_of_constant_rate(batch: BanditBatch, workers: Workers | None = None) -> float:
+def elbo_of_constant_rate(batch: BanditBatch | StreamedBatch, workers: Workers | None = None) -> float:
     r"""Compute the log evidence of one click rate for all events, uniform a priori, in nats per event.
 
     .. math:: \frac{1}{N} \log \int_0^1 r^k (1 - r)^{N - k} \, dr = \frac{1}{N} \log B(k + 1, N - k + 1)
@@ -43,17 +43,17 @@ def elbo_of_constant_rate(batch: BanditBatch, workers: Workers | None = None) ->
         >>> round(elbo_of_constant_rate(BanditBatch(torch.zeros(1, 1), rows, rows, torch.tensor([1.0, 0.0]), 2)), 4)
         -0.8959
     """
-    assert batch.reward is not None, "there are clicks to explain"
-    total, num_events = batch.reward.double().sum(), len(batch)
+    clicks, num_events = float(batch.num_clicks), len(batch)
     if workers is not None:
-        total, num_events = workers.sum(total), workers.share.num_rows
-    clicks = float(total)
+        clicks, num_events = float(workers.sum(torch.tensor(clicks).double())), workers.share.num_rows
     log_beta = math.lgamma(clicks + 1) + math.lgamma(num_events - clicks + 1) - math.lgamma(num_events + 2)
     return log_beta / num_events
 
 
 @torch.no_grad()
-def elbo_of_prior(model: BanditModel, batch: BanditBatch, seed: int = 0, workers: Workers | None = None) -> float:
+def elbo_of_prior(
+    model: BanditModel, batch: BanditBatch | StreamedBatch, seed: int = 0, workers: Workers | None = None
+) -> float:
     """Estimate the ELBO of a guide that is the prior, ``E_p log p(clicks | theta) / N``, by draws, in nats per event.
 
     Args:
@@ -62,13 +62,15 @@ def elbo_of_prior(model: BanditModel, batch: BanditBatch, seed: int = 0, workers
         seed: of the draws.
         workers: who have the other events, where there are some.
     """
-    assert batch.reward is not None, "there are clicks to explain"
     weight = 1.0 if workers is None else len(batch) / workers.share.num_rows
     with seeded(seed, model.item_embedding.device):
         if len(batch) > _PRIOR_ROWS:
             batch = batch[torch.randint(len(batch), (_PRIOR_ROWS,))]
+        elif not isinstance(batch, BanditBatch):
+            batch = batch[torch.arange(len(batch))]
+        assert batch.reward is not None, "there are clicks to explain"
         draws = model.prior_draws(_PRIOR_DRAWS)
-        sign = 2 * batch.reward - 1  # type: ignore[operator]
+        sign = 2 * batch.reward - 1
         values = [
             logsigmoid(sign * model.logit({name: value[i] for name, value in draws.items()}, batch)).mean()
             for i in range(_PRIOR_DRAWS)
@@ -81,7 +83,7 @@ def warn_if_poor(
     trace: pd.DataFrame,
     model: BanditModel,
     guide: Callable[..., Any],
-    batch: BanditBatch,
+    batch: BanditBatch | StreamedBatch,
     what: str,
     workers: Workers | None = None,
 ) -> None:

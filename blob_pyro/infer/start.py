@@ -14,7 +14,7 @@ from blob_pyro.guides.bandit import prior_moments, start_scale
 from blob_pyro.infer.elbo import GuidedELBO
 from blob_pyro.infer.elbo_estimate import rough_elbo
 from blob_pyro.infer.training.workers import Workers
-from blob_pyro.models import BanditBatch, BanditModel
+from blob_pyro.models import BanditBatch, BanditModel, StreamedBatch
 from blob_pyro.models.sites import MULTIVARIATE
 from blob_pyro.ops.exclusive import own_parameter_store
 
@@ -24,7 +24,7 @@ _STEPS, _RATE = 500, 0.03  # Adam's: locations can move by eight units
 
 
 def move_to_usual_start(
-    guide: nn.Module, model: BanditModel, batch: BanditBatch, workers: Workers | None = None
+    guide: nn.Module, model: BanditModel, batch: BanditBatch | StreamedBatch, workers: Workers | None = None
 ) -> str:
     """Train a guide, in place, to be near the prior, unless it starts at a better place by itself.
 

@@ -26,7 +26,7 @@ from blob_pyro.infer.training.loop import train
 from blob_pyro.infer.training.not_finite import NotFiniteError
 from blob_pyro.infer.training.trace import ELBO, EPOCH, LOG_JOINT, SECONDS
 from blob_pyro.infer.training.workers import Workers
-from blob_pyro.models import BanditBatch, BanditModel
+from blob_pyro.models import BanditBatch, BanditModel, StreamedBatch
 from blob_pyro.ops.exclusive import own_parameter_store
 from blob_pyro.ops.seeds import seeded
 
@@ -118,7 +118,9 @@ def _whole_trace(rounds: list[pd.DataFrame], start: str, guide: nn.Module, model
 class _State:
     """Where a round of training began."""
 
-    def __init__(self, model: BanditModel, guide: nn.Module, batch: BanditBatch, workers: Workers | None) -> None:
+    def __init__(
+        self, model: BanditModel, guide: nn.Module, batch: BanditBatch | StreamedBatch, workers: Workers | None
+    ) -> None:
         self.model, self.guide, self.batch, self.workers = model, guide, batch, workers
         self.modules: list[nn.Module] = [model, guide]
         self.values = [{k: v.detach().clone() for k, v in m.state_dict().items()} for m in self.modules]

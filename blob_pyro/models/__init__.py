@@ -12,11 +12,13 @@ from blob_pyro.models.priors.positions import PositionEffects
 from blob_pyro.models.priors.terms import Events, LogitTerm, register_term
 from blob_pyro.models.priors.vector import VectorPrior
 from blob_pyro.models.priors.view import ModelView
+from blob_pyro.models.streamed_batch import EventBuffer, StreamedBatch
 
 __all__ = [
     "BanditBatch",
     "BanditModel",
     "BanditPriors",
+    "EventBuffer",
     "EventCovariates",
     "Events",
     "HorseshoeKappa",
@@ -32,6 +34,7 @@ __all__ = [
     "OrganicPriors",
     "PositionEffects",
     "RandomScaleKappa",
+    "StreamedBatch",
     "StudentTKappa",
     "UserCovariates",
     "VectorPrior",

@@ -65,6 +65,12 @@ class BanditBatch:
         reward = None if self.reward is None else self.reward[index]
         return replace(self, context=self.context[index], action=self.action[index], reward=reward)
 
+    @property
+    def num_clicks(self) -> int:
+        """The number of rewards that are 1, of a batch that has rewards."""
+        assert self.reward is not None, "there are clicks to count"
+        return int(self.reward.double().sum())
+
     def plate(self) -> pyro.plate:
         """Make the plate of events, which weights a part of them as if it were all."""
         rows = torch.arange(len(self), device=self.action.device)

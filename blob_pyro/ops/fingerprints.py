@@ -28,7 +28,7 @@ def content_hash(value: Any) -> str:
 
     Args:
         value: a tensor, a module (its state), `Histories` (what they say, not how they are stored), a dataclass, a
-            mapping or a sequence of such, a number, a string or None.
+            mapping or a sequence of such, a number, a string or None; or what has a ``fingerprint`` of its own.
 
     Raises:
         TypeError: for anything else.
@@ -66,6 +66,8 @@ def _feed(take: Callable[[Any], None], value: Any) -> None:
         take(f"sequence {len(value)}".encode())
         for item in value:
             _feed(take, item)
+    elif isinstance(fingerprint := getattr(value, "fingerprint", None), str):
+        take(f"fingerprint {fingerprint}".encode())
     elif value is None or isinstance(value, (bool, int, float, str)):
         take(f"{type(value).__name__} {value!r};".encode())
     else:

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from blob_pyro.data import EventLog, Histories, Vocabulary
+from blob_pyro.data import EventLog, Histories, ScannedLog, Vocabulary
 from blob_pyro.guides import ENCODERS, AmortizedGuide, ItemGuide
 from blob_pyro.guides.encoders import Covariance
 from blob_pyro.infer import BOUNDS, Bound, GuidedELBO, NotFiniteError, Training, train, warn_unless_converged
@@ -157,13 +157,13 @@ class BLO(InterestModel):
         """Put the log's sessions on this model's device, as ``model`` and ``guide`` take them."""
         return self._batch(log, self.device)
 
-    def _batch(self, log: EventLog | Histories, device: torch.device) -> OrganicBatch:
+    def _batch(self, log: EventLog | ScannedLog | Histories, device: torch.device) -> OrganicBatch:
         sessions = sessions_of(log)
         return OrganicBatch(sessions.to(device), len(sessions))
 
     def fit(
         self,
-        log: EventLog | Histories,
+        log: EventLog | ScannedLog | Histories,
         *,
         seed: int = 0,
         num_epochs: int = 60,
@@ -186,7 +186,8 @@ class BLO(InterestModel):
         other: see `blob_pyro.ops.exclusive`.
 
         Args:
-            log: a log with views, whose catalogue becomes the model's; or its sessions, as item numbers. If it is a
+            log: a log with views, whose catalogue becomes the model's; or its sessions, as item numbers. Of one on disk
+                (`EventLog.scan_parquet`) all sessions are brought into memory. If it is a
                 shard (`EventLog.shard`) all workers' fits are one, which ends where that of the whole log does: see
                 `blob_pyro.infer.training.workers`.
             seed: of the start, of the order of sessions and of the noise; the same seed gives the same fit.

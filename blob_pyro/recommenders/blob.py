@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from blob_pyro.data import EventLog, Vocabulary
+from blob_pyro.data import EventLog, ScannedLog, Vocabulary
 from blob_pyro.guides import make_guide
 from blob_pyro.guides.registry import guide_name, registered_name
 from blob_pyro.infer import (
@@ -28,7 +28,7 @@ from blob_pyro.infer import (
 )
 from blob_pyro.infer.training.checkpoints import Checkpoint
 from blob_pyro.infer.training.workers import Workers
-from blob_pyro.models import BanditBatch, BanditModel, BanditPriors
+from blob_pyro.models import BanditBatch, BanditModel, BanditPriors, StreamedBatch
 from blob_pyro.models.item_factors import ItemBasis
 from blob_pyro.ops.arguments import number_between, one_of, true_or_false, whole_number
 from blob_pyro.ops.device import default_device
@@ -125,7 +125,7 @@ class BLOB(ClickModel):
 
     def fit(
         self,
-        log: EventLog,
+        log: EventLog | ScannedLog,
         *,
         seed: int = 0,
         num_epochs: int | None = None,
@@ -144,8 +144,9 @@ class BLOB(ClickModel):
         other: see `blob_pyro.ops.exclusive`.
 
         Args:
-            log: a log with bandit events over the organic model's catalogue. If it is a shard (`EventLog.shard`) all
-                workers' fits are one, which ends where that of the whole log does.
+            log: a log with bandit events over the organic model's catalogue; or one on disk, as
+                `EventLog.scan_parquet` makes it, for guides that are fitted in epochs. If it is a shard
+                (`EventLog.shard`) all workers' fits are one, which ends where that of the whole log does.
             seed: of the guide's start, of the order of events and of the noise; the same seed gives the same fit.
             num_epochs: passes over the events; default as the guide's `TrainingDefaults` say, or as suits its family,
                 and on, twice as long each time, while the ELBO still rises at the end (up to seven times as long).
@@ -185,26 +186,30 @@ class BLOB(ClickModel):
         device = default_device(device)
         with with_gradients():
             blo = self.blo.frozen(device)
-            log = self._known_log(log)
+            log = self._learnable(log)
             priors = self.model.priors
             if priors.positions is not None and priors.initial is None:
-                priors = replace(priors, positions=priors.positions.of(log.all_positions))
+                positions = log.all_positions if isinstance(log, EventLog) else None
+                priors = replace(priors, positions=priors.positions.of(positions))
             fresh = self._build(blo, priors, self.model.jitter, self._recipe, seed)
             log.require_contrast()
             training = self._training(fresh, log, num_epochs, batch_size, learning_rate)
-            batch = ordinary(self._batch(fresh, log, covariates))
+            batch = ordinary(self._events(fresh, log, covariates))
             kept = Checkpoint.at(checkpoint, fresh.known.guide, **{**self._about(seed), "priors": priors})
             settings = {"call": "fit", "seed": seed}
             return self._fit(fresh, batch, training, num_epochs is None, settings, [], kept, progress, workers)
 
-    def elbo(self, log: EventLog, *, num_draws: int = 100, seed: int = 0, covariates: Any = None) -> ELBOEstimate:
+    def elbo(
+        self, log: EventLog | ScannedLog, *, num_draws: int = 100, seed: int = 0, covariates: Any = None
+    ) -> ELBOEstimate:
         """Estimate the evidence lower bound of the fitted guide on a log: the same quantity for every guide.
 
         ``(E_q log p(clicks | theta) - KL(q || prior)) / N``, with the noise of the estimate measured: what guides of
         one model can be compared by, on the log that they were fitted to. See `blob_pyro.infer.estimate_elbo`.
 
         Args:
-            log: with bandit events over the model's catalogue; the one that it was fitted to.
+            log: with bandit events over the model's catalogue; the one that it was fitted to. One on disk is
+                read once for each draw.
             num_draws: independent evaluations of the bound, 2 at least.
             seed: of the draws.
             covariates: see `batch`.
@@ -218,7 +223,7 @@ class BLOB(ClickModel):
         """
         self._require_fitted("elbo")
         num_draws, seed = whole_number(num_draws, "num_draws", at_least=2), check_seed(seed)
-        batch = self.batch(log, covariates)
+        batch = self._events(self._parts, self._learnable(log), covariates)
         return estimate_elbo(self.model, self.guide, batch, num_draws=num_draws, seed=seed)
 
     def extend(
@@ -269,7 +274,7 @@ class BLOB(ClickModel):
 
     def update(
         self,
-        log: EventLog,
+        log: EventLog | ScannedLog,
         *,
         forgetting: float = 1.0,
         new_items: Literal["refuse", "prior"] = "refuse",
@@ -324,17 +329,19 @@ class BLOB(ClickModel):
             recipe = parts.known.guide if isinstance(self._recipe, nn.Module) else self._recipe
             fresh = self._build(parts.blo, priors, model.jitter, recipe, seed, model.basis)
             training = self._training(fresh, log, num_epochs, batch_size, learning_rate)
-            batch = ordinary(self._batch(fresh, log, covariates))
+            batch = ordinary(self._events(fresh, log, covariates))
             settings = {"call": "update", "seed": seed, "forgetting": forgetting}
             return self._fit(fresh, batch, training, num_epochs is None, settings, self.fits, None, progress)
 
     def _ready_for(
-        self, log: EventLog, new_items: str, values: Mapping[str, Any] | None
-    ) -> tuple[ClickParts, EventLog]:
+        self, log: EventLog | ScannedLog, new_items: str, values: Mapping[str, Any] | None
+    ) -> tuple[ClickParts, EventLog | ScannedLog]:
         """The parts that are to learn from a log, and the log over their items."""
         new = self._new_items(log) if new_items == "prior" and isinstance(log, EventLog) else []
         if values is not None and not new:
             raise ValueError('item_values: the log has no new items to say them of, with new_items="prior"')
+        if isinstance(log, ScannedLog):
+            return self._parts, self._learnable(log)
         if new:
             log.require_impressions()
         known = log if new else self._known_log(log)
@@ -349,7 +356,11 @@ class BLOB(ClickModel):
 
     @staticmethod
     def _training(
-        fresh: ClickParts, log: EventLog, num_epochs: int | None, batch_size: int | None, learning_rate: float | None
+        fresh: ClickParts,
+        log: EventLog | ScannedLog,
+        num_epochs: int | None,
+        batch_size: int | None,
+        learning_rate: float | None,
     ) -> Training:
         usual = training_defaults(fresh.known.guide, fresh.known.model)
         size = usual.batch_size if batch_size is None else whole_number(batch_size, "batch_size")
@@ -365,7 +376,7 @@ class BLOB(ClickModel):
     def _fit(
         self,
         fresh: ClickParts,
-        batch: BanditBatch,
+        batch: BanditBatch | StreamedBatch,
         training: Training,
         go_on: bool,
         settings: dict[str, Any],
@@ -378,6 +389,7 @@ class BLOB(ClickModel):
         guide, model = fresh.known.guide, fresh.known.model
         num_rows, data = len(batch), content_hash(batch) if workers is None else workers.fingerprint
         if workers is not None:
+            assert isinstance(batch, BanditBatch), "a log on disk has no shards"
             num_rows = workers.share.num_rows
             batch = replace(batch, num_events=num_rows)
         fits = [*earlier, training.record(**settings, num_rows=num_rows, data=data)]

@@ -9,12 +9,13 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from blob_pyro.data import EventLog, Histories, Vocabulary
-from blob_pyro.models import BanditBatch, BanditModel
+from blob_pyro.data import EventLog, Histories, ScannedLog, Vocabulary
+from blob_pyro.models import BanditBatch, BanditModel, StreamedBatch
 from blob_pyro.ops.modules import require_finite
 from blob_pyro.posteriors.guide_posterior import GuidePosterior
 from blob_pyro.recommenders.blo import BLO
 from blob_pyro.recommenders.covariates import decision_points
+from blob_pyro.recommenders.scanned import require_scannable, streamed_batch
 
 __all__ = ["ClickModelParts", "ClickParts"]
 
@@ -170,6 +171,19 @@ class ClickModelParts:
                 'update(log, new_items="prior") or extend(items), fit a BLO to a log with them, or leave their rows out'
             )
         return log.with_items(self.items)
+
+    def _learnable(self, log: EventLog | ScannedLog) -> EventLog | ScannedLog:
+        """Check a log that is to be learned from, in memory or on disk."""
+        if not isinstance(log, ScannedLog):
+            return self._known_log(log)
+        require_scannable(log, self.items, self.model, self.guide)
+        return log
+
+    def _events(self, parts: ClickParts, log: EventLog | ScannedLog, covariates: Any) -> BanditBatch | StreamedBatch:
+        """The events of such a log, as training takes them."""
+        if not isinstance(log, ScannedLog):
+            return self._batch(parts, log, covariates)
+        return streamed_batch(log, lambda some: self._interest(parts.blo, some), covariates, parts.known.device)
 
     def _new_items(self, log: EventLog) -> list[Hashable]:
         """The items of a log that the model does not know."""

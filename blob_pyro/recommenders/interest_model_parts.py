@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from blob_pyro.data import EventLog, Histories, Vocabulary
+from blob_pyro.data import EventLog, Histories, ScannedLog, Vocabulary
 from blob_pyro.guides import AmortizedGuide
 from blob_pyro.infer import Bound
 from blob_pyro.models import OrganicModel
@@ -124,8 +124,8 @@ class InterestModelParts:
         shape = f"{num_histories:,} histories x {self.num_items:,} items"
         require_memory(num_bytes, f"{what} of {shape}", remedy, self.device)
 
-    def _catalogue(self, log: EventLog | Histories, argument: str = "log") -> Vocabulary:
-        if not isinstance(log, (EventLog, Histories)):
+    def _catalogue(self, log: EventLog | ScannedLog | Histories, argument: str = "log") -> Vocabulary:
+        if not isinstance(log, (EventLog, ScannedLog, Histories)):
             raise TypeError(
                 f"{argument}: expected an EventLog or Histories, got a {type(log).__name__}; make one with "
                 "EventLog.from_tables(...)"
@@ -134,7 +134,7 @@ class InterestModelParts:
             raise ValueError(
                 f"{argument}: has {log.num_items} items, but this model was made with num_items={self.num_items}"
             )
-        if isinstance(log, EventLog):
+        if not isinstance(log, Histories):
             log.require_views()
             return log.items
         if not len(log):
@@ -142,6 +142,6 @@ class InterestModelParts:
         return self.items if argument == "validation" else Vocabulary.numbered(self.num_items)
 
 
-def sessions_of(log: EventLog | Histories) -> Histories:
+def sessions_of(log: EventLog | ScannedLog | Histories) -> Histories:
     """Return the sessions to learn from."""
-    return log.sessions if isinstance(log, EventLog) else log
+    return log if isinstance(log, Histories) else log.sessions

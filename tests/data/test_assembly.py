@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from blob_pyro.data.assembly import _stable_order
+from blob_pyro.data.assembly import stable_order
 
 RNG = np.random.default_rng(0)
 TIMES = {
@@ -20,4 +20,4 @@ TIMES = {
 def test_the_order_is_that_of_sorted_tuples(time, tick):
     user = RNG.integers(0, 9, 300)
     expected = sorted(range(300), key=lambda row: (int(user[row]), time[row].item(), row))
-    assert _stable_order(user, time, tick).tolist() == expected
+    assert stable_order(user, time, tick).tolist() == expected

@@ -123,7 +123,7 @@ def fit_laplace(
 @fit_guide.register
 def _(guide: LaplaceGuide, request: FitRequest) -> pd.DataFrame:
     Checkpoint.at(request.checkpoint, guide)  # refuses
-    return fit_laplace(guide, request.model, request.batch, progress=request.progress)
+    return fit_laplace(guide, request.model, request.events_in_memory("laplace"), progress=request.progress)
 
 
 class _Search:

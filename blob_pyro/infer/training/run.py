@@ -6,8 +6,9 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import pandas as pd
 import pyro
@@ -17,6 +18,7 @@ from pyro.infer import ELBO
 from torch import Tensor, nn
 
 from blob_pyro._version import __version__
+from blob_pyro.infer.training.buffers import Batch, buffer_of
 from blob_pyro.infer.training.capture import CannotCapture, CapturedStep
 from blob_pyro.infer.training.checkpoints import CheckpointError, generator_state, restore_generators
 from blob_pyro.infer.training.convergence import FEWEST_BLOCKS, Convergence, assess
@@ -35,14 +37,6 @@ __all__ = ["Batch", "Run"]
 _LOOKS = 3  # at the loss, before an epoch is said to be a good one
 _STEPS_APART = 100  # that workers draw on without looking whether their generators agree, where a step is an epoch
 _WORTH_CAPTURING = 200  # steps: recording one takes as long as some hundred of them
-
-
-class Batch(Protocol):
-    """Rows that can be learned from, counted and picked. See `blob_pyro.models.BanditBatch`."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: Tensor) -> Batch: ...
 
 
 class Run:
@@ -72,6 +66,7 @@ class Run:
         self.modules = [m for m in (model, guide, *modules) if isinstance(m, nn.Module)]
         self.batch_size = min(training.batch_size, self.num_rows)
         self.steps_per_epoch = -(-self.num_rows // self.batch_size)
+        self.buffer = buffer_of(batch, self.batch_size, self.num_rows)
         self.watched = "elbo" if validation is None else "validation_elbo"
         dense, sparse = self._parameters(modules)
         self.parameters, self.num_dense = dense + sparse, len(dense)
@@ -117,23 +112,29 @@ class Run:
         if self.workers is not None and (self.steps_per_epoch > 1 or len(self.rows) % _STEPS_APART == 0):
             # In case a draw has taken more numbers here than there, as those that reject some may.
             restore_generators({k: self.workers.first(v) for k, v in generator_state(self.device).items()}, self.device)
-        # Rows in their own order are read faster, and it is of no matter where a step takes all of them.
-        rows = torch.arange(num_rows) if self.steps_per_epoch == 1 else torch.randperm(num_rows)
-        order = rows.split(self.batch_size)
-        size = -(-len(order) // len(sums))
-        for step, index in enumerate(order):
-            sums[step // size] += self._step(index) * len(index)
-            if not self.reads_late:
-                self._stop_if_asked(bool(self.stopped))
-                if self.failed:
-                    self._fail(order)
+        size, step = -(-self.steps_per_epoch // len(sums)), 0
+        order: Sequence[Tensor] = ()
+        for num_loaded in self.buffer.refills():
+            # Rows in their own order are read faster, and it is of no matter where a step takes all of them.
+            rows = torch.arange(num_loaded) if self.steps_per_epoch == 1 else torch.randperm(num_loaded)
+            order = rows.split(self.batch_size)
+            for index in order:
+                sums[step // size] += self._step(index) * len(index)
+                step += 1
+                if not self.reads_late:
+                    self._stop_if_asked(bool(self.stopped))
+                    if self.failed:
+                        self._fail(order)
+            if self.buffer.is_refilled and self.failed:  # while the rows are there to look at
+                self._fail(order)
         held_out = torch.zeros_like(self.failed) if self.validation is None else self._validate()
         found = torch.cat([torch.stack([self.failed, self.stopped, held_out]), sums])
         failed, stopped, held_out_loss, *losses = found.tolist()
         self._stop_if_asked(bool(stopped))
         if failed:
             self._fail(order)
-        num_rows_of = [sum(map(len, order[i : i + size])) for i in range(0, len(order), size)]
+        ends = [min(end * self.batch_size, num_rows) for end in range(0, self.steps_per_epoch + size, size)]
+        num_rows_of = [end - begin for begin, end in pairwise(ends)]
         self.blocks += [-loss / rows for loss, rows in zip(losses, num_rows_of)]
         row: dict[str, float] = {"epoch": len(self.rows) + 1, "elbo": -sum(losses) / num_rows}
         if self.validation is not None:
@@ -199,7 +200,7 @@ class Run:
         return self._gradients_of(self._part(index, self.share))
 
     def _gradients_of(self, part: Part) -> Sequence[Any]:
-        loss = self._loss(self.batch, part) / self.num_rows
+        loss = self._loss(self.buffer.batch, part) / self.num_rows
         gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
         if self.workers is not None:
             return [loss.detach(), *gradients]
@@ -227,7 +228,10 @@ class Run:
             whole, part = self.steps_per_epoch == 1, self._part(index, self.share)
             rows = part.own.to(self.device)
             self.captured = CapturedStep(
-                lambda own: self._gradients_of(part._replace(own=own)), rows, self.parameters, same_rows=whole
+                lambda own: self._gradients_of(part._replace(own=own)),
+                rows,
+                [*self.parameters, *self.buffer.changing],
+                same_rows=whole,
             )
         except CannotCapture:
             if self.training.capture is True:
@@ -235,9 +239,9 @@ class Run:
             self.capture = False
 
     def _fail(self, order: Sequence[Tensor]) -> NoReturn:
-        """Stop because a step's loss was not finite, at the last good epoch."""
+        """Stop because a step's loss was not finite, at the last good epoch; ``order`` is of the rows at hand."""
         bad, epoch = int(self.healthy_steps), len(self.rows) + 1
-        batch = self.batch[self._part(order[bad], self.share).own]
+        batch = self.buffer.batch[self._part(order[bad % self.buffer.num_steps], self.share).own]
         where = self._where(batch)
         if self.workers is not None:
             said = [f"{text}, of worker {rank}" for rank, text in enumerate(self.workers.gather(where))]

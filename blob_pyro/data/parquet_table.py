@@ -1,0 +1,230 @@
+"""`ParquetTable`: a Parquet file or a folder of them, wherever it is, read a few row groups at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from bisect import bisect_right
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.fs
+
+from blob_pyro.data import schema
+from blob_pyro.data.columns import Column
+
+__all__ = ["ParquetTable"]
+
+CHUNK = 1 << 18
+"""Rows that are read at once, about."""
+_FOOTER = 1 << 16  # bytes at the end of a file, which say what is in it
+
+
+class ParquetTable:
+    """Files of one table, with what is needed to say whether they are still what they were.
+
+    Args:
+        location: a path, or a URL that fsspec knows.
+        table: "views" or "impressions".
+        columns: the user's names of the columns: see `blob_pyro.EventLog.from_tables`.
+        storage_options: what fsspec needs for the URL.
+
+    Raises:
+        FileNotFoundError: if nothing is there.
+        ImportError: for a URL, where fsspec or what it needs for the URL is not installed.
+        TypeError: for what is neither path nor URL.
+        ValueError: for files that are no Parquet, lack a column or have it twice, naming them.
+    """
+
+    def __init__(
+        self,
+        location: str | Path,
+        table: str,
+        columns: Mapping[str, Hashable | None],
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.table, self.columns, self.location = table, columns, str(location)
+        self._filesystem, path = _open(location, table, storage_options)
+        try:
+            found = pa.dataset.dataset(path, filesystem=self._filesystem, format="parquet", partitioning="hive")
+            fragments = sorted(found.get_fragments(), key=lambda fragment: fragment.path)
+            self._pieces = [(fragment, fragment.split_by_row_group()) for fragment in fragments]
+        except FileNotFoundError as error:
+            problem = f"{table}: {location} is not there; give the path or URL of a Parquet file or folder"
+            raise FileNotFoundError(problem) from error
+        except (pa.ArrowException, OSError, ValueError) as error:
+            self._explain(path)
+            raise ValueError(f"{table}: {location} cannot be read as Parquet: {error}") from None
+        if not fragments:
+            raise ValueError(f"{table}: {location} holds no Parquet file; give the path or URL of one, or of a folder")
+        self._partitions = [field for field in found.schema if field.name not in fragments[0].physical_schema.names]
+        self._names = self._check_columns()
+        self.num_rows = sum(group.num_rows for _, pieces in self._pieces for p in pieces for group in p.row_groups)
+        self._marks = {fragment.path: self._mark(fragment.path) for fragment in fragments}
+
+    @property
+    def num_files(self) -> int:
+        """The number of Parquet files."""
+        return len(self._pieces)
+
+    @property
+    def num_row_groups(self) -> int:
+        """The number of row groups in all files."""
+        return sum(len(pieces) for _, pieces in self._pieces)
+
+    def holds_fractions(self, role: str) -> bool:
+        """Say whether a column is one of floats in any file.
+
+        Args:
+            role: the schema's name of the column.
+        """
+        name = self._names[role]
+        fields = (self._schema(fragment).field(name) for fragment, _ in self._pieces)
+        return any(pa.types.is_floating(field.type) for field in fields)
+
+    def check(self) -> None:
+        """Compare the files with what they were when the table was opened: size, time of change, or their footers.
+
+        Raises:
+            ValueError: naming a file that has vanished or changed.
+        """
+        for path in self._marks:
+            self._check(path)
+
+    def chunks(self, roles: Iterable[str]) -> Iterator[dict[str, Column]]:
+        """Read some columns of all rows, in order, in chunks of some 250,000 rows that lie in one file.
+
+        Args:
+            roles: the schema's names of the columns; those that the files lack are left out.
+
+        Yields:
+            Columns by role, which know file, row group and row of each value.
+
+        Raises:
+            ValueError: naming a file that has vanished, changed, or cannot be read.
+        """
+        wanted = {role: self._names[role] for role in roles if role in self._names}
+        for fragment, pieces in self._pieces:
+            schema_, label = self._schema(fragment), f"{self.table}: {fragment.path}"
+            batches: list[pa.RecordBatch] = []
+            starts: list[tuple[int, int, int]] = []
+            rows = 0
+            self._check(fragment.path)
+            try:
+                for piece in pieces:
+                    offset = 0
+                    for batch in piece.to_batches(
+                        schema=schema_, columns=list(wanted.values()), batch_size=CHUNK, use_threads=False,
+                        batch_readahead=1, fragment_readahead=1,
+                    ):  # fmt: skip
+                        if not len(batch):
+                            continue
+                        batches.append(batch)
+                        starts.append((rows, piece.row_groups[0].id, offset))
+                        rows, offset = rows + len(batch), offset + len(batch)
+                        if rows >= CHUNK:
+                            yield _columns(batches, starts, wanted, label)
+                            batches, starts, rows = [], [], 0
+            except (pa.ArrowException, OSError) as error:
+                self._check(fragment.path)
+                raise ValueError(f"{label} cannot be read: {error}") from None
+            if batches:
+                yield _columns(batches, starts, wanted, label)
+
+    def _explain(self, path: str) -> None:
+        """Say what Arrow says in other words: of a file that has a column twice."""
+        with contextlib.suppress(pa.ArrowException, OSError):
+            apart = pa.dataset.dataset(path, filesystem=self._filesystem, format="parquet", schema=pa.schema([]))
+            for fragment in apart.get_fragments():
+                empty = fragment.physical_schema.empty_table()
+                schema.read_table(empty, self.table, self.columns, f"{self.table}: {fragment.path}")
+
+    def _schema(self, fragment: Any) -> pa.Schema:
+        return pa.schema([*fragment.physical_schema, *self._partitions])
+
+    def _check_columns(self) -> dict[str, str]:
+        """Names of the columns by role, which all files have, once each."""
+        names: dict[str, str] = {}
+        for number, (fragment, _) in enumerate(self._pieces):
+            label = f"{self.table}: {fragment.path}"
+            empty = self._schema(fragment).empty_table()
+            here = schema.read_table(empty, self.table, self.columns, label)
+            required, optional, _ = schema.column_names(self.table, self.columns)
+            if not number:
+                names = {role: str({**required, **optional}[role]) for role in here}
+            elif different := set(names) ^ set(here):
+                role = sorted(different)[0]
+                first = f"{self.table}: {self._pieces[0][0].path}"
+                has, lacks = (label, first) if role in here else (first, label)
+                raise ValueError(
+                    f"{lacks} lacks column {role!r}, which {has} has; write it to all files of the table, or leave it "
+                    f"out with columns={{{role!r}: None}}"
+                )
+        return names
+
+    def _mark(self, path: str) -> tuple[int, str]:
+        """What tells a file from what it becomes: its size, and when it was changed or, where nobody knows, its end."""
+        info = self._filesystem.get_file_info(path)
+        if info.type == pa.fs.FileType.NotFound:
+            raise FileNotFoundError(path)
+        if info.mtime_ns is not None:
+            return info.size, str(info.mtime_ns)
+        with self._filesystem.open_input_file(path) as file:
+            file.seek(max(0, file.size() - _FOOTER))
+            return info.size, hashlib.sha256(file.read(_FOOTER)).hexdigest()
+
+    def _check(self, path: str) -> None:
+        try:
+            now = self._mark(path)
+        except FileNotFoundError:
+            raise ValueError(
+                f"{self.table}: {path} has vanished since the log was scanned; put it back, or scan the log again"
+            ) from None
+        if now != self._marks[path]:
+            what = f"it had {self._marks[path][0]:,} bytes and has {now[0]:,}" if now[0] != self._marks[path][0] else (
+                "it has been written again"
+            )  # fmt: skip
+            raise ValueError(f"{self.table}: {path} has changed since the log was scanned ({what}); scan the log again")
+
+
+def _columns(
+    batches: list[pa.RecordBatch], starts: list[tuple[int, int, int]], wanted: Mapping[str, str], label: str
+) -> dict[str, Column]:
+    table, begins = pa.Table.from_batches(batches), [start for start, _, _ in starts]
+
+    def column(role: str, name: str) -> Column:
+        where = f"{label}: column {name!r}" + ("" if role == name else f" ({role})")
+
+        def place(row: int) -> str:
+            start, group, offset = starts[bisect_right(begins, row) - 1]
+            return f"{where}, row group {group}, row {offset + row - start:,}"
+
+        return Column(table.column(name), where, place)
+
+    return {role: column(role, name) for role, name in wanted.items()}
+
+
+def _open(location: Any, table: str, storage_options: Mapping[str, Any] | None) -> tuple[pa.fs.FileSystem, str]:
+    """The file system of a path or URL, and the path in it."""
+    if not isinstance(location, (str, Path)):
+        raise TypeError(f"{table}: expected the path or URL of a Parquet file or folder, got {type(location).__name__}")
+    if not str(location):
+        raise ValueError(f"{table}: is empty; give the path or URL of a Parquet file or folder")
+    if "://" not in str(location):
+        if storage_options:
+            raise ValueError(f"storage_options: are for URLs, and {table} is a path, {str(location)!r}; leave them out")
+        return pa.fs.LocalFileSystem(), str(Path(location).absolute())
+    try:
+        from fsspec.core import url_to_fs
+    except ImportError:
+        raise ImportError(f"{table}: {location} is a URL, which fsspec reads: pip install fsspec") from None
+    try:
+        filesystem, path = url_to_fs(str(location), **(storage_options or {}))
+    except ImportError as error:  # s3fs, gcsfs, adlfs
+        raise ImportError(f"{table}: to read {location}, {error}") from None
+    except ValueError as error:
+        raise ValueError(f"{table}: {location} is no URL that fsspec knows: {error}") from None
+    return pa.fs.PyFileSystem(pa.fs.FSSpecHandler(filesystem)), path
