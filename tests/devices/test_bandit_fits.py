@@ -154,7 +154,7 @@ def test_jointly(reads, organic, log):
     check_same(*(history["elbo"] for history in histories))
 
 
-@pytest.mark.parametrize("guide", ["normal", "matrix_normal", "full"])
+@pytest.mark.parametrize("guide", ["normal", pytest.param("matrix_normal", marks=pytest.mark.slow), "full"])
 def test_answers_updates_and_files(reads, organic, log, guide, tmp_path):
     there, here = (fit(organic, log, device, guide, FIXED)[0] for device in ("pretend", "cpu"))
     for method in ("click_probabilities", "scores"):
@@ -177,7 +177,7 @@ def test_intervals(reads, organic, log):
     check_same(torch.stack(there.click_intervals(HISTORIES)), torch.stack(here.click_intervals(HISTORIES)))
 
 
-@pytest.mark.parametrize("guide", ["normal", "low_rank", AutoNormal, "delta"])
+@pytest.mark.parametrize("guide", [pytest.param("normal", marks=pytest.mark.slow), "low_rank", AutoNormal, "delta"])
 def test_policies(reads, organic, log, guide):
     there, here = (fit(organic, log, device, guide, FIXED)[0] for device in ("pretend", "cpu"))
     for policy in (Greedy, ThompsonSampling):

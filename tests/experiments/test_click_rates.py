@@ -9,7 +9,7 @@ from blob_pyro.experiments.click_rates_report import plot, summarize
 from blob_pyro.experiments.saved_runs import SavedRuns
 
 SMALL = ClickRates(
-    num_items=10, flips=(4,), num_users=40, num_organic_users=200, test_users=60, interests=5, embedding_dim=3,
+    num_items=10, flips=(4,), num_users=25, num_organic_users=100, test_users=40, interests=5, embedding_dim=3,
     num_epochs=3, agents=("popularity", "MultiVAE", "LinUCB"),
 )  # fmt: skip
 

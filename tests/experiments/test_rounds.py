@@ -170,13 +170,12 @@ def test_agents_that_play_from_a_blob():
     from blob_pyro import EventLog
 
     both, start = EventLog.concat([log, more]), Start(log, embedding_dim=3)
+    agents = {explore: BLOBAgent(explore)(start) for explore in EXPLORERS}
     for explore, kind in EXPLORERS.items():
-        agent = BLOBAgent(explore)(start)
-        agent.learn(log, log)
-        assert isinstance(agent.policy(1), kind)
-        assert isinstance(agent.greedy(), Greedy)
-    thompson = BLOBAgent("thompson")(start)
-    thompson.learn(log, log)
+        agents[explore].learn(log, log)
+        assert isinstance(agents[explore].policy(1), kind)
+        assert isinstance(agents[explore].greedy(), Greedy)
+    thompson = agents["thompson"]
     first, again, other = (thompson.policy(seed).action_distribution([[1]]).probs for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)

@@ -43,7 +43,7 @@ def laplace(uneven):
 
 
 @pytest.mark.filterwarnings("ignore:log. .* items were never shown")
-@pytest.mark.parametrize("guide", ["normal", "matrix_normal", "low_rank"])
+@pytest.mark.parametrize("guide", ["normal", pytest.param("matrix_normal", marks=pytest.mark.slow), "low_rank"])
 def test_every_item_s_posterior_is_where_laplace_finds_it(uneven, laplace, guide):
     """Also of items with few impressions, and with the scale of kappa learned: neither stuck nor drifted.
 

@@ -74,16 +74,16 @@ def density(trace):
 @pytest.mark.parametrize("guide", [*GUIDES, AutoMultivariateNormal], ids=name_of)
 def test_local_reparameterisation_and_plain_sampling_agree(guide, model, batch):
     guide = off_the_start(make_guide(guide, model))
-    local = estimate_elbo(model, guide, batch, num_draws=80)
-    plain = estimate_elbo(model, guide, batch, num_draws=80, seed=1, elbo=GuidedELBO())
+    local = estimate_elbo(model, guide, batch, num_draws=50)
+    plain = estimate_elbo(model, guide, batch, num_draws=50, seed=1, elbo=GuidedELBO())
     assert abs(local.value - plain.value) < 4 * math.hypot(local.standard_error, plain.standard_error)
 
 
 def test_chunks_are_the_whole(model, batch, monkeypatch):
     guide = off_the_start(make_guide("normal", model))
-    whole = estimate_elbo(model, guide, batch, num_draws=100)
+    whole = estimate_elbo(model, guide, batch, num_draws=60)
     monkeypatch.setattr("blob_pyro.infer.elbo_estimate._ROWS", 150)
-    chunks = estimate_elbo(model, guide, batch, num_draws=100)
+    chunks = estimate_elbo(model, guide, batch, num_draws=60)
     assert abs(whole.value - chunks.value) < 4 * math.hypot(whole.standard_error, chunks.standard_error)
 
 

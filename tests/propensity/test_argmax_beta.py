@@ -47,7 +47,7 @@ def test_power_functions_have_a_closed_form(logs):
 
 
 @given(logs=st.lists(st.floats(math.log(1e-2), math.log(1e6)), min_size=8, max_size=8))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_any_concentrations_sum_to_one_and_are_symmetric(logs):
     a, b = torch.tensor(logs, dtype=torch.float64).exp().reshape(2, 4)
     d = ArgmaxBeta(a, b)

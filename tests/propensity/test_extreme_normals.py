@@ -93,7 +93,7 @@ def far_apart(values):
     return len(positive) > 1 and positive.max() - positive.min() > 130
 
 
-@fuzz(case=parameters(), ordinary=120)
+@fuzz(case=parameters(), ordinary=80)
 def test_independent_normals(case):
     loc, scale = case
     loc, scale = loc.requires_grad_(), scale.requires_grad_()
@@ -114,7 +114,7 @@ def test_independent_normals(case):
     assert all(g.isfinite().all() for g in gradients)
 
 
-@fuzz(case=parameters(), power=st.integers(-1000, 1000), ordinary=120)
+@fuzz(case=parameters(), power=st.integers(-1000, 1000), ordinary=80)
 def test_the_unit_does_not_matter(case, power):
     loc, scale = (x.double() for x in case)
     unit = 2.0**power
@@ -128,7 +128,7 @@ def test_the_unit_does_not_matter(case, power):
         torch.testing.assert_close(before, after, rtol=0, atol=1e-13)
 
 
-@fuzz(case=parameters(zero=False, most=4), ordinary=100)
+@fuzz(case=parameters(zero=False, most=4), ordinary=60)
 def test_ranks_of_normals(case):
     loc, scale = case
     num_ranks = len(loc)
@@ -171,7 +171,7 @@ def check_estimate(distribution, loc, difference):
     return True
 
 
-@fuzz(case=factors(), ordinary=120)
+@fuzz(case=factors(), ordinary=80)
 def test_low_rank_normals(case):
     loc, factor, diagonal = case
     rows = [[mpmath.mpf(x) for x in row] for row in factor.double().tolist()]
@@ -227,7 +227,7 @@ def test_conditional_normals_without_anything_shared(case):
         torch.testing.assert_close(probs, exact, rtol=0, atol=1e-7)
 
 
-@fuzz(case=parameters((torch.float64,), zero=False, most=4), ordinary=80)
+@fuzz(case=parameters((torch.float64,), zero=False, most=4), ordinary=50)
 def test_any_density(case):
     loc, scale = case
     exact, probs = (probabilities(lambda f=f: f(loc, scale)) for f in (ArgmaxNormal, lambda *p: Argmax(Normal(*p))))

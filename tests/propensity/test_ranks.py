@@ -119,7 +119,9 @@ MANY = {
 }
 
 
-@pytest.mark.parametrize("build", MANY.values(), ids=MANY)
+@pytest.mark.parametrize(
+    "build", [pytest.param(b, id=n, marks=[pytest.mark.slow] if n == "equal normals" else []) for n, b in MANY.items()]
+)
 def test_many_actions_share_their_mesh(build, monkeypatch):
     """Three panels for each action would be 24,000 nodes; the best one's slot is known by another method."""
     d, looked = build(500), []

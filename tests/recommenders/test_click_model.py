@@ -41,7 +41,7 @@ def test_two_updates_are_one_fit(blo, log):
         12, log.view_user, log.view_time, log.view_item, log.user, log.time, log.action, reward
     )  # fmt: skip
     priors = BanditPriors(w_a=-20.0, w_b=-20.0, w_c=-2.0, zeta=0.0, kappa_scale=1.0)
-    fit = {"num_epochs": 500, "batch_size": 8192, "progress": False}
+    fit = {"num_epochs": 300, "batch_size": 8192, "progress": False}
     first = torch.arange(log.num_impressions) % 2 == 0
     whole, halves = BLOB(blo, priors=priors), BLOB(blo, priors=priors)
     whole.fit(log, device="cpu", **fit)
@@ -76,7 +76,7 @@ def popular_items(log):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("guide", ["laplace", "full", "low_rank"])
+@pytest.mark.parametrize("guide", ["laplace", "full", pytest.param("low_rank", marks=pytest.mark.slow)])
 def test_an_update_keeps_correlations(blo, log, guide):
     """w_c and the kappas pull against each other: two halves, one after the other, are one fit of the whole."""
     log = popular_items(log)

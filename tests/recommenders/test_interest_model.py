@@ -61,7 +61,7 @@ def test_recovers_the_items(bound, truth, usual):
 def test_amortised_posterior_against_em(truth):
     """Of an encoder trained on the same bound: as good on the bound within a few percent of a nat per view."""
     sessions = truth[3][:200]
-    blo = fit(truth, "bouchard", covariance="full", num_epochs=60)
+    blo = fit(truth, "bouchard", covariance="full", num_epochs=40)
     likelihood = SoftmaxViews(torch.zeros(200, K), blo.model.item_embedding, blo.model.item_intercept, sessions.lengths)
     prior = dist.Normal(torch.zeros(K), 1.0).to_event(1)
     values = {}
@@ -186,7 +186,7 @@ def test_sparse_and_sampled_learns_like_dense():
         "sparse": {"bound": Bouchard(num_negatives=20, offsets=OffsetNetwork(num_items, K)), "sparse": True},
     }.items():
         blo = BLO(num_items, K, **options)
-        blo.fit(train, num_epochs=30, batch_size=32, progress=False, device="cpu")
+        blo.fit(train, num_epochs=20, batch_size=32, progress=False, device="cpu")
         values[name] = (blo.predict_next(test).log() * test.counts()).sum(-1).mean() / 10
     unigram = (train.counts().sum(0) / train.counts().sum()).log()
     baseline = (unigram * test.counts()).sum(-1).mean() / 10

@@ -39,12 +39,12 @@ def threads():
     torch.set_num_threads(before)
 
 
-def fit(log, guide="normal", bound="reparameterized", encoder="precision"):
+def fit(log, guide="normal", bound="reparameterized", encoder="precision", num_epochs=6):
     torch.manual_seed(0)
     blo = BLO(log.num_items, 3, encoder=encoder, bound=bound)
-    organic = blo.fit(log, num_epochs=6, batch_size=128, learning_rate=0.01, progress=False, device="cpu")
+    organic = blo.fit(log, num_epochs=num_epochs, batch_size=128, learning_rate=0.01, progress=False, device="cpu")
     blob = BLOB(blo, guide)
-    bandit = blob.fit(log, num_epochs=6, batch_size=1024, learning_rate=0.01, progress=False, device="cpu")
+    bandit = blob.fit(log, num_epochs=num_epochs, batch_size=1024, learning_rate=0.01, progress=False, device="cpu")
     return blob, [*organic["elbo"], *bandit.iloc[:, 1]]
 
 
@@ -216,7 +216,7 @@ def test_one_and_two_threads_of_torch(log, threads, guide, bound, encoder):
     results = []
     for number in (1, 2):
         threads(number)
-        blob, elbo = fit(log, guide, bound, encoder)
+        blob, elbo = fit(log, guide, bound, encoder, num_epochs=2)
         probs = ThompsonSampling(blob).action_distribution(HISTORIES).probs
         results.append([torch.tensor(elbo), blob.scores(HISTORIES), probs.float()])
     for one, two, rtol in zip(*results, (1e-4, 1e-3, 1e-2)):

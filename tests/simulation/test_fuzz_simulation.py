@@ -57,7 +57,7 @@ TEST = {
 }
 
 
-@fuzz(settings=st.fixed_dictionaries({}, optional=SETTINGS), ordinary=100)
+@fuzz(settings=st.fixed_dictionaries({}, optional=SETTINGS), ordinary=60)
 def test_environments(settings):
     try:
         environment = RecoGym(**settings)
@@ -71,7 +71,7 @@ def test_environments(settings):
     assert all(torch.isfinite(getattr(environment, n)).all() for n in ("gamma", "mu_organic", "beta", "mu_bandit"))
 
 
-@fuzz(arguments=st.fixed_dictionaries({}, optional=CALL), ordinary=100)
+@fuzz(arguments=st.fixed_dictionaries({}, optional=CALL), ordinary=60)
 def test_simulations(arguments):
     environment = RecoGym(num_items=8, seed=1)
     if "num_users" not in arguments:

@@ -38,8 +38,10 @@ def fit(blob, batch, capture, device="cpu", batch_size=1000):
 GUIDES = ["normal", "matrix_normal", "matrix_normal_full", "low_rank", "full"]
 
 
-@pytest.mark.parametrize("batch_size", [1000, 10_000], ids=["small batches", "all rows"])
-@pytest.mark.parametrize("guide", GUIDES)
+ALL_ROWS = [pytest.param(g, 10_000, marks=[] if g == "low_rank" else [pytest.mark.slow]) for g in GUIDES]
+
+
+@pytest.mark.parametrize(("guide", "batch_size"), [*((guide, 1000) for guide in GUIDES), *ALL_ROWS])
 def test_fit_is_the_same_to_the_float(blo, log, guide, batch_size):
     results = []
     for capture in (False, True):
