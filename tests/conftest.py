@@ -1,5 +1,7 @@
 """What every test shares: one thread per worker, fixed seeds, a clean Pyro, a small fitted model."""
 
+import gc
+
 import pyro
 import pytest
 import torch
@@ -21,6 +23,10 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if item.get_closest_marker("cuda"):
                 item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+def pytest_collection_finish():
+    gc.freeze()  # what was imported stays: each full collection would look through all of it
 
 
 @pytest.fixture(autouse=True)

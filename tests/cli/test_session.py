@@ -1,6 +1,6 @@
 """What every command shares: a configuration file, errors without a traceback, and exit codes."""
 
-import subprocess
+import runpy
 import sys
 
 import pandas as pd
@@ -26,9 +26,13 @@ def test_help_has_an_example(name):
     assert "--config" in told.output
 
 
-def test_as_a_module():
-    found = subprocess.run([sys.executable, "-m", "blob_pyro", "--version"], capture_output=True, text=True, check=True)
-    assert found.stdout.startswith("blob-pyro, version ")
+def test_as_a_module(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["blob-pyro", "--version"])
+    monkeypatch.delitem(sys.modules, "blob_pyro.__main__")  # as it is in a process of its own
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module("blob_pyro", run_name="__main__")
+    assert not end.value.code
+    assert capsys.readouterr().out.startswith("blob-pyro, version ")
 
 
 def test_without_the_extra(monkeypatch):

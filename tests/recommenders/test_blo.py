@@ -1,8 +1,5 @@
 """BLO: it learns, it bounds, it predicts, it comes back from disk."""
 
-import subprocess
-import sys
-
 import pyro.distributions as dist
 import pytest
 import torch
@@ -111,24 +108,6 @@ def test_an_encoder_of_one_s_own(log):
     blo = BLO(12, embedding_dim=2, encoder=Mean())
     history = blo.fit(log, num_epochs=5, progress=False, device="cpu")
     assert history.elbo.iloc[-1] > history.elbo.iloc[0]
-
-
-IDS = """
-import sys, torch
-from blob_pyro import BLO
-blo = BLO.load(sys.argv[1], device="cpu")
-print(repr(blo.predict_next([["mug", "tea"], []])[0, 0].item()))
-"""
-
-
-def test_comes_back_in_a_new_process(tmp_path):
-    log = EventLog.from_tables(views={"user": [1, 1, 2, 2], "time": [0, 1, 0, 1], "item": ["tea", "mug", "mug", "jar"]})
-    blo = BLO(3, embedding_dim=2)
-    blo.fit(log, num_epochs=3, progress=False, device="cpu")
-    blo.save(tmp_path / "model")
-    run = subprocess.run([sys.executable, "-c", IDS, tmp_path / "model"], capture_output=True, text=True, check=True)
-    expected = blo.predict_next([["mug", "tea"], []])[0, 0].item()
-    assert float(run.stdout) == pytest.approx(expected, rel=1e-6)
 
 
 BAD = {

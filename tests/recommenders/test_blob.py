@@ -129,12 +129,13 @@ def test_round_trip(blo, log, guide, priors, tmp_path):
 
 LOAD = """
 import sys
-from blob_pyro import BLOB
-print(BLOB.load(sys.argv[1], device="cpu").scores([["jar"]])[0].tolist())
+from blob_pyro import BLO, BLOB
+organic, bandit = (cls.load(path, device="cpu") for cls, path in zip((BLO, BLOB), sys.argv[1:]))
+print([organic.predict_next([["mug", "tea"], []])[0].tolist(), bandit.scores([["jar"]])[0].tolist()])
 """
 
 
-def test_comes_back_in_a_new_process_with_its_ids(tmp_path):
+def test_both_models_come_back_in_a_new_process_with_their_ids(tmp_path):
     log = EventLog.from_tables(
         views={"user": [1, 1, 2, 2], "time": [0, 1, 0, 1], "item": ["tea", "mug", "mug", "jar"]},
         impressions={"user": [1, 2, 2], "time": [2, 3, 4], "action": ["tea", "jar", "mug"], "reward": [1, 0, 0]},
@@ -143,9 +144,12 @@ def test_comes_back_in_a_new_process_with_its_ids(tmp_path):
     blo.fit(log, num_epochs=3, progress=False, device="cpu")
     blob = BLOB(blo)
     blob.fit(log, num_epochs=3, progress=False, device="cpu")
-    blob.save(tmp_path / "model")
-    run = subprocess.run([sys.executable, "-c", LOAD, tmp_path / "model"], capture_output=True, text=True, check=True)
-    assert json.loads(run.stdout) == pytest.approx(blob.scores([["jar"]])[0].tolist(), rel=1e-5)
+    blo.save(tmp_path / "organic")
+    blob.save(tmp_path / "bandit")
+    command = [sys.executable, "-c", LOAD, tmp_path / "organic", tmp_path / "bandit"]
+    views, scores = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert views == pytest.approx(blo.predict_next([["mug", "tea"], []])[0].tolist(), rel=1e-6)
+    assert scores == pytest.approx(blob.scores([["jar"]])[0].tolist(), rel=1e-5)
 
 
 def test_a_guide_of_one_s_own(blo, log, tmp_path):

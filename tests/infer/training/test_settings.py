@@ -66,7 +66,7 @@ def test_early_stopping_keeps_the_best_epoch(log):
     train, validation = log.sessions[:40], log.sessions[100:]
     blo = BLO(12, embedding_dim=8)
     history = blo.fit(
-        train, num_epochs=400, batch_size=40, learning_rate=0.05, schedule="constant", validation=validation,
+        train, num_epochs=400, batch_size=40, learning_rate=0.1, schedule="constant", validation=validation,
         patience=15, progress=False, device="cpu",
     )  # fmt: skip
     best = int(history.validation_elbo.idxmax()) + 1
@@ -74,7 +74,7 @@ def test_early_stopping_keeps_the_best_epoch(log):
     assert history.validation_elbo.iloc[-1] < history.validation_elbo.max() - 0.01  # and it had turned
     again = BLO(12, embedding_dim=8)
     shorter = again.fit(
-        train, num_epochs=best, batch_size=40, learning_rate=0.05, schedule="constant", progress=False, device="cpu"
+        train, num_epochs=best, batch_size=40, learning_rate=0.1, schedule="constant", progress=False, device="cpu"
     )
     assert len(shorter) == best
     assert torch.allclose(values(again), values(blo), atol=1e-6)
