@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from blob_pyro.infer.elbo_estimate import rough_elbo
+
 if TYPE_CHECKING:
     from tests.devices.pretend_device import Reads
 
@@ -22,6 +24,8 @@ if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 13):
 def _short_starts(monkeypatch):
     """Every operation takes a while here: what is looked at is what is read, not where it ends."""
     monkeypatch.setattr("blob_pyro.infer.start._STEPS", 4)
+    monkeypatch.setattr("blob_pyro.infer.references._PRIOR_DRAWS", 2)
+    monkeypatch.setitem(rough_elbo.__kwdefaults__, "num_draws", 2)
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ def test_it_is_the_elbo_by_definition(guide, model, batch):
     found = estimate_elbo(model, guide, batch, num_draws=100)
     values = []
     with torch.no_grad(), pyro.validation_enabled(False):
-        for _ in range(200):
+        for _ in range(120):
             drawn = poutine.trace(guide).get_trace(batch)
             replayed = poutine.trace(poutine.replay(model, trace=drawn)).get_trace(batch)
             values.append(replayed.log_prob_sum() - density(drawn))
