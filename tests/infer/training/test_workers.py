@@ -15,7 +15,7 @@ from blob_pyro.infer import CannotCapture, NotFiniteError, Training
 from blob_pyro.infer.training.workers import Share, Workers
 from tests.workers import outcomes, received, results, started
 
-FIT = {"num_epochs": 3, "batch_size": 512, "progress": False, "device": "cpu"}
+FIT = {"num_epochs": 2, "batch_size": 1024, "progress": False, "device": "cpu"}
 
 
 def values(*modules: nn.Module) -> torch.Tensor:
@@ -100,7 +100,7 @@ def test_unequal_shards_take_as_many_steps():
     )  # fmt: skip
     blo = BLO(3, embedding_dim=1)
     blo.fit(log, num_epochs=1, progress=False, device="cpu")
-    options = {**FIT, "batch_size": 4}
+    options = {**FIT, "num_epochs": 1, "batch_size": 4}
     whole = fit_blob(None, None, log, blo, options, {})
     require_equal(results(fit_blob, 2, log, blo, options, {}), whole)
 
@@ -210,7 +210,7 @@ def test_a_shard_without_events_is_named(log, blo):
 def test_a_loss_that_is_not_finite_ends_all_fits(log, blo):
     for (kind, message, _), _ in outcomes(_fit_broken, 2, log, blo):
         assert kind == NotFiniteError.__name__
-        assert "epoch 1 of 3, step 1 of" in message
+        assert "epoch 1 of 2, step 1 of" in message
         assert "of worker" in message
 
 
