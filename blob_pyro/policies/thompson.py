@@ -109,6 +109,11 @@ class ThompsonSampling(Policy):
         shared_draws: ``M``, or None.
         propensity: "marginal", over everything that is random in a decision, or "conditional".
         tolerance: relative standard error of the estimated propensities of the actions that are asked for, or None.
+        mass_left_out: for catalogues of 1e4 items and more, with conditional propensities: each decision is among the
+            items that may be the best given its draw, and others, of which a bound says that one of them is the best
+            with at most this probability, are not played. What is logged is the exact propensity among those, within
+            this much of that among all. The bound is computed from every item's mean and standard deviation: see
+            `blob_pyro.propensity.kernels.contenders`. None, the default, leaves no item out.
         max_points: the budget of it: integrals over the scores of one context for one action, at most. See
             `blob_pyro.propensity.ArgmaxConditionallyNormal`.
 
@@ -153,6 +158,7 @@ class ThompsonSampling(Policy):
         propensity: Literal["marginal", "conditional"] = "marginal",
         tolerance: float | None = None,
         max_points: int = 2**14,
+        mass_left_out: float | None = None,
     ) -> None:
         if isinstance(model, type) or not callable(getattr(model, "click_logits", None)):
             raise TypeError(
@@ -174,6 +180,12 @@ class ThompsonSampling(Policy):
             raise ValueError(
                 "propensity: 'conditional' is of full Thompson sampling; leave shared_draws out, or propensity, as the "
                 "mixture's are exact"
+            )
+        self.mass_left_out = None if mass_left_out is None else positive_number(mass_left_out, "mass_left_out")
+        if self.mass_left_out is not None and (self.propensity != "conditional" or self.mass_left_out >= 1):
+            raise ValueError(
+                "mass_left_out: is a probability, below 1, and goes with propensity='conditional'; got "
+                f"{mass_left_out} with {propensity!r}"
             )
         if self.tolerance is not None and (self.shared_draws is not None or self.propensity == "conditional"):
             raise ValueError("tolerance: is for estimated propensities, and these are exact; leave it out")
@@ -214,7 +226,7 @@ class ThompsonSampling(Policy):
             logits, self.num_points, self.num_replicates, self.seed, self.tolerance, self.max_points
         )
         if self.propensity == "conditional":
-            return ConditionalThompsonSlates(actions, contexts, num_slots)
+            return ConditionalThompsonSlates(actions, contexts, num_slots, self.mass_left_out)
         if num_slots > 1:
             raise ValueError(
                 f"slots: got {num_slots}; items share parameters, and rank propensities are known only of a finite "
@@ -248,6 +260,11 @@ class ThompsonSampling(Policy):
             ValueError: for a posterior that is known by draws, or without doubt about an item's own click rate: given a
                 draw one item is always played, and what cannot be played has no weight.
         """
+        if self.mass_left_out is not None:
+            raise ValueError(
+                "given_draw: with mass_left_out each decision has candidates of its own; use decide(), which logs what "
+                "was played among them, or a policy without it"
+            )
         history = self.histories(histories)
         rows = slice_covariates(covariates, len(history))
         source = generator(check_seed(seed))

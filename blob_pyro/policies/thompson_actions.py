@@ -23,7 +23,13 @@ from blob_pyro.propensity.kernels.played_mixture import played_mixture_log_probs
 from blob_pyro.propensity.kernels.played_pairs import log_probs_of_pairs
 from blob_pyro.propensity.kernels.qmc import normal_replicates
 
-__all__ = ["ConditionalThompsonActions", "DrawnThompsonActions", "MixtureThompsonActions", "ThompsonActions"]
+__all__ = [
+    "ConditionalThompsonActions",
+    "DrawnThompsonActions",
+    "MixtureThompsonActions",
+    "ThompsonActions",
+    "require_own_doubt",
+]
 
 
 def _means(click_logits: ClickLogits, points: Tensor) -> Tensor:
@@ -219,6 +225,22 @@ class MixtureThompsonActions(_OfClickLogits, ArgmaxNormalMixture):
         return self._log_prob_each(self.points, counts.to(device), actions.to(device))
 
 
+def require_own_doubt(own_scale: Tensor) -> None:
+    """Raise a ValueError if an item's own logit is known for sure: given what items share it has no propensity.
+
+    Args:
+        own_scale: standard deviations of what each item adds by itself, ``... x P``.
+    """
+    known = ~(own_scale > 0)
+    if bool(known.any()):
+        item = int(known.nonzero()[0, -1])
+        raise ValueError(
+            f"propensity: 'conditional' needs doubt about each item's own click rate, and the posterior has none "
+            f"about item number {item}: given a draw of the shared parameters it may never be "
+            "played, and what is never played has no weight; give kappa a scale, or use shared_draws"
+        )
+
+
 class ConditionalThompsonActions(ArgmaxNormal):
     """The item with the largest click logit given one draw, for each context, of what the items share.
 
@@ -235,15 +257,8 @@ class ConditionalThompsonActions(ArgmaxNormal):
     """
 
     def __init__(self, click_logits: ClickLogits, shared: Tensor) -> None:
+        require_own_doubt(click_logits.own_scale)
         logits = click_logits.double()
-        known = ~(logits.own_scale > 0)
-        if bool(known.any()):
-            item = int(known.nonzero()[0, -1])
-            raise ValueError(
-                f"propensity: 'conditional' needs doubt about each item's own click rate, and the posterior has none "
-                f"about item number {item}: given a draw of the shared parameters it may never be "
-                "played, and what is never played has no weight; give kappa a scale, or use shared_draws"
-            )
         loc = _means(logits, shared.unsqueeze(-2)).squeeze(-2)
         super().__init__(loc, logits.own_scale.expand(*logits.batch_shape, -1))
 

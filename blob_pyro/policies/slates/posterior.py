@@ -8,6 +8,7 @@ from torch import Tensor
 from blob_pyro.ops.row_chunks import MAX_ELEMENTS
 from blob_pyro.ops.seeds import standard_normal
 from blob_pyro.policies.slates.base import Contexts, Slates
+from blob_pyro.policies.slates.contending import ContendingSlates
 from blob_pyro.policies.slates.scores import NormalSlates, at_items, best_few, normal_ranks, same_size
 from blob_pyro.policies.thompson_actions import ConditionalThompsonActions, MixtureThompsonActions, ThompsonActions
 from blob_pyro.posteriors.drawn_click_logits import DrawnClickLogits
@@ -61,13 +62,16 @@ class ConditionalThompsonSlates(Slates):
         actions: over all items, for ``n`` contexts; for the marginal probabilities.
         contexts: these.
         num_slots: ``L``.
+        mass_left_out: of items that are left out, see `ContendingSlates`; None to leave none out.
     """
 
     knows_alike_contexts = True  # there are none: each decision has a draw of its own
 
-    def __init__(self, actions: ThompsonActions, contexts: Contexts, num_slots: int) -> None:
+    def __init__(
+        self, actions: ThompsonActions, contexts: Contexts, num_slots: int, mass_left_out: float | None = None
+    ) -> None:
         super().__init__(num_slots, actions.num_actions)
-        self.logits, self.mask = actions.click_logits, contexts.mask
+        self.logits, self.contexts, self.mass_left_out = actions.click_logits, contexts, mass_left_out
         self.marginal = PosteriorActions(actions, contexts)
 
     def draw(self, generator: torch.Generator) -> Tensor:
@@ -78,11 +82,13 @@ class ConditionalThompsonSlates(Slates):
         """Draw slates, with propensities and their errors; see `Slates.draw_known`: exact, given the draw."""
         return self._given(generator).draw_known(generator)
 
-    def _given(self, generator: torch.Generator) -> NormalSlates:
+    def _given(self, generator: torch.Generator) -> NormalSlates | ContendingSlates:
         shape = (*self.logits.batch_shape, self.logits.num_factors)
         shared = torch.randn(shape, generator=generator, dtype=torch.float64).to(self.logits.interest.device)
+        if self.mass_left_out is not None:
+            return ContendingSlates(self.logits, shared, self.mass_left_out, self.num_slots, self.contexts.allowed)
         given = ConditionalThompsonActions(self.logits, shared)
-        return NormalSlates(given.loc, given.scale, self.mask, self.num_slots)
+        return NormalSlates(given.loc, given.scale, self.contexts.mask, self.num_slots)
 
     def rank_probs(self, items: Tensor) -> Tensor:
         """Return the probability of items to be in each slot; see `Slates.rank_probs`."""

@@ -1,0 +1,108 @@
+"""Slates of Thompson sampling over very many items: given the draw, among those that may be the best."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from blob_pyro.policies.slates.scores import NormalSlates
+from blob_pyro.policies.thompson_actions import require_own_doubt
+from blob_pyro.posteriors.click_logits import ClickLogits
+from blob_pyro.propensity.kernels.contenders import Contenders, contenders
+
+__all__ = ["ContendingSlates", "contending"]
+
+_ROUNDINGS = 8  # the longest chain of them in a mean, as a multiple of its number of products
+
+
+def contending(
+    logits: ClickLogits, shared: Tensor, mass_left_out: float, num_slots: int, allowed: Tensor | None
+) -> Contenders:
+    """Find the items that may be among the best few given a draw of what items share.
+
+    Means of all items are computed in the posterior's own precision, and doubted by more than rounding can do to them.
+
+    Args:
+        logits: of ``n`` contexts.
+        shared: the draw, ``n x D`` standard normal numbers.
+        mass_left_out: the most that the probability of another item among the best may be.
+        num_slots: how many of the best count.
+        allowed: which items may be played, ``n x P``; None for all.
+    """
+    with torch.no_grad():
+        loc = logits.given_shared(shared.to(logits.interest.dtype))
+        scale = logits.own_scale.expand_as(loc)
+        return contenders(loc, scale, mass_left_out, num_slots, allowed=allowed, slack=_rounding(logits, shared))
+
+
+def _rounding(logits: ClickLogits, shared: Tensor) -> Tensor:
+    """By how much means of the logits may be off by rounding, ``n``: products of norms bound every sum on the way."""
+    along, across, of_zeta, vector = (
+        None if t is None else t.double() for t in logits.split(shared.to(logits.interest.dtype))
+    )
+    deviation = logits.deviation_loc.double().norm(dim=-1)
+    if of_zeta is not None:
+        deviation = deviation + logits.deviation_factor.double().flatten(1).norm(dim=-1) * of_zeta.norm(dim=-1)
+    own = logits.own_loc.abs().amax().double()
+    if logits.num_shared:
+        assert vector is not None
+        reach = vector.norm(dim=-1)
+        deviation = deviation + logits.deviation_shared.double().flatten(1).norm(dim=-1) * reach
+        own = own + logits.item_loadings.norm(dim=-1).amax().double() * reach
+    assert along is not None
+    assert across is not None
+    direction = along * logits.interest.double().norm(dim=-1) + across * deviation
+    size = logits.item_embedding.norm(dim=-1).amax().double() * direction + own
+    products = logits.item_embedding.shape[1] + logits.num_shared + 1
+    return _ROUNDINGS * products * torch.finfo(logits.interest.dtype).eps * size
+
+
+class ContendingSlates:
+    """The best few of one draw, among the items that may be; each context has candidates of its own.
+
+    What is played is the best of the candidates, and its propensity among them is exact: it is within ``left_out`` of
+    the same one among all items.
+
+    Args:
+        logits: of ``n`` contexts.
+        shared: the draw of what items share, ``n x D``.
+        mass_left_out: see `contending`.
+        num_slots: ``L``.
+        allowed: which items may be played, ``n x P``; None for all.
+
+    Attributes:
+        left_out: a bound on the probability that another item is among the best, ``n`` float64.
+
+    Raises:
+        ValueError: for a posterior that leaves an item's own logit no doubt.
+    """
+
+    def __init__(
+        self, logits: ClickLogits, shared: Tensor, mass_left_out: float, num_slots: int, allowed: Tensor | None
+    ) -> None:
+        require_own_doubt(logits.own_scale)
+        found = contending(logits, shared, mass_left_out, num_slots, allowed)
+        self.left_out, self.num_slots, self.device = found.left_out, num_slots, shared.device
+        self.items = [index[valid] for index, valid in zip(found.index, found.valid)]
+        self.slates = []
+        for row, item in enumerate(self.items):
+            some = logits[row : row + 1].of_items(item).double()
+            loc = some.given_shared(shared[row : row + 1].double())
+            mask = torch.ones(1, len(item), dtype=torch.bool, device=loc.device)
+            self.slates.append(NormalSlates(loc, some.own_scale.expand_as(loc), mask, num_slots))
+
+    def draw_known(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw slates, with propensities and their errors, ``n x L`` each; see `Slates.draw_known`."""
+        none = torch.zeros(0, self.num_slots, dtype=torch.float64, device=self.device)
+        drawn = [(none.long(), none, none)]
+        for item, slates in zip(self.items, self.slates):
+            place, *known = slates.draw_known(generator)
+            drawn.append((item[place], *known))
+        shown, propensity, error = (torch.cat(parts) for parts in zip(*drawn))
+        return shown, propensity, error
+
+    def draw(self, generator: torch.Generator) -> Tensor:
+        """Draw slates, ``n x L`` item numbers."""
+        drawn = [torch.zeros(0, self.num_slots, dtype=torch.int64, device=self.device)]
+        drawn += [item[slates.draw(generator)] for item, slates in zip(self.items, self.slates)]
+        return torch.cat(drawn)
