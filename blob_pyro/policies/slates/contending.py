@@ -52,9 +52,9 @@ def _rounding(logits: ClickLogits, shared: Tensor) -> Tensor:
     assert along is not None
     assert across is not None
     direction = along * logits.interest.double().norm(dim=-1) + across * deviation
-    size = logits.item_embedding.norm(dim=-1).amax().double() * direction + own
+    size: Tensor = logits.item_embedding.norm(dim=-1).amax().double() * direction + own
     products = logits.item_embedding.shape[1] + logits.num_shared + 1
-    return _ROUNDINGS * products * torch.finfo(logits.interest.dtype).eps * size
+    return size * (_ROUNDINGS * products * torch.finfo(logits.interest.dtype).eps)
 
 
 class ContendingSlates:
@@ -83,7 +83,7 @@ class ContendingSlates:
         require_own_doubt(logits.own_scale)
         found = contending(logits, shared, mass_left_out, num_slots, allowed)
         self.left_out, self.num_slots, self.device = found.left_out, num_slots, shared.device
-        self.items = [index[valid] for index, valid in zip(found.index, found.valid)]
+        self.items = [index[valid] for index, valid in zip(found.number, found.valid)]
         self.slates = []
         for row, item in enumerate(self.items):
             some = logits[row : row + 1].of_items(item).double()

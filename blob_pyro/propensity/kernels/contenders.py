@@ -35,12 +35,12 @@ class Contenders(NamedTuple):
     """Scores that may be among the best.
 
     Attributes:
-        index: their numbers, increasing in each row: rows x C, int64.
-        valid: which entries of index are any, rows x C; rows of fewer contenders are filled up.
+        number: of each, increasing in each row: rows x C, int64.
+        valid: which entries of number are any, rows x C; rows of fewer contenders are filled up.
         left_out: at least the probability that another one is among the best, rows, float64.
     """
 
-    index: Tensor
+    number: Tensor
     valid: Tensor
     left_out: Tensor
 

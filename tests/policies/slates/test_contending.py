@@ -83,7 +83,7 @@ def test_never_among_what_may_not_be_played(drawn):
     logits, shared = drawn
     allowed = (torch.arange(2000) < 300).expand(3, -1)
     found = contending(logits, shared, 1e-9, 1, allowed)
-    assert int(found.index.max()) < 300
+    assert int(found.number.max()) < 300
 
 
 def test_what_does_not_go_together(blob):

@@ -19,8 +19,8 @@ def unequal(rows: int, arms: int, seed: int) -> tuple[torch.Tensor, torch.Tensor
 
 
 def marked(found: module.Contenders, arms: int) -> torch.Tensor:
-    mask = torch.zeros(len(found.index), arms, dtype=torch.bool)
-    for row, (index, valid) in enumerate(zip(found.index, found.valid)):
+    mask = torch.zeros(len(found.number), arms, dtype=torch.bool)
+    for row, (index, valid) in enumerate(zip(found.number, found.valid)):
         mask[row, index[valid]] = True
     return mask
 
@@ -38,7 +38,7 @@ def test_what_is_left_out_is_less_than_the_bound(mass, grouped_from, monkeypatch
     assert bool((left_out <= found.left_out + 1e-14).all())
     assert bool((found.left_out <= mass).all())
     assert int(mask.sum(-1).max()) < 1000
-    assert bool((found.index.diff(dim=-1)[found.valid[:, 1:]] > 0).all())
+    assert bool((found.number.diff(dim=-1)[found.valid[:, 1:]] > 0).all())
     some = ArgmaxNormal(loc, scale).restrict(mask).probs
     assert bool(((some - whole).abs() <= mass).all())
     assert bool((left_out > 1e-5 * mass).all()) or mass < 1e-11  # and it is worth its name
@@ -93,7 +93,7 @@ def test_the_allowed_alone():
 def test_scores_without_doubt():
     loc = torch.arange(100.0)[None]
     found = contenders(loc, torch.zeros(1, 100), 1e-9)
-    assert 99 in found.index[found.valid].tolist()
+    assert 99 in found.number[found.valid].tolist()
     assert float(found.left_out) <= 1e-9
 
 
@@ -109,4 +109,4 @@ def test_means_that_may_be_wrong():
 
 def test_no_rows():
     found = contenders(torch.zeros(0, 5), torch.ones(0, 5), 1e-9)
-    assert found.index.shape[0] == len(found.left_out) == 0
+    assert found.number.shape[0] == len(found.left_out) == 0
