@@ -1,4 +1,4 @@
-r"""Which of very many normal scores may be among the best, and a bound on the probability that another one is.
+r"""The normal scores, of very many, that may be among the best, and a bound on the probability that another one is.
 
 Let ``B`` be some of the scores (the core), dealt into as many groups as there are ranks. With
 :math:`F_g(t) = \prod_{j \in g} \Phi((t - \mu_j) / \sigma_j)` the L-th best score of the core is at most ``t`` with
