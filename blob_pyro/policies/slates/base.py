@@ -127,8 +127,13 @@ class SequentialSlates(Slates):
 
     def draw(self, generator: torch.Generator) -> Tensor:
         """Draw slates, ``n x L`` item numbers; see `Slates.draw`: one uniform number for each slot."""
+        mask = self.mask()
+        uniform = torch.rand(len(mask), self.num_slots, dtype=torch.float64, generator=generator)
+        return self.fill(uniform.to(mask.device))
+
+    def fill(self, uniform: Tensor) -> Tensor:
+        """Fill slots by uniform numbers, ``n x L`` in [0, 1); returns ``n x L`` item numbers."""
         left = self.mask().clone()
-        uniform = torch.rand(len(left), self.num_slots, dtype=torch.float64, generator=generator).to(left.device)
         slates = torch.empty(len(left), self.num_slots, dtype=torch.int64, device=left.device)
         for slot in range(self.num_slots):
             slates[:, slot] = draw_by_inversion(self.next_probs(left), uniform[:, slot])

@@ -9,6 +9,8 @@ from blob_pyro.policies.slates.base import SequentialSlates, require_slots
 
 __all__ = ["EpsilonGreedySlates", "best_of"]
 
+_FEW = 8  # items that are compared with all others one after another, rather than all sorted
+
 
 def best_of(scores: Tensor) -> Tensor:
     """Return ``n x P`` probabilities: the highest score takes all, ties share equally."""
@@ -49,13 +51,29 @@ class EpsilonGreedySlates(SequentialSlates):
         any_item = left.to(torch.float64)
         return (1 - self.epsilon) * best + self.epsilon * any_item / any_item.sum(-1, keepdim=True)
 
+    def fill(self, uniform: Tensor) -> Tensor:
+        """Fill slots by uniform numbers; see `SequentialSlates.fill`: without exploration they decide ties alone."""
+        if self.epsilon > 0:
+            return super().fill(uniform)
+        top = self.scores.topk(min(self.num_slots + 1, self.num_items), -1)
+        slates = top.indices[:, : self.num_slots]
+        tied = (top.values[:, 1:] == top.values[:, :-1]).any(-1)
+        if bool(tied.any()):
+            some = EpsilonGreedySlates(self.scores[tied], self.num_slots, 0.0)
+            slates = slates.index_put((tied,), super(EpsilonGreedySlates, some).fill(uniform[tied]))
+        return slates
+
     def rank_probs(self, items: Tensor) -> Tensor:
         """Return the probability of items to be in each slot; see `Slates.rank_probs`."""
         score = self.scores.gather(1, items)
-        ordered = self.scores.sort(-1).values
-        above = torch.searchsorted(ordered, score, right=True)
-        better = self.num_items - above
-        equal = above - torch.searchsorted(ordered, score)
+        if items.shape[1] <= _FEW:
+            better = torch.stack([(self.scores > one[:, None]).sum(-1) for one in score.unbind(1)], 1)
+            equal = torch.stack([(self.scores == one[:, None]).sum(-1) for one in score.unbind(1)], 1)
+        else:
+            ordered = self.scores.sort(-1).values
+            above = torch.searchsorted(ordered, score, right=True)
+            better = self.num_items - above
+            equal = above - torch.searchsorted(ordered, score)
         place = torch.arange(self.num_slots, device=items.device)
         among = (place >= better.unsqueeze(-1)) & (place < (better + equal).unsqueeze(-1))
         early, late = self._by_place()

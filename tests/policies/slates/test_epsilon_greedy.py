@@ -25,3 +25,18 @@ def test_fewer_items_than_slots_are_named():
     scores = torch.tensor([[1.0, 2.0], [1.0, -torch.inf]])
     with pytest.raises(ValueError, match="8"):
         EpsilonGreedySlates(scores, 2, 0.1, first=7)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_filled_at_once_as_slot_by_slot(ties):
+    source = torch.Generator().manual_seed(3)
+    scores = torch.randn(50, 12, generator=source)
+    scores = scores.round() if ties else scores
+    scores[:, 4] = -torch.inf
+    slates = EpsilonGreedySlates(scores, 3, 0.0)
+    uniform = torch.rand(50, 3, generator=source, dtype=torch.float64)
+    one_by_one = super(EpsilonGreedySlates, slates).fill(uniform)
+    assert torch.equal(slates.fill(uniform), one_by_one)
+    # Few items are compared, many are sorted.
+    both = torch.arange(12).expand(50, -1)
+    torch.testing.assert_close(slates.rank_probs(both[:, :5]), slates.rank_probs(both)[:, :5], rtol=0, atol=1e-15)

@@ -46,10 +46,10 @@ def test_what_is_left_out_is_less_than_the_bound(mass, grouped_from, monkeypatch
 
 def test_fifty_digits():
     mpmath.mp.dps = 50
-    loc, scale = unequal(1, 40, 3)
+    loc, scale = unequal(1, 24, 3)
     found = contenders(loc, scale, 1e-9)
-    mask = marked(found, 40)[0]
-    assert 0 < int((~mask).sum()) < 40
+    mask = marked(found, 24)[0]
+    assert 0 < int((~mask).sum()) < 24
     pairs = [(mpmath.mpf(m), mpmath.mpf(s), k) for m, s, k in zip(loc[0].tolist(), scale[0].tolist(), mask.tolist())]
 
     def product(y, kept):
@@ -61,16 +61,16 @@ def test_fifty_digits():
         ) * product(y, True)  # fmt: skip
 
     mpmath.mp.dps = 25
-    exact = mpmath.quad(lambda y: (1 - product(y, False)) * density(y), [-1, 0, 1, 2, 3, 4, 6, 9], maxdegree=5)
+    exact = mpmath.quad(lambda y: (1 - product(y, False)) * density(y), [-1, 0, 1, 2, 3, 4, 6, 9], maxdegree=4)
     assert exact > 0
     assert exact <= float(found.left_out) <= 1e-9
 
 
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_the_best_few(ranks):
-    loc, scale = unequal(2, 120, 5)
+    loc, scale = unequal(2, 60, 5)
     found = contenders(loc, scale, 1e-4, ranks)
-    mask = marked(found, 120)
+    mask = marked(found, 60)
     whole = RankNormal(loc, scale, ranks).probs
     assert int((~mask).sum()) > 0
     # Expected number of those left out among the best, which is no less than the probability of any.
