@@ -1,14 +1,15 @@
 """Marginals that are known to be too narrow, by guide: measured by simulation-based calibration.
 
-``python benchmarks/calibration.py --guides laplace --simulations 35``: six items in two dimensions, 800 events;
-``w_a`` around -1, ``w_b`` and ``w_c`` around -2, each with a standard deviation of 1, and a kappa of scale 0.5. Of 35
-true values of ``w_b`` 26 +- 7 % lay outside the 90 % interval, and the root mean square of their distances was 1.6
-posterior standard deviations. Guides that are not here have not been measured.
+``python benchmarks/calibration.py --guides laplace --seed 400``, stopped after 40 simulations: six items in two
+dimensions, 800 events; ``w_a`` around -1, ``w_b`` and ``w_c`` around -2, each with a standard deviation of 1, and a
+kappa of scale 0.5. Outside the 90 % interval, where 10 % belong, lay 12 +- 5 % of the true values of ``w_a``, 8 +- 4 %
+of ``w_b`` and of ``w_c``, 12 +- 5 % of kappa, 9 +- 5 % of zeta and 12 +- 5 % of click logits: none is known to be too
+narrow. Guides that are not here have not been measured.
 """
 
 from __future__ import annotations
 
 __all__ = ["TOO_NARROW"]
 
-TOO_NARROW: dict[str, dict[str, float]] = {"laplace": {"w_b": 0.26}}
+TOO_NARROW: dict[str, dict[str, float]] = {"laplace": {}}
 """By guide and site the share of true values outside the central 90 % interval, where that is too large."""

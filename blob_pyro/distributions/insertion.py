@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import singledispatch
+from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -13,6 +14,7 @@ from torch import Size, Tensor
 
 from blob_pyro.distributions.arrowhead_normal import ArrowheadNormal
 from blob_pyro.distributions.block_arrowhead_normal import BlockArrowheadNormal, to_blocks
+from blob_pyro.distributions.nested_normal import NestedNormal
 
 __all__ = ["Insertion", "inserted"]
 
@@ -44,13 +46,19 @@ class Insertion:
     loc: Mapping[str, Tensor]
     scale: Mapping[str, Tensor]
 
+    @staticmethod
+    def starts(shapes: Shapes) -> dict[str, int]:
+        """Return where each site's numbers begin, side by side."""
+        starts, start = {}, 0
+        for name, shape in shapes.items():
+            starts[name] = start
+            start += shape.numel()
+        return starts
+
     @property
     def place(self) -> Tensor:
         """The new position of each old number, ``D``, increasing where sites keep their order."""
-        starts, start = {}, 0
-        for name, shape in self.after.items():
-            starts[name] = start
-            start += shape.numel()
+        starts = self.starts(self.after)
         return torch.cat([starts[name] + torch.arange(shape.numel()) for name, shape in self.before.items()])
 
     def numbers(self, values: Mapping[str, Tensor]) -> Tensor:
@@ -137,6 +145,35 @@ def _(distribution: BlockArrowheadNormal, new: Insertion) -> TorchDistribution:
     own[:num_blocks] = distribution.own_scale_tril
     loc = new.vector(distribution.loc, new.numbers(new.loc))
     return BlockArrowheadNormal(loc, tril, slope, own, widths, validate_args=False)
+
+
+@inserted.register
+def _(distribution: NestedNormal, new: Insertion) -> TorchDistribution:
+    starts = new.starts(new.before)
+    site = next(name for name, start in starts.items() if start == distribution.index)
+    of_others: Any = ({n: v for n, v in m.items() if n != site} for m in (new.before, new.after, new.loc, new.scale))
+    rest = Insertion(*of_others)
+    at_nodes: list[Any] = [inserted(distribution.at_node(number), rest) for number in range(distribution.num_nodes)]
+    first, num_shared = at_nodes[0], at_nodes[0].num_shared
+    place = rest.place.to(distribution.loc.device)
+    shared, own = place[: distribution.num_shared], place[distribution.num_shared :] - num_shared
+    stretch, slope = distribution.stretch.new_ones(len(at_nodes), num_shared), torch.zeros_like(first.loading)
+    stretch[:, shared] = distribution.stretch
+    if distribution.widths is None:
+        slope[own.unsqueeze(-1), shared] = distribution.slope
+    else:
+        slope[: len(distribution.slope), :, shared] = distribution.slope
+    return NestedNormal(
+        new.starts(new.after)[site],
+        distribution.density,
+        torch.stack([d.loc for d in at_nodes]),
+        torch.stack([d.shared_scale_tril for d in at_nodes]),
+        stretch,
+        slope,
+        first.scale if distribution.widths is None else first.own_scale_tril,
+        distribution.widths,
+        validate_args=False,
+    )
 
 
 def _square(tril: Tensor, new: Insertion) -> Tensor:

@@ -24,6 +24,7 @@ from torch.distributions import register_kl
 from blob_pyro.distributions.arrowhead_normal import ArrowheadNormal
 from blob_pyro.distributions.block_arrowhead_normal import BlockArrowheadNormal
 from blob_pyro.distributions.matrix_normal import MatrixNormal, whiten
+from blob_pyro.distributions.nested_normal import NestedNormal
 from blob_pyro.ops.renamed import renamed_argument, renamed_attribute
 
 __all__ = ["Factors", "MultivariatePart", "factors", "shear", "with_analytic_entropy"]
@@ -139,11 +140,16 @@ class _BlockArrowhead(_AnalyticEntropy, BlockArrowheadNormal):
     pass
 
 
+class _Nested(_AnalyticEntropy, NestedNormal):
+    pass
+
+
 _ANALYTIC = {
     dist.MultivariateNormal: _Multivariate,
     dist.LowRankMultivariateNormal: _LowRank,
     ArrowheadNormal: _Arrowhead,
     BlockArrowheadNormal: _BlockArrowhead,
+    NestedNormal: _Nested,
 }
 
 
@@ -224,6 +230,10 @@ def _cross_entropy_independent(q: MultivariatePart, p: Independent) -> Tensor:
 
 @register_kl(MultivariatePart, MatrixNormal)
 def _cross_entropy_matrix_normal(q: MultivariatePart, p: MatrixNormal) -> Tensor:
+    if isinstance(q.multivariate, NestedNormal):
+        size = q.part_shape.numel()
+        roots = q.multivariate.second_moment_roots(q.start, q.start + size, p.loc.flatten())
+        return -p.log_prob(p.loc) + 0.5 * whiten(roots.view(-1, *q.part_shape), p).square().sum()
     loc, factor, scale = q.factors
     quadratic = whiten(torch.cat([(loc - p.loc).unsqueeze(0), factor]), p).square().sum()
     if scale is not None:

@@ -18,6 +18,9 @@ from blob_pyro.distributions.arrowhead_normal import ArrowheadNormal
 from blob_pyro.distributions.block_arrowhead_normal import BlockArrowheadNormal
 from blob_pyro.distributions.matrix_normal import MatrixNormal
 from blob_pyro.distributions.multivariate import factors
+from blob_pyro.distributions.nested_normal import NestedNormal, at_node, nested, slope_of
+from blob_pyro.distributions.tabulated import TabulatedDensity
+from blob_pyro.ops.tensors import like, map_tensors
 
 __all__ = ["log_normalizer", "sharpened", "widened"]
 
@@ -68,6 +71,20 @@ def _(posterior: BlockArrowheadNormal, factor: float) -> TorchDistribution:
         factor * t for t in (posterior.shared_scale_tril, posterior.loading, posterior.own_scale_tril)
     )
     return BlockArrowheadNormal(posterior.loc, shared, loading, own, posterior.widths, validate_args=False)
+
+
+@widened.register
+def _(posterior: NestedNormal, factor: float) -> TorchDistribution:
+    """Raise it to the power ``factor^-2``, at the nodes: of Gaussians that widens them, of the density it flattens."""
+    power = factor**-2
+    half_log_det = posterior.shared_scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    density = posterior.density
+    log_density = power * density.log_density + (1 - power) * half_log_det.to(density.log_density)
+    return posterior.with_density(
+        TabulatedDensity(density.nodes, log_density),
+        shared_scale_tril=factor * posterior.shared_scale_tril,
+        own_scale=factor * posterior.own_scale,
+    )
 
 
 @widened.register
@@ -189,6 +206,21 @@ def _(distribution: BlockArrowheadNormal, precision: Tensor, loc: Tensor) -> Tor
 
 
 @sharpened.register
+def _(distribution: NestedNormal, precision: Tensor, loc: Tensor) -> TorchDistribution:
+    """At the nodes: each Gaussian is sharpened, and its node has the weight of the product's integral."""
+    wide: Any = map_tensors(distribution, Tensor.double)
+    (at_w, others), (loc_w, loc_others) = (wide.without(t.double()) for t in (precision, loc))
+    nodes, log_density = wide.density.nodes, wide.density.log_density
+    before = [wide.at_node(number) for number in range(len(nodes))]
+    after: list[Any] = [sharpened(gaussian, others, loc_others) for gaussian in before]
+    gains = torch.stack([log_normalizer(*pair, others, loc_others) for pair in zip(before, after)])
+    slope = slope_of(after[int(log_density.argmax())])  # a product changes all nodes' slopes by the same factors
+    density = TabulatedDensity(nodes, log_density + gains - 0.5 * at_w * (nodes - loc_w).square())
+    at_nodes = [at_node(gaussian, slope) for gaussian in after]
+    return like(nested(wide.index, density, at_nodes, slope, wide.widths), distribution.loc)
+
+
+@sharpened.register
 def _(distribution: dist.LowRankMultivariateNormal, precision: Tensor, loc: Tensor) -> TorchDistribution:
     wide, factor, own = (
         t.double() for t in (distribution.loc, distribution.cov_factor, distribution.cov_diag.reciprocal())
@@ -227,7 +259,7 @@ def log_normalizer(
         precision: see there.
         loc: see there.
     """
-    at: Any = product.mean
+    at: Any = product.at_mode if isinstance(product, NestedNormal) else product.mean
     tilt = 0.5 * (precision * (at - loc).square()).sum()
     result: Tensor = distribution.log_prob(at) - tilt - product.log_prob(at)
     return result

@@ -14,7 +14,7 @@ from pyro.nn import PyroModule, PyroParam
 from torch import Size, Tensor
 from torch.nn.functional import pad
 
-from blob_pyro.distributions import ArrowheadNormal, BlockArrowheadNormal
+from blob_pyro.distributions import ArrowheadNormal, BlockArrowheadNormal, NestedNormal, TabulatedDensity
 from blob_pyro.distributions.block_arrowhead_normal import to_blocks
 from blob_pyro.distributions.insertion import Insertion, inserted
 from blob_pyro.distributions.multivariate import MultivariatePart, with_analytic_entropy
@@ -23,12 +23,14 @@ from blob_pyro.guides.registry import register_guide
 from blob_pyro.guides.takeover import normal_moments
 from blob_pyro.guides.training_defaults import TrainingDefaults
 from blob_pyro.models import BanditBatch, BanditModel
-from blob_pyro.models.sites import KAPPA, MULTIVARIATE
+from blob_pyro.models.sites import KAPPA, MULTIVARIATE, W_B
 from blob_pyro.ops.names import unique_name
 from blob_pyro.ops.renamed import renamed_attribute
 from blob_pyro.ops.tensors import map_tensors
 
 __all__ = ["MULTIVARIATE", "FullGuide", "LaplaceGuide", "LowRankGuide", "MultivariateGuide"]
+
+_NESTED = ("loc", "shared_scale_tril", "stretch", "slope", "own_scale")  # of a NestedNormal, beside its density
 
 MOST_NUMBERS = 5_000
 """A full covariance of more is refused: its factor alone is 100 MB, its gradient and Adam's state three times that."""
@@ -186,6 +188,8 @@ class FullGuide(MultivariateGuide):
 
     def start_from(self, distribution: TorchDistribution) -> None:
         """Take a distribution of the same vector as the start."""
+        if isinstance(distribution, NestedNormal):
+            distribution = distribution.gaussian()
         if isinstance(distribution, dist.MultivariateNormal):
             tril = distribution.scale_tril
         else:
@@ -214,11 +218,13 @@ class FullGuide(MultivariateGuide):
 
 @register_guide("laplace")
 class LaplaceGuide(MultivariateGuide):
-    """The Gaussian of a mode and a curvature, with ``w_b`` at its marginal's mode: `blob_pyro.infer.laplace.fit`.
+    """Laplace's approximation, nested: ``w_b`` has a density of its own, and all else is Gaussian given it.
 
+    See `blob_pyro.infer.laplace.fit` for how it is found, and `blob_pyro.distributions.NestedNormal` for what it is.
     Given what items share their kappas are independent, in the posterior as here: an arrowhead; and so are the blocks
     of an item's kappa and its own beta, where `ItemDeviations` give it one. Unless the prior correlates them
-    otherwise, as an update from guide "full" does: then every number counts as shared. Nothing to train.
+    otherwise, as an update from guide "full" does: then every number counts as shared. Nothing to train. Where ``w_b``
+    has no prior, and before a fit, the vector is one Gaussian.
 
     Args:
         model: whose sites it covers.
@@ -226,14 +232,11 @@ class LaplaceGuide(MultivariateGuide):
 
     takes_checkpoint = False
 
-    loc: Tensor
-    shared_scale_tril: Tensor
-    loading: Tensor
-    own_scale: Tensor
-
     def __init__(self, model: BanditModel) -> None:
         super().__init__(model)
         prior = None if self._prior is None else self._prior.distribution
+        if isinstance(prior, NestedNormal):
+            prior = prior.at_node(0)  # of all numbers but one that items share
         if prior is not None and not isinstance(prior, BlockArrowheadNormal):
             self.deviations = None
         if prior is not None and self.deviations is None:
@@ -244,6 +247,7 @@ class LaplaceGuide(MultivariateGuide):
             self.own_widths = (model.embedding_dim, 1)
             self.num_own *= sum(self.own_widths)
         num_shared = self.size - self.num_own
+        self._index = next((i for n, i in Insertion.starts(self.shapes).items() if n == W_B), num_shared)
         shared_scale, own_scale = start_scale(self.prior_scale).split([num_shared, self.num_own])
         self.register_buffer("loc", self.prior_loc)
         self.register_buffer("shared_scale_tril", shared_scale.diag())
@@ -256,27 +260,100 @@ class LaplaceGuide(MultivariateGuide):
             self.register_buffer("own_scale", scale.diag_embed())
 
     @torch.no_grad()
-    def take(self, distribution: ArrowheadNormal | BlockArrowheadNormal) -> None:
-        """Become this distribution of the vector."""
-        for name, value in (
-            ("loc", distribution.loc),
-            ("shared_scale_tril", distribution.shared_scale_tril),
-            ("loading", distribution.loading),
-            ("own_scale", getattr(distribution, "scale" if self.deviations is None else "own_scale_tril")),
-        ):
-            getattr(self, name).copy_(value)
+    def take(self, distribution: TorchDistribution) -> None:
+        """Become this distribution of the vector: a `NestedNormal`, or an arrowhead."""
+        own = "scale" if self.deviations is None else "own_scale_tril"
+        if isinstance(distribution, NestedNormal):
+            density = distribution.density
+            numbers = {"nodes": density.nodes, "log_density": density.log_density}
+            numbers.update({f"node_{name}": getattr(distribution, name) for name in _NESTED})
+        else:
+            names = {"loc": "loc", "shared_scale_tril": "shared_scale_tril", "loading": "loading", "own_scale": own}
+            numbers = {name: getattr(distribution, attribute) for name, attribute in names.items()}
+        self._hold({name: tensor.to(self._kind) for name, tensor in numbers.items()})
+
+    @property
+    def _kind(self) -> Tensor:
+        """A buffer of the kind and on the device of all."""
+        kind: Tensor = next(iter(self.buffers()))
+        return kind
+
+    def _hold(self, numbers: Mapping[str, Tensor]) -> None:
+        """Keep these as buffers, in place of what there is."""
+        if {n: t.shape for n, t in self.named_buffers()} == {n: t.shape for n, t in numbers.items()}:
+            for name, tensor in numbers.items():
+                getattr(self, name).copy_(tensor)
+            return
+        for name in [name for name, _ in self.named_buffers()]:
+            delattr(self, name)
+        for name, tensor in numbers.items():
+            self.register_buffer(name, tensor.clone())
+
+    def expect(self, state: Mapping[str, Tensor]) -> None:
+        """Make room for a saved state, which may be nested or one Gaussian; what is wrong with it is found out later.
+
+        Args:
+            state: by the names of the guide's own buffers.
+        """
+        if "nodes" not in state or "node_loc" not in state:
+            return
+        num_nodes, (num_own, num_shared) = len(state["nodes"]), (self.num_own, self.size - self.num_own - 1)
+        like = self._kind
+        own = (num_own,) if self.deviations is None else tuple(self.own_scale.shape[:2])
+        noise = own if self.deviations is None else (*own, own[-1])
+        shapes = {
+            "nodes": (num_nodes,),
+            "log_density": (num_nodes,),
+            "node_loc": (num_nodes, num_shared + num_own),
+            "node_shared_scale_tril": (num_nodes, num_shared, num_shared),
+            "node_stretch": (num_nodes, num_shared),
+            "node_slope": (*own, num_shared),
+            "node_own_scale": noise,
+        }
+        if all(name in state and tuple(state[name].shape) == shape for name, shape in shapes.items()):
+            self._hold({name: like.new_zeros(shape) for name, shape in shapes.items()})
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *args: Any) -> None:
+        self.expect({k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)})
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def take_over(self, old: LaplaceGuide, priors: Mapping[str, TorchDistribution]) -> None:
         """Take over what a guide of fewer items knows; new ones have their prior: see `blob_pyro.guides.takeover`."""
-        distribution: Any = inserted(old.multivariate(), self.insertion(old, priors))
-        self.take(distribution)
+        self.take(inserted(old.multivariate(), self.insertion(old, priors)))
+
+    @property
+    def is_nested(self) -> bool:
+        """Whether ``w_b`` has a density of its own."""
+        return hasattr(self, "nodes")
 
     def multivariate(self) -> TorchDistribution:
         """Return the distribution of the vector, event ``D``; see `MultivariateGuide.multivariate`."""
+        widths = None if self.deviations is None else self.own_widths
+        if self.is_nested:
+            density = TabulatedDensity(self.nodes, self.log_density)
+            parts: dict[str, Any] = {name: getattr(self, f"node_{name}") for name in _NESTED}
+            return NestedNormal(index=self._index, density=density, widths=widths, validate_args=False, **parts)
         arrowhead = (self.loc, self.shared_scale_tril, self.loading, self.own_scale)
-        if self.deviations is None:
+        if widths is None:
             return ArrowheadNormal(*arrowhead, validate_args=False)
-        return BlockArrowheadNormal(*arrowhead, self.own_widths, validate_args=False)
+        return BlockArrowheadNormal(*arrowhead, widths, validate_args=False)
+
+    def gaussian(self) -> ArrowheadNormal | BlockArrowheadNormal:
+        """Return one Gaussian of the vector, for what has to start somewhere: see `NestedNormal.gaussian`."""
+        vector: Any = self.multivariate()
+        found: ArrowheadNormal | BlockArrowheadNormal = vector.gaussian() if self.is_nested else vector
+        return found
+
+    @property
+    def mode(self) -> Tensor:
+        """The mode of ``w_b`` and that of all else given it, ``D``; of one Gaussian its mean."""
+        vector: Any = self.multivariate()
+        if not self.is_nested:
+            loc: Tensor = vector.loc
+            return loc
+        w_b = vector.density.mode
+        result: Tensor = vector.together(w_b, vector.given(w_b).loc)
+        return result
 
 
 def _take_loc_and_scale(guide: LowRankGuide | FullGuide, old: LowRankGuide | FullGuide, new: Insertion) -> None:

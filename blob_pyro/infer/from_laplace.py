@@ -42,7 +42,7 @@ def fit_from_laplace(guide: FullGuide | LowRankGuide, request: FitRequest) -> pd
     except LaplaceRefuses as reason:
         start = f"prior: {reason}"
     else:
-        guide.start_from(mode.multivariate())
+        guide.start_from(mode.gaussian())
         training = replace(request.training, learning_rate=request.training.learning_rate / 100)
         request = replace(request, training=training)
     trace = fit_by_svi(guide, request)

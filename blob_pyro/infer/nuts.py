@@ -58,7 +58,7 @@ def fit_nuts(
         few = guide.num_draws // guide.num_chains < _FEWEST_FOR_R_HAT  # for Pyro's diagnostics, all of them
         for number in range(guide.num_chains):
             vector = mode.multivariate()
-            start_at = mode.parts(vector.sample() if number else mode.loc, vector)
+            start_at = mode.parts(vector.sample() if number else mode.mode, vector)
             initial = {name: part.v for name, part in start_at.items()}
             kernel = NUTS(model, init_strategy=pyro.infer.autoguide.init_to_value(values=initial))
 

@@ -248,9 +248,11 @@ class BanditModel(PyroModule):
     def fixed_values(self) -> dict[str, Tensor]:
         """Return the parameters that a number holds fixed, by site name."""
         psi, shapes = self.item_embedding, {KAPPA: (self.num_items,), ZETA: (self.embedding_dim,) * 2}
+        given = self.priors
+        fields = {W_A: given.w_a, W_B: given.w_b, W_C: given.w_c, KAPPA: self.kappa_prior, ZETA: given.zeta}
         return {
             name: psi.new_full(shapes.get(name, ()), float(prior))
-            for name, prior in self._fields().items()
+            for name, prior in fields.items()
             if isinstance(prior, (int, float)) and name not in self.priors.sites
         }
 

@@ -16,6 +16,7 @@ from blob_pyro.policies.repeated import log_prob_in_a_rectangle
 from blob_pyro.posteriors.best_items import best_each
 from blob_pyro.posteriors.click_logits import ClickLogits
 from blob_pyro.posteriors.drawn_click_logits import DrawnClickLogits
+from blob_pyro.posteriors.mixed_click_logits import MixedClickLogits
 from blob_pyro.propensity import ArgmaxConditionallyNormal, ArgmaxNormal, ArgmaxNormalMixture, Propensity
 from blob_pyro.propensity._index import IndexDistribution
 from blob_pyro.propensity._types import checked_mask
@@ -163,7 +164,10 @@ class ThompsonActions(_OfClickLogits, ArgmaxConditionallyNormal):
 
     def sample_each(self, counts: Tensor) -> Tensor:
         """Draw ``counts[n]`` independent times for each context; see `repeated.sample_each`."""
-        return best_each(self.click_logits, counts, self.allowed)
+        logits = self.click_logits
+        if isinstance(logits, MixedClickLogits):
+            return logits.best_each(counts, self.allowed)
+        return best_each(logits, counts, self.allowed)
 
     def log_prob_each(self, counts: Tensor, actions: Tensor) -> Tensor:
         """Return the log-propensities of each context's actions; see `blob_pyro.policies.repeated.log_prob_each`."""

@@ -26,7 +26,8 @@ from blob_pyro.ops.exclusive import exclusive, own_parameter_store
 from blob_pyro.ops.gradients import ordinary_tensors
 from blob_pyro.ops.seeds import seeded
 from blob_pyro.ops.tensors import detached
-from blob_pyro.posteriors.click_logits import has_closed_form
+from blob_pyro.posteriors.click_logits import ClickLogits, has_closed_form
+from blob_pyro.posteriors.mixed_click_logits import AtNodes, MixedClickLogits, at_nodes
 
 __all__ = ["GuidePosterior"]
 
@@ -78,18 +79,31 @@ class GuidePosterior:
         draws = self.draws(_DRAWS_FOR_MOMENTS, seed=0)
         return {**sites, **{n: Empirical(draws[n], draws[n].new_zeros(_DRAWS_FOR_MOMENTS)) for n in drawn}}
 
-    def folded(self, up_to_common: bool = False) -> dict[str, TorchDistribution] | None:
+    def click_logits(self, interest: Tensor, up_to_common: bool = False) -> ClickLogits | None:
+        """Return the posterior of the click logits in contexts of these interests; None if it has no closed form.
+
+        Args:
+            interest: omega as the model takes it, in units of its column norms, ``N x K``.
+            up_to_common: as `folded`.
+        """
+        known = self._once(f"folded, {up_to_common}", None, lambda: self._answers(up_to_common))
+        return None if known is None else known._given(interest)
+
+    def folded(self, up_to_common: bool = False) -> AtNodes | None:
         """Return the posterior of the paper's sites with every term's share in them; None if it has no closed form.
+
+        Of a guide that is Gaussian only given ``w_b``, at each node of it; of others at the only one there is.
 
         Args:
             up_to_common: whether to leave out terms that move all items alike.
         """
-        return self._once(f"folded, {up_to_common}", None, lambda: self._fold(up_to_common))
+        with torch.no_grad():
+            return self._fold(up_to_common)
 
     def ask(self) -> None:
         """Ask what answering needs, now: whoever holds the lock spares others to wait for it."""
         for up_to_common in (False, True):
-            self.folded(up_to_common)
+            self.click_logits(self.model.item_embedding[:0], up_to_common)
 
     def sample(self, num_samples: int) -> dict[str, Tensor]:
         """Draw the parameters jointly from torch's default generator, each ``num_samples x shape of the site``."""
@@ -170,9 +184,33 @@ class GuidePosterior:
         fixed = {n: Delta(v, event_dim=v.dim()) for n, v in self.model.fixed_values().items()}
         return _Distributions(detached({**sites, **fixed}), drawn)
 
-    def _fold(self, up_to_common: bool) -> dict[str, TorchDistribution] | None:
+    def _answers(self, up_to_common: bool) -> ClickLogits | None:
+        """Click logits in no context."""
+        nodes = self._fold(up_to_common)
+        if nodes is None:
+            return None
+        none = self.model.item_embedding[:0]
+        parts = [ClickLogits(posterior, *self.model.item_factors, none) for posterior in nodes.posteriors]
+        if len(parts) == 1:
+            return parts[0]
+        mixed = MixedClickLogits(parts, nodes.weights)
+        return MixedClickLogits(parts, nodes.weights, mixed.mean_slopes())
+
+    def _fold(self, up_to_common: bool) -> AtNodes | None:
         sites, drawn = self._distributions()
-        posterior: dict[str, TorchDistribution] | None = None if drawn else dict(sites)
+        if drawn:
+            return None
+        nodes = at_nodes(sites)
+        if nodes is None:
+            nodes = AtNodes([dict(sites)], self.model.item_embedding.new_ones(1))
+        folded = [self._fold_terms(posterior, up_to_common) for posterior in nodes.posteriors]
+        found = [posterior for posterior in folded if posterior is not None]
+        return nodes._replace(posteriors=found) if len(found) == len(folded) else None
+
+    def _fold_terms(
+        self, sites: dict[str, TorchDistribution], up_to_common: bool
+    ) -> dict[str, TorchDistribution] | None:
+        posterior: dict[str, TorchDistribution] | None = sites
         for term in self.model.terms:
             if up_to_common and term.moves_all_items_alike:
                 continue

@@ -61,8 +61,8 @@ class BLOB(ClickModel):
             embedding, ``P x K``, and the encoder) and cannot be fitted: what happens to ``blo`` afterwards, another
             fit for example, changes nothing here. BLOBs made from one ``blob.blo`` share it.
         guide: how the posterior is approximated: "normal" (the paper's NQ, default), "matrix_normal" (MNQ),
-            "matrix_normal_full", "low_rank", "full", "laplace" (mode and full curvature; see
-            `blob_pyro.infer.laplace.fit` for where the mode misleads), "delta" (MAP), "nuts" (exact draws, for small
+            "matrix_normal_full", "low_rank", "full", "laplace" (mode and full curvature, integrated over ``w_b``; see
+            `blob_pyro.infer.laplace.fit` for where it misleads), "delta" (MAP), "nuts" (exact draws, for small
             logs), or the name of one of yours, see `blob_pyro.register_guide`; a class that is constructed from the
             bandit model, as Pyro's AutoGuides are; a module, of which a copy is taken; or a function of the batch. See
             `blob_pyro.guides.bandit`. Every fit makes it anew under its seed; a module starts with the parameters that

@@ -140,9 +140,10 @@ class ClickModel(RankedItems):
         num_draws, seed = whole_number(num_draws, "num_draws"), check_seed(seed)
         blo, known = self._parts
         interest, scale = self._interest(blo, contexts)
-        posterior = known.folded(up_to_common) if scale is None and not are_further_down(known.model, rows) else None
-        if posterior is not None:
-            return ClickLogits(posterior, *known.model.item_factors, interest * known.model.column_norms)
+        if scale is None and not are_further_down(known.model, rows):
+            logits = known.click_logits(interest * known.model.column_norms, up_to_common)
+            if logits is not None:
+                return logits
         return self._drawn(known, interest, scale, rows, num_draws, seed)
 
     @staticmethod

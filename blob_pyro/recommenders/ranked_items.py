@@ -186,13 +186,12 @@ class RankedItems(ClickModelParts):
         model, size = parts.known.model, parts.known.model.embedding_dim
 
         def compute() -> Tensor:
-            posterior = parts.known.folded(True)
-            assert posterior is not None, "it has been asked for"
             points = torch.cat([torch.eye(size), torch.zeros(1, size)]).to(model.item_embedding)
             table = model.item_embedding.new_empty(model.num_items, size + 1)
             with torch.no_grad():
                 for rows in torch.arange(size + 1).split(8):
-                    logits = ClickLogits(posterior, *model.item_factors, points[rows] * model.column_norms)
+                    logits = parts.known.click_logits(points[rows] * model.column_norms, True)
+                    assert logits is not None, "it has been asked for"
                     table[:, rows] = logits.mean.mT
             table[:, :size] -= table[:, size:]
             return table
@@ -202,7 +201,9 @@ class RankedItems(ClickModelParts):
             return parts.known.keep("score table", compute) if kept is None else kept
 
     def _has_linear_scores(self, parts: ClickParts) -> bool:
-        return self.omega == "mean" and self._ranks_without_covariates and parts.known.folded(True) is not None
+        if self.omega != "mean" or not self._ranks_without_covariates:
+            return False
+        return parts.known.click_logits(parts.known.model.item_embedding[:0], True) is not None
 
     @property
     def _ranks_without_covariates(self) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import blob_pyro.serialization.parts  # noqa: F401 - registers what models are made of
 from blob_pyro.data import Histories, Vocabulary
-from blob_pyro.guides import ENCODERS, GUIDES, DrawsGuide
+from blob_pyro.guides import ENCODERS, GUIDES, DrawsGuide, LaplaceGuide
 from blob_pyro.guides.registry import registered_name
 from blob_pyro.infer import Bound
 from blob_pyro.models import BanditPriors, OrganicPriors
@@ -124,6 +124,8 @@ def load_blob(
         blob: BLOB = cls._assemble(blo, guide or name, priors, **options)
         if isinstance(blob.guide, DrawsGuide):
             blob.guide = DrawsGuide(blob.model, num_draws, num_chains or 1)
+        if isinstance(blob.guide, LaplaceGuide):
+            blob.guide.expect({k.removeprefix("guide."): v for k, v in saved.state.items() if k.startswith("guide.")})
     folder.restore(_modules(blob), saved)
     blob.fits = fits
     if blob.fitted and blob.blo.encoder_name is not None and guide is None and not blob.model.num_covariates:

@@ -6,7 +6,13 @@ from typing import Any
 
 import pyro.distributions as dist
 
-from blob_pyro.distributions import ArrowheadNormal, BlockArrowheadNormal, MatrixNormal
+from blob_pyro.distributions import (
+    ArrowheadNormal,
+    BlockArrowheadNormal,
+    MatrixNormal,
+    NestedNormal,
+    TabulatedDensity,
+)
 from blob_pyro.models import OrganicPriors
 from blob_pyro.models.priors.bandit_priors import BanditPriors
 from blob_pyro.models.priors.learned import Learned
@@ -22,6 +28,11 @@ register(VectorPrior, keys={"distribution": "law"})
 register(ArrowheadNormal)
 register(BlockArrowheadNormal, fields=["loc", "shared_scale_tril", "loading", "own_scale_tril", "widths"])
 register(MatrixNormal)
+register(TabulatedDensity)
+register(
+    NestedNormal,
+    fields=["index", "density", "loc", "shared_scale_tril", "stretch", "slope", "own_scale", "widths"],
+)
 
 
 def _independent(base_dist: Any, reinterpreted_batch_ndims: int) -> Any:

@@ -28,7 +28,7 @@ def _(guide: Mode, request):
     around = LaplaceGuide(request.model)
     trace = fit_laplace(around, request.model, request.batch, progress=False)
     with torch.no_grad():
-        for name, part in around.parts(around.loc, around.multivariate()).items():
+        for name, part in around.parts(around.mode, around.multivariate()).items():
             getattr(guide, f"{name}_value").copy_(part.v)
     return trace
 

@@ -60,7 +60,7 @@ def test_a_narrow_guide_is_found(fitted, log):
     blob = BLOB(fitted[0].blo, "laplace", BanditPriors(kappa_scale=0.3))
     blob.guide.load_state_dict(fitted[0].guide.state_dict())
     blob.fits = [{"call": "fit"}]
-    for name in ("shared_scale_tril", "loading", "own_scale"):
+    for name in ("node_shared_scale_tril", "node_own_scale"):
         getattr(blob.guide, name).mul_(0.4)
     found = diagnose(blob, log, **QUICK)
     assert found["guide against model"].flagged

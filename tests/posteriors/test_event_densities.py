@@ -51,8 +51,15 @@ def test_a_correlated_prior_counts_once(blo, log):
     found = log_priors(blob.model, draws)
     vector = blob.model.vector_prior
     flat = torch.cat([draws[name].reshape(3, -1) for name in vector.shapes], -1).double()
-    covariance = vector.distribution.covariance_matrix.double()
-    expected = dist.MultivariateNormal(vector.distribution.mean.double(), covariance).log_prob(flat)
+    distribution = vector.distribution
+    w_b, others = distribution.without(flat)
+    given = [distribution.given(w) for w in w_b.float()]
+    expected = distribution.density.log_prob(w_b) + torch.stack(
+        [
+            dist.MultivariateNormal(q.loc.double(), q.covariance_matrix.double()).log_prob(x)
+            for q, x in zip(given, others)
+        ]
+    )
     assert list(found) == ["multivariate"]
     assert torch.allclose(found["multivariate"], expected, rtol=1e-4)
 

@@ -6,21 +6,23 @@ the exact one. Learned scales follow MacKay's fixed point, the maximum of the ap
 
 A mode is not where the mass is. ``w_b`` scales zeta, and of all pairs with one product the joint density prefers a
 large ``w_b`` with a small zeta, however little room there is. So ``w_b`` is treated as Rue, Martino & Chopin (2009,
-section 3.1) treat a hyperparameter: for a fixed ``w_b`` all else has a mode and a curvature, which give the evidence
+section 3) treat a hyperparameter, by a nested approximation: for a fixed ``w_b`` all else has a mode and a curvature,
+which give the evidence
 
 .. math:: \log p(\text{clicks}, w_b) \approx \log p(\text{clicks}, w_b, \hat\theta(w_b))
     - \tfrac12 \log \det H(w_b) + \text{constant},
 
-the marginal density of ``w_b``, and its maximum is sought. The Gaussian is ``N(w_b)`` times all else given ``w_b``,
-whose mean moves with ``w_b`` as the conditional mode does, to first order. The marginal of ``w_b`` is often flat on one
-side, where zeta must shrink as ``w_b`` grows and a Gaussian cannot follow: its standard deviation is the one that is
-nearest in ``KL(q | p)``, not the marginal's own.
+the marginal density of ``w_b``. It is evaluated at nine nodes, from eight nats below its maximum on one side to as many
+on the other, and so are mode and curvature of all else: the posterior is the mixture over ``w_b`` of these Gaussians, a
+`blob_pyro.distributions.NestedNormal`. An update goes on from it in the same way: at each ``w_b`` that is tried the
+prior of all else is the Gaussian that the last fit had there.
 
-Where it still misleads: under a wide prior, ``w_b ~ N(-6, 3)``, the marginal's mode can lie where a Gaussian has little
-room around it (standard log of ``benchmarks/bandit.py``: at -3.0, standard deviation 0.2, while "normal" converges to
--6.9; the ELBO is 0.1 % lower; under the default prior the two are equal within noise). Other scales (`HorseshoeKappa`,
-a ``kappa_scale`` that is a distribution) are taken at the joint mode, and with them all that they scale is too small. A
-marginal of ``w_b`` with two modes is described by one.
+Where it still misleads: given ``w_b`` all else is a mode and a curvature, which knows no skew; ``w_a`` alone has the
+mean and the deviation of its own marginal (`blob_pyro.infer.laplace.corrected_moments`), the same correction at every
+node. The noise of an item's
+own numbers, given what items share, is the same for every ``w_b``, at its average precision. Learned scales are taken
+at the ``w_b`` of the largest evidence, and are points. Other scales (`HorseshoeKappa`, a ``kappa_scale`` that is a
+distribution) are taken at the joint mode, and with them all that they scale is too small.
 """
 
 from __future__ import annotations
@@ -28,27 +30,28 @@ from __future__ import annotations
 import math
 import time
 from copy import deepcopy
-from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from scipy.interpolate import CubicSpline
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from blob_pyro.distributions import ArrowheadNormal, BlockArrowheadNormal
+from blob_pyro.distributions import ArrowheadNormal, BlockArrowheadNormal, NestedNormal, TabulatedDensity
+from blob_pyro.distributions.nested_normal import at_node, nested, slope_of
 from blob_pyro.guides.multivariate import LaplaceGuide
 from blob_pyro.infer.fit import fit_guide
 from blob_pyro.infer.fit_request import FitRequest
+from blob_pyro.infer.laplace.corrected_moments import Correction, correction, moved
 from blob_pyro.infer.laplace.linearization import LaplaceRefuses
-from blob_pyro.infer.laplace.log_posterior import LogPosterior, Precision
+from blob_pyro.infer.laplace.log_posterior import LogPosterior, Precision, without
 from blob_pyro.infer.training.checkpoints import Checkpoint
 from blob_pyro.infer.training.convergence import Convergence
 from blob_pyro.infer.training.trace import DAMPING, LOG_JOINT, SECONDS, STEP
 from blob_pyro.models import BanditBatch, BanditModel
-from blob_pyro.models.sites import W_B
+from blob_pyro.models.sites import W_A, W_B
 from blob_pyro.ops.exclusive import own_parameter_store
 
 __all__ = ["MOST_SHARED", "fit_laplace"]
@@ -61,8 +64,9 @@ _ROUGH_TOLERANCE = 1e-3  # the same, while w_b is sought
 _SCALE_TOLERANCE = 1e-3  # of learned scales, relative
 _SAME_SCALE = 0.03  # relative: w_b is not sought anew for less
 _REACH = 5.0  # prior standard deviations of w_b in which its mode is sought
-_NODES = np.linspace(-4, 4, 9)  # around the mode of w_b, in guesses of its standard deviation
-_ZOOMS, _CLOSE = 6, 0.6  # a guess is good if the deviation found is more than this fraction of it
+_NUM_NODES = 9  # of w_b
+_DEPTH = 8.0  # nats below the maximum of its log density where the nodes end: 4 standard deviations of a normal
+_LEAST_DEPTH, _MOST_DEPTH, _MOST_GUESSES = 6.0, 12.0, 5  # that will do, and how often it is tried
 
 
 def fit_laplace(
@@ -85,9 +89,9 @@ def fit_laplace(
     Returns:
         One row per step: ``step``, ``log_joint`` (log density of clicks and parameters at the point, nats per event; it
         rises while ``w_b`` is fixed), ``seconds``, ``damping``. ``attrs["exact_curvature"]`` tells whether the
-        exact curvature was positive definite; if not, the Gauss-Newton one is used. ``attrs["log_evidence"]`` is
-        Laplace's approximation of the log probability of the clicks (given ``w_b``, where it was sought: jointly with
-        the density of ``w_b`` there).
+        exact curvature was positive definite, at each node; if not, the Gauss-Newton one is used.
+        ``attrs["log_evidence"]`` is Laplace's approximation of the log probability of the clicks, integrated over
+        ``w_b`` where that is sought.
 
     Raises:
         LaplaceRefuses: (a ValueError) for too many shared parameters, a kappa whose prior correlates items, a learned
@@ -136,6 +140,9 @@ class _Search:
         self.rows: list[dict[str, float]] = []
         self.converged = True
         self.log_evidence = -math.inf
+        self._tried: dict[float, float] = {}  # log densities of values of the hyperparameter, at the present scales
+        self._visited: dict[float, Tensor] = {}  # modes of all else for some of its values
+        self._known: tuple[Tensor, float] | None = None
         self._began = time.perf_counter()
 
     def convergence(self) -> Convergence:
@@ -145,15 +152,14 @@ class _Search:
             return Convergence(True, f"after {steps} steps the next would gain less than {_TOLERANCE:g} nats in all")
         return Convergence(False, f"{steps} Gauss-Newton steps, the most that are taken, did not reach the mode")
 
-    def run(self) -> tuple[ArrowheadNormal | BlockArrowheadNormal, bool]:
+    def run(self) -> tuple[ArrowheadNormal | BlockArrowheadNormal | NestedNormal, bool]:
         """The approximate posterior, and whether its curvature is the exact one."""
         self.find_mode(_TOLERANCE if self.hyperparameter is None else _ROUGH_TOLERANCE, learn=True)
         if self.hyperparameter is not None:
             self.seek_hyperparameter()
+            return self.nested()
         curvature, exact = self.curvature()
         self.log_evidence = self.evidence()
-        if self.hyperparameter is not None:
-            curvature = self.with_hyperparameter(curvature, self.hyperparameter)
         distribution = curvature.normal(self.theta)
         assert distribution is not None, "its factors have been positive definite"
         return distribution, exact
@@ -176,11 +182,12 @@ class _Search:
     def _step(self, damping: float) -> tuple[float, float]:
         """One damped Gauss-Newton step downhill: the next damping, and what this one promised to gain."""
         gradient, curvature = self._rest(*self.posterior.expansion(self.theta))
-        before, gain = self.posterior.objective(self.theta), 0.0
+        before, gain = self._objective(), 0.0
         while damping < 1e12:
             step = curvature.damped(damping).solve(gradient)
             if step is not None and (after := self.posterior.objective(self.theta - step)) <= before:
                 self.theta, before, gain = self.theta - step, after, 0.5 * float(gradient @ step)
+                self._known = (self.theta, after)
                 break
             damping = max(10 * damping, 1e-8)
         else:  # nowhere lower: this is the mode to the last digit
@@ -191,9 +198,16 @@ class _Search:
         self.bar.update()
         return max(damping / 10, 1e-12), gain
 
+    def _objective(self) -> float:
+        """The objective here, which is known after a step."""
+        if self._known is None or self._known[0] is not self.theta:
+            self._known = (self.theta, self.posterior.objective(self.theta))
+        return self._known[1]
+
     def _learn(self) -> float:
         distribution = self._rest(*self.posterior.expansion(self.theta))[1].normal(self.theta)
         assert distribution is not None, "Gauss-Newton's curvature is positive definite"
+        self._known = None
         return self.posterior.update_scales(self.theta, distribution.variance)
 
     def _rest(self, gradient: Tensor, curvature: Precision) -> tuple[Tensor, Precision]:
@@ -217,7 +231,7 @@ class _Search:
         log_det = rest.log_det()
         assert log_det is not None, "its factor has been positive definite"
         num_free = len(self.theta) - (self.hyperparameter is not None)
-        return -self.posterior.objective(self.theta) - 0.5 * log_det + 0.5 * num_free * math.log(2 * math.pi)
+        return -self._objective() - 0.5 * log_det + 0.5 * num_free * math.log(2 * math.pi)
 
     # --- what scales others --------------------------------------------------------------------------------------
 
@@ -231,8 +245,9 @@ class _Search:
         low, high = centre - _REACH * spread, centre + _REACH * spread
         for _ in range(10):
             before = self._scales()
+            self._tried.clear()
             found = minimize_scalar(
-                self._negative_evidence, bounds=(low, high), method="bounded", options={"xatol": 0.05 * spread}
+                self._negative_evidence, bounds=(low, high), method="bounded", options={"xatol": 0.1 * spread}
             )
             self._fix(float(found.x))
             self.find_mode(_TOLERANCE, learn=True)
@@ -244,61 +259,98 @@ class _Search:
         return self.theta.new_tensor([float(self.posterior.scale(name)) for name in self.posterior.model.learned])
 
     def _negative_evidence(self, value: float) -> float:
-        self._fix(value)
+        self._start_near(value)
         self.find_mode(_ROUGH_TOLERANCE)
-        return -self.evidence()
+        self._visited[value] = self.theta
+        self._tried[value] = evidence = self.evidence()
+        return -evidence
 
     def _fix(self, value: float) -> None:
         self.theta = self.theta.clone()
         self.theta[self.hyperparameter] = value
 
-    def with_hyperparameter(self, curvature: Precision, index: int) -> Precision:
-        """Return the precision of the hyperparameter, and of all else given it, together.
+    def nested(self) -> tuple[NestedNormal, bool]:
+        """Tabulate the hyperparameter's marginal around its mode, and the Gaussian of all else at its nodes."""
+        index = self.hyperparameter
+        assert index is not None
+        top = self._look(float(self.theta[index]))
+        slope, theta = slope_of(top.gaussian), self.theta
+        widths = top.gaussian.widths if isinstance(top.gaussian, BlockArrowheadNormal) else None
+        following, by = self._correction(top)
+        low, high = (top.value + side * self._reach(top, side) for side in (-1, 1))
+        nodes, values, is_exact = [], [], top.is_exact
+        places = np.linspace(low, high, _NUM_NODES).tolist()
+        for place in sorted(places, key=lambda place: abs(place - top.value)):  # outward, each from what is beside it
+            node = self._look(place)
+            gaussian = node.gaussian if by is None else moved(node.gaussian, following, by)
+            nodes.append((place, at_node(gaussian, slope)))
+            values.append((place, node.log_density))
+            is_exact = is_exact and node.is_exact
+        log_density = theta.new_tensor([value for _, value in sorted(values)])
+        density = TabulatedDensity(theta.new_tensor(places), log_density)
+        gaussians = [node for _, node in sorted(nodes, key=lambda pair: pair[0])]
+        self.log_evidence = float(torch.logsumexp(log_density, 0)) + math.log(places[1] - places[0])
+        self.theta = theta
+        self.find_mode(_TOLERANCE)
+        return nested(index, density, gaussians, slope, widths), is_exact
 
-        The conditional mode moves with the hyperparameter by ``-H^-1 h``, where ``h`` is the column of the curvature
-        between the two. So the column stays what it is, and only the corner changes, to ``1 / variance + h' H^-1 h``.
-        """
-        rest = curvature.conditional(index)
-        column = curvature.column(index)
-        corner, column[index] = float(column[index]), 0.0
-        slope, distribution = rest.solve(column), rest.normal(self.theta)
-        assert slope is not None
-        assert distribution is not None
-        explained = float(column @ slope)
-        slope[index] = -1.0  # so that -slope is the direction in which the vector moves
-        scale = max(corner - explained, float(self.posterior.spread[index]) ** -2) ** -0.5
-        for _ in range(_ZOOMS):
-            ratio = self._best_ratio(index, distribution, slope, scale)
-            scale *= ratio
-            if ratio > _CLOSE:
+    def _correction(self, top: _Node) -> tuple[int, Correction | None]:
+        """The place of ``w_a`` among all else, and its moments at the mode of the marginal, for all nodes alike."""
+        index = self.hyperparameter
+        if index is None or W_A not in self.posterior.layout:
+            return 0, None
+        number = self.posterior.layout[W_A].start
+        by = correction(self.posterior, self.theta, top.gaussian, index, number)
+        return number - (number > index), by
+
+    def _reach(self, top: _Node, side: int) -> float:
+        """How far from the mode of the marginal its logarithm has fallen by about `_DEPTH`."""
+        assert self.hyperparameter is not None
+        falls = [
+            (top.log_density - log_density, side * (value - top.value)) for value, log_density in self._tried.items()
+        ]
+        usable = [(fall, distance) for fall, distance in falls if distance > 0 and 0.2 < fall < 100]
+        if usable:
+            fall, distance = min(usable, key=lambda pair: abs(math.log(pair[0] / _DEPTH)))
+            distance *= math.sqrt(_DEPTH / fall)
+        else:
+            distance = 4 * float(self.posterior.spread[self.hyperparameter])
+        for _ in range(_MOST_GUESSES):
+            fall = top.log_density - self._look(top.value + side * distance).log_density
+            if _LEAST_DEPTH <= fall <= _MOST_DEPTH:
                 break
-        shared = curvature.shared.clone()
-        shared[index, index] = scale**-2 + explained
-        return replace(curvature, shared=shared)
+            distance *= min(max(math.sqrt(_DEPTH / max(fall, 1e-3)), 0.3), 3.0)
+        return distance
 
-    def _best_ratio(
-        self, index: int, distribution: ArrowheadNormal | BlockArrowheadNormal, slope: Tensor, scale: float
-    ) -> float:
-        """Return what to multiply a guess of the hyperparameter's scale by, for the least ``KL(q | p)``.
+    def _look(self, value: float) -> _Node:
+        """Find mode and curvature of all else for a value of the hyperparameter, and its log density."""
+        index = self.hyperparameter
+        assert index is not None
+        self._start_near(value)
+        self.find_mode(_ROUGH_TOLERANCE)
+        self._visited[value] = self.theta
+        curvature, is_exact = self.curvature()
+        rest = without(curvature, index)
+        gaussian = rest.normal(torch.cat([self.theta[:index], self.theta[index + 1 :]]))
+        assert gaussian is not None, "its factor has been positive definite"
+        log_density = -self._objective() - float(gaussian.log_prob(gaussian.loc))
+        return _Node(value, log_density, gaussian, is_exact)
 
-        Args:
-            index: the place of the hyperparameter.
-            distribution: of all else, at the present point.
-            slope: minus the direction in which the vector moves with the hyperparameter.
-            scale: the guess.
-        """
-        values = []
-        for node in (scale * _NODES).tolist():
-            point = self.theta - node * slope
-            within = self.posterior.expansion(point)[1].conditional(index).expected_square(distribution)
-            values.append(self.posterior.objective(point) + 0.5 * within)
-        above = np.array(values) - min(values)
-        curve = CubicSpline(_NODES, np.log1p(above))  # w_b enters through its exponential, which has a smooth logarithm
-        nodes, weights = np.polynomial.hermite_e.hermegauss(15)
+    def _start_near(self, value: float) -> None:
+        """Go to where the mode should be, on the line through the two that are nearest."""
+        near = sorted(self._visited, key=lambda known: abs(known - value))[:2]
+        if len(near) == 2 and abs(near[0] - value) <= 1.5 * abs(near[0] - near[1]):
+            first, second = (self._visited[known] for known in near)
+            self.theta = first + (value - near[0]) / (near[1] - near[0]) * (second - first)
+        elif near:
+            self.theta = self._visited[near[0]]
+        self._fix(value)
 
-        def divergence(log_ratio: float) -> float:
-            points = np.clip(math.exp(log_ratio) * nodes, _NODES[0], _NODES[-1])
-            return float(np.average(np.expm1(curve(points)), weights=weights)) - log_ratio
 
-        best = minimize_scalar(divergence, bounds=(math.log(_CLOSE) - 0.5, 0.2), method="bounded")
-        return math.exp(best.x)
+class _Node(NamedTuple):
+    """All else for a value of the hyperparameter, and the logarithm of its density, up to a constant."""
+
+    value: float
+    log_density: float
+    gaussian: ArrowheadNormal | BlockArrowheadNormal
+    is_exact: bool

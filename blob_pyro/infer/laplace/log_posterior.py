@@ -9,7 +9,7 @@ import torch
 from pyro.distributions import Independent, Normal, TorchDistribution
 from torch import Tensor
 
-from blob_pyro.distributions import ArrowheadNormal, BlockArrowheadNormal, MatrixNormal
+from blob_pyro.distributions import ArrowheadNormal, BlockArrowheadNormal, MatrixNormal, NestedNormal
 from blob_pyro.distributions.block_arrowhead_normal import to_blocks
 from blob_pyro.guides.multivariate import LaplaceGuide
 from blob_pyro.infer.laplace.arrowhead_precision import ArrowheadPrecision
@@ -19,7 +19,7 @@ from blob_pyro.models import BanditBatch, BanditModel
 from blob_pyro.models.priors.now import PriorDistributions, prior_distributions
 from blob_pyro.models.sites import KAPPA
 
-__all__ = ["LogPosterior", "Precision"]
+__all__ = ["LogPosterior", "Precision", "with_zero", "without"]
 
 Precision = ArrowheadPrecision | BlockArrowheadPrecision
 
@@ -52,6 +52,7 @@ class LogPosterior:
             self.events = GroupedEvents(model, batch)
         self._expanded: tuple[Any, ...] | None = None
         self._prior: PriorDistributions | None = None
+        self._given: tuple[NestedNormal, Tensor, Precision] | None = None
         self._check()
 
     def _check(self) -> None:
@@ -146,14 +147,9 @@ class LogPosterior:
     def _prior_curvature(self, theta: Tensor, exact: bool) -> Precision:
         vector = self._priors_now().vector
         if vector is not None:
-            if self.deviations is not None:
-                assert isinstance(vector.distribution, BlockArrowheadNormal), "or there would be no blocks"
-                return BlockArrowheadPrecision.of(vector.distribution)
-            if self.num_own:
-                assert isinstance(vector.distribution, ArrowheadNormal), "or all numbers would be shared"
-                return ArrowheadPrecision.of(vector.distribution)
-            none = theta.new_zeros(0)
-            return ArrowheadPrecision(_precision(vector.distribution), none.view(0, self.num_shared), none)
+            if isinstance(vector.distribution, NestedNormal):
+                return self._nested_curvature(vector.distribution, theta)
+            return self._vector_curvature(vector.distribution, theta)
         priors, values = self._priors_now().sites, self.sites(theta)
         shared = theta.new_zeros(self.num_shared, self.num_shared)
         for name, here in self._shared_layout.items():
@@ -168,6 +164,25 @@ class LogPosterior:
         if self.num_own:
             own = _elementwise_curvature(priors[KAPPA].base_dist, values[KAPPA], exact)
         return ArrowheadPrecision(shared, theta.new_zeros(self.num_own, self.num_shared), own)
+
+    def _vector_curvature(self, distribution: TorchDistribution, theta: Tensor) -> Precision:
+        if isinstance(distribution, BlockArrowheadNormal) and self.deviations is not None:
+            return BlockArrowheadPrecision.of(distribution)
+        assert self.deviations is None, "or there would be no blocks"
+        if isinstance(distribution, ArrowheadNormal):
+            if self.num_own == len(distribution.scale):
+                return ArrowheadPrecision.of(distribution)
+            assert not self.num_own, "or there would be as many"
+        none = theta.new_zeros(0)
+        return ArrowheadPrecision(_precision(distribution), none.view(0, self.num_shared), none)
+
+    def _nested_curvature(self, distribution: NestedNormal, theta: Tensor) -> Precision:
+        """That of all numbers given the one that has a density of its own, whose row is zero: it is held fixed."""
+        index = distribution.index
+        value = theta[index].detach()
+        if self._given is None or self._given[0] is not distribution or not torch.equal(self._given[1], value):
+            self._given = (distribution, value, self._vector_curvature(distribution.given(value), theta))
+        return with_zero(self._given[2], index)
 
     # --- learned scales ------------------------------------------------------------------------------------------
 
@@ -193,6 +208,24 @@ class LogPosterior:
                 setattr(self.model, by_site[site], new)
                 self._prior = None
         return largest
+
+
+def with_zero(precision: Precision, index: int) -> Precision:
+    """Return the precision with a shared number more, of which nothing is known."""
+    at = torch.ones(len(precision.shared) + 1, dtype=torch.bool, device=precision.shared.device)
+    at[index] = False
+    shared = precision.shared.new_zeros(len(at), len(at))
+    shared[at.nonzero(), at.nonzero().mT] = precision.shared
+    cross = precision.cross.new_zeros(*precision.cross.shape[:-1], len(at))
+    cross[..., at] = precision.cross
+    return replace(precision, shared=shared, cross=cross)
+
+
+def without(precision: Precision, index: int) -> Precision:
+    """Return the precision of all numbers but a shared one, which is held fixed."""
+    at = torch.ones(len(precision.shared), dtype=torch.bool, device=precision.shared.device)
+    at[index] = False
+    return replace(precision, shared=precision.shared[at][:, at], cross=precision.cross[..., at])
 
 
 def _precision(distribution: Any) -> Tensor:

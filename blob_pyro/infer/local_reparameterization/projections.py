@@ -14,7 +14,7 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
-from blob_pyro.distributions import MatrixNormal
+from blob_pyro.distributions import MatrixNormal, NestedNormal
 from blob_pyro.distributions.multivariate import MultivariatePart
 from blob_pyro.models.operations import LinearOperation
 
@@ -78,7 +78,9 @@ def _(posterior: MatrixNormal, operation: LinearOperation, *coefficients: Tensor
 
 
 @project.register
-def _(posterior: MultivariatePart, operation: LinearOperation, *coefficients: Tensor) -> SharedProjection:
+def _(posterior: MultivariatePart, operation: LinearOperation, *coefficients: Tensor) -> SharedProjection | None:
+    if isinstance(posterior.multivariate, NestedNormal):
+        return None
     loc, factor, scale = posterior.factors
     mean = operation.each(operation.value(loc, *coefficients), 0, *coefficients)
     loadings = operation.each(operation.value(factor, *coefficients), 1, *coefficients)  # R x N

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pyro.distributions import TorchDistribution
 from torch import Size, Tensor
 
+from blob_pyro.distributions import NestedNormal
 from blob_pyro.distributions.multivariate import MultivariatePart, factors
 from blob_pyro.models.sites import KAPPA
 from blob_pyro.ops.renamed import renamed_argument, renamed_attribute
@@ -21,7 +22,8 @@ class VectorPrior:
 
     Args:
         distribution: of the vector, event ``D``: ``MultivariateNormal``, ``LowRankMultivariateNormal``,
-            `blob_pyro.distributions.ArrowheadNormal` or `blob_pyro.distributions.BlockArrowheadNormal`.
+            `blob_pyro.distributions.ArrowheadNormal` or `blob_pyro.distributions.BlockArrowheadNormal`; or, as guide
+            "laplace" leaves it, `blob_pyro.distributions.NestedNormal`, which is Gaussian given one of its numbers.
         shapes: of each site, by name, in the order in which they lie in the vector; kappa last.
 
     Raises:
@@ -42,10 +44,11 @@ class VectorPrior:
     law = renamed_attribute("law", "distribution")
 
     def __post_init__(self) -> None:
-        if factors.dispatch(type(self.distribution)) is factors.dispatch(object):
+        known = factors.dispatch(type(self.distribution)) is not factors.dispatch(object)
+        if not known and not isinstance(self.distribution, NestedNormal):
             raise ValueError(
-                "vector: expected a MultivariateNormal, LowRankMultivariateNormal, ArrowheadNormal or "
-                f"BlockArrowheadNormal, got {self.distribution!r}"
+                "vector: expected a MultivariateNormal, LowRankMultivariateNormal, ArrowheadNormal, "
+                f"BlockArrowheadNormal or NestedNormal, got {self.distribution!r}"
             )
         size = sum(Size(shape).numel() for shape in self.shapes.values())
         if tuple(self.distribution.batch_shape) != () or tuple(self.distribution.event_shape) != (size,):

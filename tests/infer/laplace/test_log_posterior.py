@@ -9,6 +9,7 @@ import torch
 
 from blob_pyro import BanditPriors
 from blob_pyro.guides import make_guide
+from blob_pyro.infer.laplace.corrected_moments import Correction
 from blob_pyro.infer.laplace.fit import fit_laplace
 from blob_pyro.infer.laplace.log_posterior import LogPosterior
 from blob_pyro.models import (
@@ -20,7 +21,7 @@ from blob_pyro.models import (
     UserCovariates,
 )
 from blob_pyro.models.priors.learned import Learned
-from blob_pyro.models.sites import KAPPA, W_B
+from blob_pyro.models.sites import KAPPA
 from tests.infer.laplace.laplace_problems import K, N, P, log_joint, log_joints
 
 PRIORS = {
@@ -40,10 +41,11 @@ PRIORS = {
 }
 
 
-@pytest.mark.parametrize("conditional", [False, True], ids=["w_b fixed", "w_b at its marginal's mode"])
+@pytest.mark.parametrize("conditional", [False, True], ids=["w_b fixed", "at nodes of w_b"])
 @pytest.mark.parametrize("name", PRIORS)
-def test_mode_and_curvature_are_those_of_the_log_joint(name, conditional, batch):
-    """Of all numbers; given ``w_b``, where that has a prior."""
+def test_mode_and_curvature_are_those_of_the_log_joint(name, conditional, batch, monkeypatch):
+    """Of all numbers; given ``w_b``, where that has a prior, at its nodes, before ``w_a`` is corrected."""
+    monkeypatch.setattr("blob_pyro.infer.laplace.fit.correction", lambda *_: Correction(0.0, 1.0))
     psi = torch.randn(P, K, dtype=torch.float64) * torch.tensor([0.4, 1.5])
     priors = PRIORS[name] if conditional else replace(PRIORS[name], w_b=0.3)
     model = BanditModel(psi, priors, torch.randn(P, dtype=torch.float64))
@@ -51,17 +53,43 @@ def test_mode_and_curvature_are_those_of_the_log_joint(name, conditional, batch)
     history = fit_laplace(guide, model, batch, progress=False)
     assert history.attrs["exact_curvature"]
     assert conditional or history.log_joint.is_monotonic_increasing
-    theta = guide.loc.clone().requires_grad_()
-    log_density = log_joint(model, guide, batch, theta)
-    (gradient,) = torch.autograd.grad(log_density, theta)
-    curvature = -torch.autograd.functional.hessian(lambda t: log_joint(model, guide, batch, t), guide.loc)
-    precision = torch.linalg.inv(guide.multivariate().covariance_matrix)
-    free = torch.arange(guide.size) != (list(guide.shapes).index(W_B) if conditional else -1)
-    scale = curvature.diagonal()[free].sqrt()
-    assert (gradient[free].abs() < 3e-3 * scale).all()
-    assert history.log_joint.iloc[-1] == pytest.approx(log_density.item() / N)
-    found, expected = (matrix[free] / scale.unsqueeze(-1) for matrix in (precision, curvature))
-    assert torch.allclose(found, expected, rtol=2e-3, atol=1e-4)  # the rows between w_b and the rest, too
+    q = guide.multivariate()
+    if not conditional:
+        _require_mode_and_curvature(lambda t: log_joint(model, guide, batch, t), q.loc, q.covariance_matrix)
+        assert history.log_joint.iloc[-1] == pytest.approx(log_joint(model, guide, batch, q.loc).item() / N)
+        return
+    for number in (1, 4, 7):
+        node, given = q.density.nodes[number], q.at_node(number)
+
+        def log_density(others, node=node):
+            return log_joint(model, guide, batch, q.together(node, others))
+
+        size = q.num_shared  # own noise is that of all nodes on average: looked at by its share of the variance
+        shared = given.covariance_matrix[:size, :size]
+        covariance = torch.linalg.inv(-torch.autograd.functional.hessian(log_density, given.loc))
+        _require_mode(log_density, given.loc, covariance)
+        deviation = covariance.diagonal().sqrt()
+        found, expected = (
+            m / torch.outer(deviation, deviation)[:size, :size] for m in (shared, covariance[:size, :size])
+        )
+        assert torch.allclose(found, expected, atol=2e-3)
+        assert torch.allclose(given.variance.sqrt(), deviation, rtol=0.15)
+
+
+def _require_mode(log_density, at, covariance):
+    point = at.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(log_density(point), point)
+    assert (gradient.abs() * covariance.diagonal().sqrt() < 0.05).all()
+
+
+def _require_mode_and_curvature(log_density, at, covariance):
+    point = at.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(log_density(point), point)
+    curvature = -torch.autograd.functional.hessian(log_density, at)
+    scale = curvature.diagonal().sqrt()
+    assert (gradient.abs() < 3e-3 * scale).all()
+    found, expected = (matrix / scale.unsqueeze(-1) for matrix in (torch.linalg.inv(covariance), curvature))
+    assert torch.allclose(found, expected, rtol=2e-3, atol=1e-4)
 
 
 def test_evidence_is_the_integral(batch):
