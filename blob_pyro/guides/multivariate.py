@@ -323,7 +323,7 @@ class LaplaceGuide(MultivariateGuide):
 
     @property
     def is_nested(self) -> bool:
-        """Whether ``w_b`` has a density of its own."""
+        """True where ``w_b`` has a density of its own."""
         return hasattr(self, "nodes")
 
     def multivariate(self) -> TorchDistribution:
