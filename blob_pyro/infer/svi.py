@@ -18,6 +18,7 @@ from blob_pyro.guides.training_defaults import TrainingDefaults
 from blob_pyro.infer.elbo import GuidedELBO, Posterior, RecordDistributions
 from blob_pyro.infer.elbo_estimate import rough_elbo
 from blob_pyro.infer.fit_request import FitRequest
+from blob_pyro.infer.kappa_scale import spread_kappa_scale
 from blob_pyro.infer.local_reparameterization.handler import LocalReparameterization
 from blob_pyro.infer.local_reparameterization.projections import project
 from blob_pyro.infer.start import move_to_usual_start
@@ -67,7 +68,9 @@ def fit_by_svi(guide: nn.Module, request: FitRequest) -> pd.DataFrame:
 
     Returns:
         See `blob_pyro.infer.training.trace`. ``attrs["start"]`` says where training began ("guide" or "prior"),
-        ``attrs["rounds"]`` how many there were.
+        ``attrs["rounds"]`` how many there were. After a guide of independent normals a learned ``kappa_scale`` is where
+        its own uncertainty puts it, ``attrs["kappa_scale"]``, and no longer at ``attrs["kappa_scale_mode"]``: see
+        `blob_pyro.infer.kappa_scale`.
 
     Raises:
         NotFiniteError: as `blob_pyro.infer.train`; its ``trace`` is of all rounds.
@@ -103,7 +106,10 @@ def fit_by_svi(guide: nn.Module, request: FitRequest) -> pd.DataFrame:
         if len(rounds) == _MOST_ROUNDS:
             break
         training = replace(training, num_epochs=2 * training.num_epochs, learning_rate=training.learning_rate / slower)
-    return _whole_trace(rounds, start, guide, model)
+    trace = _whole_trace(rounds, start, guide, model)
+    if isinstance(guide, NormalGuide) and len(trace) and not trace.attrs["interrupted"]:
+        trace.attrs.update(**spread_kappa_scale(model, guide, batch, request.workers))
+    return trace
 
 
 def _whole_trace(rounds: list[pd.DataFrame], start: str, guide: nn.Module, model: BanditModel) -> pd.DataFrame:
