@@ -33,18 +33,28 @@ def catalogue(num_items: int, embedding_dim: int, groups: int, seed: int) -> BLO
         strength = torch.arange(1, embedding_dim + 1) ** -0.5
         centre = torch.randn(groups, embedding_dim, generator=source)
         psi.mul_(0.5).add_(centre[torch.randint(groups, (num_items,), generator=source)]).mul_(strength)
+    psi /= psi.norm(dim=-1).mean()
     blo = BLO(num_items, embedding_dim)
-    blo.fits = [{"call": "none: a benchmark"}]
-    users = blo.embed(made_up_users(num_items, seed)[:64])
-    psi /= (psi[:10_000] @ users.mT).std()  # products with interests then vary as much as logits do
     with torch.no_grad():
         blo.model.item_embedding.copy_(psi)
+    blo.fits = [{"call": "none: a benchmark"}]
     blob = BLOB(blo)
     with torch.no_grad():
         shown = torch.rand(num_items, generator=source) < 0.1
         blob.guide.kappa_loc.copy_(0.3 * torch.randn(num_items, generator=source) * shown)
         blob.guide.kappa_scale = torch.where(shown, 0.1, 0.3)
+        blob.guide.w_a_loc.fill_(0.54)  # softplus: 1
+        blob.guide.w_a_scale = torch.tensor(0.05)
+        blob.guide.zeta_scale = torch.full((embedding_dim, embedding_dim), 0.1)
     blob.fits = blo.fits
+
+    def interest(_: object, histories: Histories) -> tuple[torch.Tensor, None]:
+        """In the direction of what was viewed: no encoder has been trained that would say so."""
+        item, row = histories.flatten()
+        total = torch.zeros(len(histories), embedding_dim).index_add_(0, row, psi[item])
+        return 6 * torch.nn.functional.normalize(total, dim=-1), None
+
+    blob._interest = interest
     return blob
 
 
@@ -67,8 +77,11 @@ def sample(blob: BLOB, histories: Histories) -> torch.Tensor:
 @click.option("--groups", default=2000, show_default=True)
 @click.option("--contexts", default=512, show_default=True)
 @click.option("--decisions", default=16, show_default=True)
+@click.option("--lists", type=int, help="Cells of the index; default the root of the items.")
 @click.option("--seed", default=200, show_default=True)
-def main(items: int, embedding_dim: int, groups: int, contexts: int, decisions: int, seed: int) -> None:
+def main(
+    items: int, embedding_dim: int, groups: int, contexts: int, decisions: int, lists: int | None, seed: int
+) -> None:
     torch.set_num_threads(1)
     blob = catalogue(items, embedding_dim, groups, seed)
     users = made_up_users(items, seed + 1)[:contexts]
@@ -80,7 +93,7 @@ def main(items: int, embedding_dim: int, groups: int, contexts: int, decisions: 
         import faiss
 
         faiss.omp_set_num_threads(1)
-        index, seconds = timed(blob.item_index, 1)
+        index, seconds = timed(lambda: blob.item_index(num_lists=lists), 1)
         print(f"  {index}, made in {1 / seconds:.0f} s", flush=True)
         found, fast = timed(lambda: blob.recommend(users, 100, method="approximate"), len(users))
         both = exact.merge(found, on=["history", "item"])
@@ -88,6 +101,8 @@ def main(items: int, embedding_dim: int, groups: int, contexts: int, decisions: 
         print(f"  recall of the exact 100          {len(both) / len(exact):8.4f}", flush=True)
     else:
         print("  approximate: no faiss here, pip install 'blob-pyro[retrieval]'")
+    logits = blob.ranking_logits(users[:4]).mean
+    print(f"  spread of the items' mean logits {float(logits.std(-1).mean()):8.2f}, kappa's scale .1 (shown) and .3")
     policy = ThompsonSampling(blob, propensity="conditional", mass_left_out=1e-9)
     policy.decide(users[:1], seed=seed)
     frame, rate = timed(lambda: policy.decide(users[:decisions], seed=seed), decisions)
