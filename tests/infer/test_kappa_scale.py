@@ -1,6 +1,10 @@
 """The uncertainty of kappa's learned scale: its posterior, and what it does to items that were never shown."""
 
+import importlib.util
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pyro.distributions as dist
 import pytest
 import torch
@@ -13,6 +17,7 @@ from blob_pyro.infer.kappa_scale import SCALE_OF_SCALE, kappa_scale_posterior, s
 from blob_pyro.models import BanditBatch
 from blob_pyro.models.priors.learned import Learned
 
+ROOT = Path(__file__).parents[2]
 CLICKS, SHOWN = [9, 2, 30, 0, 14, 0], [60, 40, 80, 25, 70, 0]  # the last item is never shown
 
 
@@ -99,3 +104,20 @@ def test_what_is_left_alone(monkeypatch):
     blob, batch = counted()
     monkeypatch.setattr(kappa_scale, "MOST_EVENTS", len(batch) - 1)
     assert spread_kappa_scale(blob.model, blob.guide, batch) == {}
+
+
+def test_unshown_items_are_as_uncertain_as_under_nuts():
+    """The study's problem at a click rate of 15 %: `python benchmarks/unshown_items.py --gold --rates 0.15`."""
+    spec = importlib.util.spec_from_file_location("unshown_items", ROOT / "benchmarks" / "unshown_items.py")
+    study = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(study)
+    gold = pd.read_csv(ROOT / "benchmarks" / "results" / "unshown_items" / "gold.csv").set_index("items")
+    blob = study.make("normal", 200)
+    batch = study.events(blob, 0.15, 200)
+    assert int(batch.reward.sum()) == gold.clicks["shown"]
+    study.fit(blob, batch, 200)
+    found = pd.DataFrame(study.described(blob, "normal", 0.15, 200)).set_index("items")
+    assert float(blob.model.kappa_scale.detach()) == pytest.approx(gold.kappa_scale["unshown"], rel=0.1)
+    for items in ("shown", "unshown"):
+        for column, tolerance in (("logit_sd", 0.1), ("probability_sd", 0.1), ("probability_mean", 0.03)):
+            assert found.loc[items, column] == pytest.approx(gold.loc[items, column], rel=tolerance), (items, column)
