@@ -43,7 +43,6 @@ def test_fit_learns_from_clicks(blo, log):
     assert blob.scores(HISTORIES).argmax(-1).tolist() == [4, 4, 4]
 
 
-@pytest.mark.slow
 def test_agrees_with_nuts_on_a_small_problem(blo, log):
     """The posterior of the base click rate, against the gold standard. Mean-field may be too sure, not elsewhere."""
     priors = BanditPriors(kappa_scale=0.3)
