@@ -59,7 +59,7 @@ def probability_inside(low: np.ndarray, high: np.ndarray, shares: np.ndarray, si
     Example:
         >>> low, high = ecdf_band(100, 4)
         >>> round(probability_inside(low, high, np.array([0.25, 0.5, 0.75, 1.0]), 100), 2)
-        0.95
+        0.96
         >>> round(probability_inside(low, high, np.array([0.5, 0.8, 0.95, 1.0]), 100), 2)
         0.0
     """

@@ -63,8 +63,8 @@ class NestedNormal(TorchDistribution):
         >>> density = TabulatedDensity(nodes, -0.5 * nodes**2)
         >>> none = torch.zeros(0, 1)
         >>> d = NestedNormal(0, density, nodes[:, None] ** 2, torch.ones(9, 1, 1), torch.ones(9, 1), none, none[:, 0])
-        >>> d.mean, d.variance  # of w, and of w^2 + z
-        (tensor([0.0000, 1.0000]), tensor([0.9999, 2.9988]))
+        >>> d.mean.round(decimals=2), d.variance.round(decimals=2)  # of w, and of w^2 + z
+        (tensor([0., 1.]), tensor([1., 3.]))
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}

@@ -287,7 +287,7 @@ class LaplaceGuide(MultivariateGuide):
         for name in [name for name, _ in self.named_buffers()]:
             delattr(self, name)
         for name, tensor in numbers.items():
-            self.register_buffer(name, tensor.clone())
+            self.register_buffer(name, tensor.clone(memory_format=torch.contiguous_format))  # as a saved one
 
     def expect(self, state: Mapping[str, Tensor]) -> None:
         """Make room for a saved state, which may be nested or one Gaussian; what is wrong with it is found out later.

@@ -88,7 +88,7 @@ class RankedItems(ClickModelParts):
             ImportError: by the approximate method without faiss, naming the extra.
 
         Example:
-            >>> from blob_pyro import BLO, BLOB
+            >>> from blob_pyro import BLO, BLOB, EventLog
             >>> log = EventLog.from_tables(
             ...     views={"user": [1, 1, 2, 2], "time": [0, 1, 0, 1], "item": list("abbc")},
             ...     impressions={"user": [1, 2, 2], "time": [2, 3, 4], "action": list("cab"), "reward": [1, 0, 0]},

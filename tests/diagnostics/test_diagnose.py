@@ -111,5 +111,6 @@ def test_a_point_mass_has_little_to_say(blo, log):
 
 def test_more_prior_is_seen(report):
     table = report.sensitivities
-    assert table.loc["w_b", "says"] == "the prior decides: the data say next to nothing"
+    assert table.loc["w_b", "says"] == "prior and data pull: both matter"
+    assert table.loc["w_b", "prior"] > 3 * table.loc["w_b", "likelihood"]
     assert np.isfinite(table[["prior", "likelihood"]].to_numpy()).all()

@@ -171,7 +171,7 @@ def test_the_log_of_some_users_is_that_built_from_their_rows(log):
     known = {
         *LOGGED, "policy_versions",
         "items", "users", "view_user", "view_time", "view_item", "user", "time", "action", "reward", "propensity",
-        "policies", "context", "contexts", "sessions", "covariates", "clock", "earlier",
+        "policies", "context", "contexts", "sessions", "covariates", "clock", "earlier", "part_of",
     }  # fmt: skip
     assert {f.name for f in dataclasses.fields(log)} == known, "does only_users keep the new field of these users only?"
 

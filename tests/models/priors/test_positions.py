@@ -91,7 +91,7 @@ def test_held_out_logs_with_positions_use_them(blo, log, blob):
 
 def test_scores_are_those_of_the_first_position(blob):
     logits = blob.click_logits(HISTORIES)
-    assert type(logits).__name__ == "ClickLogits"  # in closed form
+    assert type(logits).__name__ == "MixedClickLogits"  # in closed form, over the nodes of w_b
     drawn = blob.click_logits(HISTORIES, {"position": [1, 2, 3]}, num_draws=2000)
     effect = blob.posterior()["position_effect"].mean
     expected = logits.mean + torch.tensor([0.0, *effect]).unsqueeze(-1)
