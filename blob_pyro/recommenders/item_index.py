@@ -74,7 +74,7 @@ class ItemIndex:
         centroids: ``C x F``, of the multiplied items.
         cell: of each item, ``P``, int64.
         probed: how many cells to look at.
-        fingerprint: of the model that the table is of.
+        fingerprint: of the model that the table is of, and of how the index was made.
 
     Raises:
         ImportError: without faiss.
@@ -187,12 +187,12 @@ class ItemIndex:
 
     @classmethod
     def load(cls, path: str | Path, table: Tensor, fingerprint: str) -> ItemIndex | None:
-        """Read what `save` wrote; None where it is of another model.
+        """Read what `save` wrote; None where it is of another model, or made in another way.
 
         Args:
             path: the file.
             table: of the model's scores, now.
-            fingerprint: of the model, now.
+            fingerprint: as it would be now.
 
         Raises:
             ValueError: for a file that is no index, or not of a catalogue of this size.

@@ -15,6 +15,7 @@ from torch import Tensor
 from blob_pyro.data import Histories, as_histories
 from blob_pyro.data.covariates import slice_covariates
 from blob_pyro.ops.arguments import one_of
+from blob_pyro.ops.fingerprints import content_hash
 from blob_pyro.ops.inner_products import largest_inner_products
 from blob_pyro.ops.seeds import check_seed, generator
 from blob_pyro.posteriors.click_logits import ClickLogits
@@ -133,11 +134,11 @@ class RankedItems(ClickModelParts):
         """Make the index of items that ``recommend(method="approximate")`` looks into, or return the one made already.
 
         It is kept for as long as the model's parameters are what they were: a fit, an update, an extension or a load
-        makes another model, with an index of its own. On disk it carries the model's `fingerprint`: a file of another
-        model is replaced.
+        makes another model, with an index of its own. On disk it carries a hash of the model's `fingerprint` and of
+        these arguments: a file of another model, or made with others, is replaced.
 
         Args:
-            path: a file to read it from, and to write it to where there is none, or one of another model.
+            path: a file to read it from, and to write it to where there is none, or another one.
             histories: a sample of those to come, a few hundred, which the number of cells that are looked at is chosen
                 and its recall measured on; default 512 made-up users with five views of random items each.
             recall: share of the exact top 100 that is to be found; see ``item_index().probed`` for what is.
@@ -169,7 +170,9 @@ class RankedItems(ClickModelParts):
             )
 
     def _make_index(self, parts: ClickParts, path: str | Path | None, users: Histories, **options: Any) -> ItemIndex:
-        table, fingerprint = self._score_table(parts), self.fingerprint() if path is not None else ""
+        table, fingerprint = self._score_table(parts), ""
+        if path is not None:
+            fingerprint = content_hash({"model": self.fingerprint(), "users": users, **options})
         if path is not None and Path(path).exists():
             found = ItemIndex.load(path, table, fingerprint)
             if found is not None:

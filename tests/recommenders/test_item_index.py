@@ -68,6 +68,10 @@ def test_never_of_another_model(large, tmp_path):
     before = path.read_bytes()
     large.item_index(path)
     assert path.read_bytes() != before
+    before = path.read_bytes()
+    large.item_index(path, num_lists=7)  # nor one that was made otherwise
+    assert path.read_bytes() != before
+    assert len(large.item_index(path, num_lists=7).centroids) == 7
     assert large.recommend(HISTORIES, 1, method="approximate").item.tolist() == [17] * 3
 
 

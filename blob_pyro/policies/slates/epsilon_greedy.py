@@ -60,7 +60,7 @@ class EpsilonGreedySlates(SequentialSlates):
         tied = (top.values[:, 1:] == top.values[:, :-1]).any(-1)
         if bool(tied.any()):
             some = EpsilonGreedySlates(self.scores[tied], self.num_slots, 0.0)
-            slates = slates.index_put((tied,), super(EpsilonGreedySlates, some).fill(uniform[tied]))
+            slates = slates.index_put((tied,), SequentialSlates.fill(some, uniform[tied]))
         return slates
 
     def rank_probs(self, items: Tensor) -> Tensor:
