@@ -82,27 +82,18 @@ class ContendingSlates:
     ) -> None:
         require_own_doubt(logits.own_scale)
         found = contending(logits, shared, mass_left_out, num_slots, allowed)
-        self.left_out, self.num_slots, self.device = found.left_out, num_slots, shared.device
-        self.items = [index[valid] for index, valid in zip(found.number, found.valid)]
-        self.slates = []
-        for row, item in enumerate(self.items):
-            some = logits[row : row + 1].of_items(item).double()
-            loc = some.given_shared(shared[row : row + 1].double())
-            mask = torch.ones(1, len(item), dtype=torch.bool, device=loc.device)
-            self.slates.append(NormalSlates(loc, some.own_scale.expand_as(loc), mask, num_slots))
+        self.left_out, self.number = found.left_out, found.number
+        some, place = found.number.unique(return_inverse=True)
+        few = logits.of_items(some).double()
+        loc = few.given_shared(shared.double())
+        scale = few.own_scale.expand_as(loc)
+        self.slates = NormalSlates(loc.gather(1, place), scale.gather(1, place), found.valid, num_slots)
 
     def draw_known(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Draw slates, with propensities and their errors, ``n x L`` each; see `Slates.draw_known`."""
-        none = torch.zeros(0, self.num_slots, dtype=torch.float64, device=self.device)
-        drawn = [(none.long(), none, none)]
-        for item, slates in zip(self.items, self.slates):
-            place, *known = slates.draw_known(generator)
-            drawn.append((item[place], *known))
-        shown, propensity, error = (torch.cat(parts) for parts in zip(*drawn))
-        return shown, propensity, error
+        place, propensity, error = self.slates.draw_known(generator)
+        return self.number.gather(1, place), propensity, error
 
     def draw(self, generator: torch.Generator) -> Tensor:
         """Draw slates, ``n x L`` item numbers."""
-        drawn = [torch.zeros(0, self.num_slots, dtype=torch.int64, device=self.device)]
-        drawn += [item[slates.draw(generator)] for item, slates in zip(self.items, self.slates)]
-        return torch.cat(drawn)
+        return self.number.gather(1, self.slates.draw(generator))

@@ -37,8 +37,10 @@ def test_propensities_are_those_among_all_items(drawn):
     logits, shared = drawn
     slates = ContendingSlates(logits, shared, 1e-9, 1, None)
     whole = ConditionalThompsonActions(logits, shared).probs
-    for row, (items, some) in enumerate(zip(slates.items, slates.slates)):
-        found = ArgmaxNormal(*some.parameters).probs[0]
+    loc, scale = slates.slates.parameters
+    for row, valid in enumerate(slates.slates.mask):
+        items = slates.number[row, valid]
+        found = ArgmaxNormal(loc[row, valid], scale[row, valid]).probs
         assert len(items) < 1500
         assert float((found - whole[row, items]).abs().sum() + 1 - whole[row, items].sum()) <= 2e-9
     assert bool((slates.left_out <= 1e-9).all())
