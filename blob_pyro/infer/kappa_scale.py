@@ -42,7 +42,8 @@ MOST_EVENTS = 1 << 20
 """Of more the scale is left at its mode: so many events know it to a few per cent."""
 
 _SMALLEST, _LARGEST = 0.01, 5 * SCALE_OF_SCALE  # of the grid; at least three times the mode
-_COARSE, _FINE, _ZOOMS, _ENOUGH = 15, 9, 4, 4.0  # nodes, and how many of them must share the weight
+_NODES, _ZOOMS, _ENOUGH = 15, 4, 4.0  # of a grid, of how many grids, and how many nodes must share the weight
+_DEPTH = 9.0  # nats below the best node where the next grid ends
 _STEPS, _LONGEST, _STILL = 60, 2.0, 1e-6  # Newton's, in logits
 
 
@@ -133,15 +134,16 @@ class _ItemsOwnLogits:
 
     def posterior(self, mode: float) -> tuple[Tensor, Tensor]:
         """Scales and their probabilities, on a grid that is fine where the probability is."""
-        low, high, number = math.log(_SMALLEST), math.log(max(_LARGEST, 3 * mode)), _COARSE
+        low, high = math.log(_SMALLEST), math.log(max(_LARGEST, 3 * mode))
         for _ in range(_ZOOMS):
-            scales = torch.linspace(low, high, number, dtype=torch.float64).exp()
+            scales = torch.linspace(low, high, _NODES, dtype=torch.float64).exp()
             found = torch.tensor([self.given(scale).evidence for scale in scales.tolist()], dtype=torch.float64)
-            weights = torch.softmax(found + scales.log() - 0.5 * (scales / SCALE_OF_SCALE).square(), 0)
+            log = found + scales.log() - 0.5 * (scales / SCALE_OF_SCALE).square()
+            weights = torch.softmax(log, 0)
             if 1 / float(weights.square().sum()) > _ENOUGH:
                 break
-            step, best = (high - low) / (number - 1), float(scales[weights.argmax()].log())
-            low, high, number = best - 1.5 * step, best + 1.5 * step, _FINE
+            step, near = (high - low) / (_NODES - 1), (log > log.max() - _DEPTH).nonzero().flatten()
+            low, high = (float(scales[near[end]].log()) + side * step for end, side in ((0, -1), (-1, 1)))
         return scales, weights
 
     def given(self, scale: float) -> _Given:
