@@ -137,8 +137,8 @@ class LogColumns:
         """Raise a ValueError where this is a shard, which the caller would take for all that there is."""
         if self.part_of is not None:
             raise ValueError(
-                f"log: is shard {self.part_of.rank} of {self.part_of.world}, and {call} does not learn with other "
-                "workers; pass the whole log"
+                f"log: is shard {self.part_of.rank} of {self.part_of.world}, which {call} would take for all that "
+                "there is; pass the whole log"
             )
 
     def require_views(self) -> None:

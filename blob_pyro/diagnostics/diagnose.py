@@ -150,8 +150,9 @@ def diagnose(
         A report: ``print`` it; ``.table``, ``.verdicts``, ``.plot()``.
 
     Raises:
-        ValueError: if the model is not fitted, or a log has no bandit events of its catalogue.
+        ValueError: if the model is not fitted, or a log has no bandit events of its catalogue, or ``log`` is a shard.
     """
+    log.require_whole("diagnose")
     num_draws, seed = whole_number(num_draws, "num_draws", at_least=100), check_seed(seed)
     max_events = whole_number(max_events, "max_events", at_least=100)
     groups = ["posterior", "log_prior", "sample_stats", "log_likelihood"]

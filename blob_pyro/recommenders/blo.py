@@ -302,10 +302,13 @@ class BLO(InterestModel):
 
         Raises:
             ValueError: for an id that is known, recurs, or has another type; for an encoder of yours without
-                ``item_tables``, see `blob_pyro.guides.encoders`; if the model is not fitted, or a BLOB's own.
+                ``item_tables``, see `blob_pyro.guides.encoders`; for a shard; if the model is not fitted, or a BLOB's
+                own.
         """
         self._require_thawed("extend", "extend the BLOB, blob.extend(items)")
         self._require_fitted("extend")
+        if log is not None:
+            log.require_whole("BLO.extend")
         with with_gradients():
             more = extended_blo(self, self.items.extended(items), log)
         self._parts, self.fits, self._given_encoder = more._parts, more.fits, more._given_encoder

@@ -218,10 +218,12 @@ class BLOB(ClickModel):
             ``value`` and ``standard_error``, both in nats per event.
 
         Raises:
-            ValueError: as `batch`; if the model is not fitted; for guides that have no ELBO (`HasNoELBO`): "delta" and
-                other point masses, whose entropy is minus infinity, and "nuts" and other sets of draws.
+            ValueError: as `batch`; for a shard; if the model is not fitted; for guides that have no ELBO (`HasNoELBO`):
+                "delta" and other point masses, whose entropy is minus infinity, and "nuts" and other sets of draws.
         """
         self._require_fitted("elbo")
+        if isinstance(log, EventLog):
+            log.require_whole("BLOB.elbo")
         num_draws, seed = whole_number(num_draws, "num_draws", at_least=2), check_seed(seed)
         batch = self._events(self._parts, self._learnable(log), covariates)
         return estimate_elbo(self.model, self.guide, batch, num_draws=num_draws, seed=seed)
@@ -247,7 +249,7 @@ class BLOB(ClickModel):
 
         Raises:
             ValueError: for an id that is known, recurs, or has another type; values that are missing, by their name; a
-                prior or a guide that says nothing of new items; if the model is not fitted.
+                prior or a guide that says nothing of new items; for a log that is a shard; if the model is not fitted.
 
         Example:
             >>> log = EventLog.from_tables(
@@ -264,6 +266,8 @@ class BLOB(ClickModel):
             (4, True)
         """
         self._require_fitted("extend")
+        if log is not None:
+            log.require_whole("BLOB.extend")
         with with_gradients():
             parts = self._extended(self.items.extended(items), item_values, log)
             parts.known.ask()

@@ -325,7 +325,7 @@ class ClickModel(RankedItems):
 
         Raises:
             ValueError: if the model is not fitted; for an unknown group, site or item; a group of events without a log;
-                what is asked for by name and does not fit.
+                for a shard; what is asked for by name and does not fit.
 
         Warns:
             ExportWarning: of what was left out.
@@ -335,6 +335,7 @@ class ClickModel(RankedItems):
         self._require_fitted("to_inference_data")
         if log is not None:
             log = self._known_log(log)
+            log.require_whole("BLOB.to_inference_data")
         return export(
             self,
             log,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import signal
 import time
 
@@ -11,6 +12,7 @@ from torch import nn
 
 import blob_pyro.infer.training.run as run_module
 from blob_pyro import BLO, BLOB, EventLog
+from blob_pyro.diagnostics import diagnose
 from blob_pyro.infer import CannotCapture, NotFiniteError, Training
 from blob_pyro.infer.training.workers import Share, Workers
 from tests.workers import outcomes, received, results, started
@@ -238,8 +240,19 @@ def test_a_shard_needs_its_workers(log, blo, monkeypatch):
         BLOB(blo, guide="laplace").fit(log.shard(0, 2), progress=False)
     blob = BLOB(blo)
     blob.fit(log, **{**FIT, "num_epochs": 1})
-    with pytest.raises(ValueError, match=r"log: is shard 0 of 2, and BLOB\.update does not learn with other workers"):
-        blob.update(log.shard(0, 2))
+    organic = BLO(log.num_items, 3)
+    organic.fit(log, num_epochs=1, progress=False, device="cpu")
+    for name, call in {
+        "BLOB.update": blob.update,
+        "BLOB.elbo": blob.elbo,
+        "BLOB.extend": lambda part: blob.extend([log.num_items], log=part),
+        "BLO.extend": lambda part: organic.extend([log.num_items], log=part),
+        "BLOB.to_inference_data": blob.to_inference_data,
+        "diagnose": lambda part: diagnose(blob, part),
+    }.items():
+        message = f"log: is shard 0 of 2, which {re.escape(name)} would take for all that there is; pass the whole log"
+        with pytest.raises(ValueError, match=message):
+            call(log.shard(0, 2))
     with pytest.raises(ValueError, match="validation: is a shard; pass the whole log"):
         BLO(log.num_items, 3).fit(log.shard(0, 1), validation=log.shard(1, 2), progress=False)
     for (kind, message, _), _ in outcomes(_fit_the_other, 2, log, blo):
