@@ -13,7 +13,7 @@ else in the logit at its posterior mean:
     - \tfrac12 \log \det H(s) + \text{constant}
 
 The prior of ``s`` is half-normal, `SCALE_OF_SCALE`, as Gelman (2006, *Prior distributions for variance parameters in
-hierarchical models*) has it for groups that may be few.
+hierarchical models*) has it for groups that may be few; exponential where `Learned` has a rate, as in training.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ MOST_EVENTS = 1 << 20
 """Of more the scale is left at its mode: so many events know it to a few per cent."""
 
 _SMALLEST, _LARGEST = 0.01, 5 * SCALE_OF_SCALE  # of the grid; at least three times the mode
+_OF_EXPONENTIAL = 0.02, 15.0  # in units of its mean: what the grid spans, too, where the prior is one
 _NODES, _ZOOMS, _ENOUGH = 15, 4, 4.0  # of a grid, of how many grids, and how many nodes must share the weight
 _DEPTH = 9.0  # nats below the best node where the next grid ends
 _STEPS, _LONGEST, _STILL = 60, 2.0, 1e-6  # Newton's, in logits
@@ -134,11 +135,14 @@ class _ItemsOwnLogits:
 
     def posterior(self, mode: float) -> tuple[Tensor, Tensor]:
         """Scales and their probabilities, on a grid that is fine where the probability is."""
-        low, high = math.log(_SMALLEST), math.log(max(_LARGEST, 3 * mode))
+        rate = self.model.scale_rates.get("kappa_scale")
+        smallest, largest = (end / rate for end in _OF_EXPONENTIAL) if rate else (_SMALLEST, _LARGEST)
+        low, high = math.log(min(_SMALLEST, smallest)), math.log(max(_LARGEST, largest, 3 * mode))
         for _ in range(_ZOOMS):
             scales = torch.linspace(low, high, _NODES, dtype=torch.float64).exp()
             found = torch.tensor([self.given(scale).evidence for scale in scales.tolist()], dtype=torch.float64)
-            log = found + scales.log() - 0.5 * (scales / SCALE_OF_SCALE).square()
+            prior = -rate * scales if rate else -0.5 * (scales / SCALE_OF_SCALE).square()
+            log = found + prior + scales.log()
             weights = torch.softmax(log, 0)
             if 1 / float(weights.square().sum()) > _ENOUGH:
                 break

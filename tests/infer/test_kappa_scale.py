@@ -76,6 +76,14 @@ def test_where_no_item_is_shown_much_the_prior_is_what_is_known():
     assert float((weights * scales.square()).sum().sqrt()) == pytest.approx(SCALE_OF_SCALE, rel=0.01)
 
 
+@pytest.mark.parametrize("rate", [5.0, 1000.0])
+def test_a_rate_is_the_prior_in_place_of_the_half_normal(rate):
+    """An exponential prior's root mean square is ``sqrt(2) / rate``."""
+    blob, batch = counted([0, 0, 0], [1, 1, 1], kappa_scale=Learned(0.1, rate))
+    scales, weights = kappa_scale_posterior(blob.model, blob.guide, batch)
+    assert float((weights * scales.square()).sum().sqrt()) == pytest.approx(2**0.5 / rate, rel=0.01)
+
+
 def test_where_many_items_are_shown_a_lot_it_is_their_spread():
     truth = np.random.default_rng(0).normal(0, 1.5, 150)
     clicks = np.round(4000 / (1 + np.exp(1.0 - truth))).astype(int).tolist()
