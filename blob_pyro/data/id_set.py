@@ -34,6 +34,7 @@ class IdSet:
         self._known: pa.Array | None = None
         self._pending: list[pa.Array] = []
         self._first: Ids | None = None
+        self._below_zero, self._unsigned = "", ""  # where such integers were first seen
         self._table: np.ndarray | None = None
         self._is_sorted = True
 
@@ -41,7 +42,8 @@ class IdSet:
         """Take the ids of a chunk.
 
         Raises:
-            ValueError: for ids of several types, naming both columns; or of a type that is no integer, text or bytes.
+            ValueError: for ids of several types, naming both columns, integers below 0 and of 2**63 or more among them,
+                which Arrow has no type for; or of a type that is no integer, text or bytes.
         """
         if not ids.kinds:
             return
@@ -52,15 +54,29 @@ class IdSet:
             )
         if self._first is None:
             self._first = Ids(Column([], ids.column.where), ids.distinct[:0], ids.row[:0], ids.kinds)
-        elif ids.arrow_type != self._first.arrow_type:
+        elif ids.kinds != self._first.kinds:
             kinds = " and ".join(
                 f"{one.describe()} ({one.arrow_type}) in {one.column.where}" for one in (self._first, ids)
             )
             raise ValueError(f"ids have different types: {kinds}. Cast them to one, integers or text")
+        if pa.types.is_integer(ids.distinct.type):
+            self._note_range(ids)
         self._pending.append(ids.distinct)
         self._is_sorted = False
         if sum(map(len, self._pending)) > max(_PENDING, 0 if self._known is None else len(self._known)):
             self._merge()
+
+    def _note_range(self, ids: Ids) -> None:
+        if ids.arrow_type == pa.uint64():
+            self._unsigned = self._unsigned or ids.column.where
+        elif pc.min(ids.distinct).as_py() < 0:
+            self._below_zero = self._below_zero or ids.column.where
+        if self._unsigned and self._below_zero:
+            raise ValueError(
+                f"ids: integers of 2**63 or more in {self._unsigned} and integers below 0 in {self._below_zero}, which "
+                "no column of a log that is scanned holds. Cast both to text, or read the log with "
+                "EventLog.read_parquet"
+            )
 
     def __len__(self) -> int:
         return len(self.sorted)
@@ -86,14 +102,23 @@ class IdSet:
         known = self.sorted
         if not len(ids.row):
             return np.zeros(0, dtype=np.int64)
-        if isinstance(ids.distinct, list) or ids.arrow_type != known.type:
+        if self._first is None or isinstance(ids.distinct, list) or ids.kinds != self._first.kinds:
             return np.full(len(ids.row), -1)
+        distinct, result = ids.distinct, np.full(len(ids.distinct), -1)
+        if distinct.type == known.type:
+            result = self._numbers_of(distinct)
+        else:  # int64 and uint64: integers from 0 to 2**63 - 1 are of both
+            of_both = (distinct.to_numpy(zero_copy_only=False).astype(np.int64) >= 0).nonzero()[0]
+            result[of_both] = self._numbers_of(distinct.take(pa.array(of_both)).cast(known.type))
+        found: np.ndarray = result[ids.row]
+        return found
+
+    def _numbers_of(self, ids: pa.Array) -> np.ndarray:
+        known = self.sorted
         if known.type == pa.int64():
-            number = self._numbers_of_integers(ids.distinct.to_numpy(zero_copy_only=False))
-        else:
-            number = pc.fill_null(pc.index_in(ids.distinct, value_set=known), -1).to_numpy().astype(np.int64)
-        result: np.ndarray = number[ids.row]
-        return result
+            return self._numbers_of_integers(ids.to_numpy(zero_copy_only=False))
+        number: np.ndarray = pc.fill_null(pc.index_in(ids, value_set=known), -1).to_numpy().astype(np.int64)
+        return number
 
     def _numbers_of_integers(self, ids: np.ndarray) -> np.ndarray:
         known = self.sorted.to_numpy(zero_copy_only=False)
@@ -109,5 +134,7 @@ class IdSet:
 
     def _merge(self) -> None:
         arrays = self._pending if self._known is None else [self._known, *self._pending]
+        if self._unsigned:
+            arrays = [array.cast(pa.uint64()) for array in arrays]
         self._known = pc.unique(pa.chunked_array(arrays))
         self._pending = []

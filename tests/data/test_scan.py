@@ -10,7 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from blob_pyro import EventLog
-from blob_pyro.data import LogWarning
+from blob_pyro.data import LogWarning, parquet_table
+from blob_pyro.data.columns import Column
+from blob_pyro.data.id_set import IdSet
+from blob_pyro.data.ids import read_ids
 
 
 def tables(seed: int = 100, text: bool = True) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -220,3 +223,55 @@ def test_what_looks_odd_is_warned_of_as_in_memory(tmp_path):
             read(*paths)
         messages.append(str(caught[0].message))
     assert messages[0] == messages[1]
+
+
+BIG, SMALL = np.array([2**63 + 5, 2**64 - 1, 2**63], np.uint64), np.array([7, 2, 9], np.uint64)
+
+
+@pytest.mark.parametrize(
+    ("viewed", "played"),
+    [
+        (BIG, BIG),
+        (SMALL, SMALL),
+        (SMALL, BIG),
+        (BIG, SMALL),
+        (np.stack([SMALL, BIG]), np.stack([BIG, SMALL])),
+        (np.array([7, 2, 9]), BIG),
+        (np.stack([BIG, SMALL]), np.array([7, 2, 9])),
+    ],
+    ids=["big", "small", "big later", "small later", "mixed", "signed viewed", "signed played"],
+)
+@pytest.mark.filterwarnings("ignore::blob_pyro.data.LogWarning")  # some tables have no user in common
+def test_unsigned_ids(tmp_path, monkeypatch, viewed, played):
+    """Whichever part of them a chunk has, and whatever integers the other table has."""
+    monkeypatch.setattr(parquet_table, "CHUNK", 10)
+    views, events = tables()
+    for table, name, some in ((views, "item", viewed), (events, "action", played)):
+        table["user"] = some.ravel().repeat(len(table) // some.size + 1)[: len(table)]
+        table[name] = some.ravel().repeat(len(table) // some.size + 1)[: len(table)]
+    paths = write(tmp_path, views, events, rows=10)
+    require_same(EventLog.scan_parquet(*paths), EventLog.read_parquet(*paths))
+
+
+def test_integers_that_no_type_holds_are_named_with_both_columns(tmp_path):
+    views, events = tables(text=False)
+    events["user"] = np.uint64(2**63)
+    message = (
+        r"ids: integers of 2\*\*63 or more in impressions: .*column 'user' and integers below 0 in views: .*"
+        r"column 'user', .*Cast both to text, or read the log with EventLog.read_parquet"
+    )
+    with pytest.raises(ValueError, match=message):
+        EventLog.scan_parquet(*write(tmp_path, views, events))
+
+
+def test_ids_that_were_not_there_have_no_number():
+    ids = {name: read_ids(Column(pa.chunked_array([some]), name), "") for name, some in {
+        "signed": pa.array([-1, 2, 7]), "unsigned": pa.array([2, 7, 2**63], pa.uint64()), "small": pa.array([7, 2]),
+    }.items()}  # fmt: skip
+    small, unsigned = IdSet(), IdSet()
+    assert small.numbers_of(ids["signed"]).tolist() == [-1, -1, -1]
+    small.add(ids["small"])
+    unsigned.add(ids["unsigned"])
+    assert small.numbers_of(ids["unsigned"]).tolist() == [0, 1, -1]
+    assert unsigned.numbers_of(ids["signed"]).tolist() == [-1, 0, 1]
+    assert unsigned.numbers_of(read_ids(Column(["2", "7"], "text"), "")).tolist() == [-1, -1]
