@@ -173,7 +173,7 @@ class NestedNormal(TorchDistribution):
     @cached_property
     def node_weights(self) -> Tensor:
         """The probability of each node if ``w`` is rounded to nodes, ``K``: by the trapezoidal rule."""
-        return _trapezoidal(self.density).to(self.loc)
+        return self.density.node_weights.to(self.loc)
 
     def without(self, value: Tensor) -> tuple[Tensor, Tensor]:
         """Split vectors, ``... x D``, into ``w``, ``...``, and the others, ``... x (D - 1)``."""
@@ -271,21 +271,26 @@ class NestedNormal(TorchDistribution):
         return torch.cat([of_loc, factors.flatten(0, 1)])
 
     @cached_property
-    def _moments(self) -> Tensor:
-        """Mean and variance of each number, ``2 x D``."""
+    def _mean(self) -> Tensor:
+        """The mean of each number, ``D``."""
         points, weights = self.density.quadrature()
-        roots, mean_share = self._roots, weights @ self.shares(points)
-        mean = torch.zeros_like(self.loc[0])
+        mean_share, mean = weights @ self.shares(points), torch.zeros_like(self.loc[0])
         for weight, loc in zip(mean_share.to(self.loc), self.loc):
             mean = mean + weight * loc  # in an order of its own, however many numbers there are
-        deviation = self.loc - mean
+        return self.together(self.density.mean, mean)
+
+    @cached_property
+    def _variance(self) -> Tensor:
+        """The variance of each number, ``D``: a covariance of shared numbers at each point of quadrature."""
+        points, weights = self.density.quadrature()
+        roots, deviation = self._roots, self.loc - self.without(self._mean)[1]
         of_loc = torch.einsum("nk,kd->nd", roots, deviation).square().sum(0)
         of_shared = torch.einsum("nk,kij->nij", roots, self.shared_scale_tril).square().sum((0, 2))
         of_own = self._own_variance(points, weights)
-        own_scale = self.own_scale.square()
-        noise = own_scale if self.widths is None else from_blocks(own_scale.sum(-1), self.widths)
+        noise = self.own_scale.square()
+        noise = noise if self.widths is None else from_blocks(noise.sum(-1), self.widths)
         variance = of_loc + torch.cat([of_shared, of_own + noise])
-        return self.together(torch.stack([self.density.mean, self.density.variance]), torch.stack([mean, variance]))
+        return self.together(self.density.variance, variance)
 
     def _own_variance(self, points: Tensor, weights: Tensor) -> Tensor:
         """The variance of own numbers that shared ones give them, averaged over ``w``, ``M``."""
@@ -302,12 +307,12 @@ class NestedNormal(TorchDistribution):
     @property
     def mean(self) -> Tensor:
         """The mean of each number, ``batch_shape x D``."""
-        return self._moments[0].expand(self.batch_shape + self.event_shape)
+        return self._mean.expand(self.batch_shape + self.event_shape)
 
     @property
     def variance(self) -> Tensor:
         """The variance of each number, ``batch_shape x D``."""
-        return self._moments[1].expand(self.batch_shape + self.event_shape)
+        return self._variance.expand(self.batch_shape + self.event_shape)
 
     @property
     def covariance_matrix(self) -> Tensor:
@@ -320,7 +325,7 @@ class NestedNormal(TorchDistribution):
             tril = torch.einsum("nk,kij->nij", share, self.shared_scale_tril)
             factor = torch.cat([tril, slope @ ((share @ self.stretch).unsqueeze(-1) * tril)], -2)
             factor = self.together(factor.new_zeros(factor.shape[::2]), factor.mT).mT
-            away = self.together(part.to(self.loc), share @ self.loc) - self._moments[0]
+            away = self.together(part.to(self.loc), share @ self.loc) - self._mean
             factor = torch.cat([factor, away.unsqueeze(-1)], -1) * weight.to(self.loc).sqrt()[:, None, None]
             flat = factor.movedim(0, -1).flatten(1)
             total = total + flat @ flat.mT
@@ -386,15 +391,9 @@ def nested(
         widths: see `NestedNormal`.
     """
     loc, tril, stretch, _ = (torch.stack(parts) for parts in zip(*nodes))
-    weights = _trapezoidal(density).to(loc)
+    weights = density.node_weights.to(loc)
     precision = torch.zeros_like(nodes[0].own_precision)
     for weight, node in zip(weights, nodes):
         precision = precision + weight * node.own_precision
     own_scale = precision.rsqrt() if widths is None else torch.linalg.cholesky(torch.linalg.inv(precision))
     return NestedNormal(index, density, loc, tril, stretch, slope, own_scale, widths, validate_args=False)
-
-
-def _trapezoidal(density: TabulatedDensity) -> Tensor:
-    gaps = density.nodes.double().diff()
-    width = torch.cat([gaps[:1], gaps[1:] + gaps[:-1], gaps[-1:]])
-    return (density.log_density.double() + width.log()).softmax(0)

@@ -27,6 +27,14 @@ class _Table(NamedTuple):
     slopes: Tensor
 
 
+class _Averaging(NamedTuple):
+    """Points and weights of quadrature, and the table that they are of."""
+
+    table: _Table
+    points: Tensor
+    weights: Tensor
+
+
 class TabulatedDensity(TorchDistribution):
     """A density on the real line, given by its logarithm at nodes: skewed, flat on one side, whatever they say.
 
@@ -65,6 +73,7 @@ class TabulatedDensity(TorchDistribution):
             raise ValueError(f"TabulatedDensity: nodes must increase, got {nodes.tolist()}")
         self.nodes, self.log_density = nodes, log_density - log_density.max()
         self._known: _Table | None = None
+        self._averaging: _Averaging | None = None
         super().__init__(Size(), Size(), validate_args=validate_args)
 
     @property
@@ -129,7 +138,13 @@ class TabulatedDensity(TorchDistribution):
 
     def quadrature(self) -> tuple[Tensor, Tensor]:
         """Return points and weights that average any smooth function over the density, float64."""
-        grid, _, mass, slopes = self._table
+        table, known = self._table, self._averaging
+        if known is None or known.table is not table:
+            known = self._averaging = self._averages(table)
+        return known.points, known.weights
+
+    def _averages(self, table: _Table) -> _Averaging:
+        grid, _, mass, slopes = table
         legendre, laguerre = np.polynomial.legendre.leggauss(_LEGENDRE), np.polynomial.laguerre.laggauss(_LAGUERRE)
         (x, w), (t, v) = ((grid.new_tensor(a) for a in pair) for pair in (legendre, laguerre))
         width = grid.diff().unsqueeze(-1)
@@ -137,7 +152,14 @@ class TabulatedDensity(TorchDistribution):
         weights = width / 2 * w * self.log_prob(points).exp()
         weights = torch.cat([mass[0] * v, weights.flatten(), mass[-1] * v])
         tails = [grid[0] - t / slopes[0], grid[-1] + t / slopes[1]]
-        return torch.cat([tails[0], points.flatten(), tails[1]]), weights / weights.sum()
+        return _Averaging(table, torch.cat([tails[0], points.flatten(), tails[1]]), weights / weights.sum())
+
+    @property
+    def node_weights(self) -> Tensor:
+        """The probability of each node if the number is rounded to nodes, ``K``, float64: by the trapezoidal rule."""
+        gaps = self.nodes.double().diff()
+        width = torch.cat([gaps[:1], gaps[1:] + gaps[:-1], gaps[-1:]])
+        return (self.log_density.double() + width.log()).softmax(0)
 
     @property
     def mode(self) -> Tensor:

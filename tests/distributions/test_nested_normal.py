@@ -9,6 +9,7 @@ from torch.distributions import kl_divergence
 from blob_pyro.distributions import MatrixNormal, MultivariatePart, NestedNormal, TabulatedDensity
 from blob_pyro.distributions.insertion import Insertion, inserted
 from blob_pyro.distributions.powers import log_normalizer, sharpened, widened
+from blob_pyro.models import VectorPrior
 from blob_pyro.serialization import codec, parts
 
 NODES = torch.linspace(-4.0, 4.0, 9).double()
@@ -53,6 +54,19 @@ def test_density_and_moments(blocks):
     values = -q.log_prob(draws)
     assert abs(q.entropy() - values.mean()) < 4.5 * values.std() / 50_000**0.5
     assert q.expand((3, 1)).log_prob(few[:3].unsqueeze(1)).shape == (3, 1)
+
+
+def test_means_are_had_without_variances(monkeypatch):
+    """A prior's means are asked for in each SVI step; its variances cost a covariance at each point of quadrature."""
+    q = nested()
+    with monkeypatch.context() as patch:
+        patch.setattr(NestedNormal, "_own_variance", lambda *_: pytest.fail("the variances were computed"))
+        marginals = VectorPrior(q, SHAPES).marginals()
+        assert torch.allclose(marginals["kappa"].mean, q.mean[5:])
+    assert torch.allclose(marginals["kappa"].variance, q.variance[5:])
+    monkeypatch.setattr(TabulatedDensity, "quadrature", lambda *_: pytest.fail("it was averaged again"))
+    assert torch.equal(q.mean, q.mean)
+    assert torch.equal(q.variance, q.variance)
 
 
 @pytest.mark.parametrize("blocks", [False, True], ids=["numbers", "blocks"])

@@ -28,6 +28,12 @@ def test_it_is_normalised_with_its_moments(skewed):
     assert float(skewed.mean) < -0.3
 
 
+def test_points_of_quadrature_are_found_once(skewed):
+    points, weights = skewed.quadrature()
+    assert skewed.quadrature()[0] is points
+    assert float(weights.sum()) == pytest.approx(1)
+
+
 def test_quantiles_invert_the_distribution(skewed):
     x = torch.linspace(-60, 30, 900_001).double()
     cumulative = torch.cumulative_trapezoid(skewed.log_prob(x).exp(), x)
