@@ -15,7 +15,7 @@ from blob_pyro.data.log_parts import part
 if TYPE_CHECKING:
     from blob_pyro.data.event_log import EventLog
 
-__all__ = ["Shard", "WholeLog", "shard"]
+__all__ = ["Shard", "WholeLog", "check_shard", "shard"]
 
 
 @dataclass(frozen=True)
@@ -62,21 +62,7 @@ class Shard:
 
 def shard(log: EventLog, rank: int, world: int) -> EventLog:
     """Pick the events of every ``world``-th user, from user ``rank`` on: see `EventLog.shard`."""
-    for name, value in (("rank", rank), ("world", world)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-            raise TypeError(f"{name}: expected a whole number, got {value!r} (a {type(value).__name__})")
-    rank, world = int(rank), int(world)
-    if world < 1:
-        raise ValueError(f"world: the number of workers is at least 1, got {world}")
-    if not 0 <= rank < world:
-        raise ValueError(f"rank: workers are numbered 0 to world - 1 = {world - 1}, got {rank}")
-    if (before := log.part_of) is not None:
-        raise ValueError(f"shard: this log is shard {before.rank} of {before.world} already; take it of the whole")
-    if world > log.num_users:
-        raise ValueError(
-            f"world: {world:,} shards of {log.num_users:,} users leave worker {log.num_users} and those after it "
-            f"without an event; use {log.num_users:,} workers at most"
-        )
+    rank, world = check_shard(log, rank, world)
     impressions, views = log.user % world == rank, log.view_user % world == rank
     whole = WholeLog(
         num_users=log.num_users,
@@ -97,6 +83,31 @@ def shard(log: EventLog, rank: int, world: int) -> EventLog:
         whole=whole,
     )
     return part(log, impressions.numpy(), views.numpy(), part_of=found)
+
+
+def check_shard(log: EventLog, rank: int, world: int) -> tuple[int, int]:
+    """Return ``rank`` and ``world`` as ints, if the log has such a shard; nothing is read of its events.
+
+    Raises:
+        TypeError: for what is no whole number.
+        ValueError: see `EventLog.shard`.
+    """
+    for name, value in (("rank", rank), ("world", world)):
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+            raise TypeError(f"{name}: expected a whole number, got {value!r} (a {type(value).__name__})")
+    rank, world = int(rank), int(world)
+    if world < 1:
+        raise ValueError(f"world: the number of workers is at least 1, got {world}")
+    if not 0 <= rank < world:
+        raise ValueError(f"rank: workers are numbered 0 to world - 1 = {world - 1}, got {rank}")
+    if (before := log.part_of) is not None:
+        raise ValueError(f"shard: this log is shard {before.rank} of {before.world} already; take it of the whole")
+    if world > log.num_users:
+        raise ValueError(
+            f"world: {world:,} shards of {log.num_users:,} users leave worker {log.num_users} and those after it "
+            f"without an event; use {log.num_users:,} workers at most"
+        )
+    return rank, world
 
 
 def fingerprint(log: EventLog) -> str:

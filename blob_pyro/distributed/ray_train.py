@@ -13,12 +13,13 @@ import pandas as pd
 import torch
 
 from blob_pyro.data import EventLog
+from blob_pyro.data.shards import check_shard
 from blob_pyro.infer import NotFiniteError
-from blob_pyro.infer.training.workers import WorkerLost
 from blob_pyro.ops.arguments import path_of, whole_number
 from blob_pyro.ops.files import require_writable
 from blob_pyro.recommenders.blo import BLO
 from blob_pyro.recommenders.blob import BLOB
+from blob_pyro.recommenders.saving import savable_ids
 from blob_pyro.serialization.errors import SavedModelError
 
 __all__ = ["fit", "require_ray"]
@@ -101,7 +102,8 @@ def fit(
     require_writable(folder / "checkpoint", "storage")
     folder.mkdir(parents=True, exist_ok=True)
     if isinstance(dataset, EventLog):
-        dataset.shard(num_workers - 1, num_workers)  # says what is wrong with their number
+        check_shard(dataset, num_workers - 1, num_workers)
+        _check_ids(blob, dataset)
     for left in (*folder.glob("refused-*.json"), *folder.glob("trace.json")):
         left.unlink()
     if not ray.is_initialized():
@@ -173,17 +175,24 @@ def work(request: dict[str, Any]) -> None:
     rank, world = context.get_world_rank(), context.get_world_size()
     blob, dataset = request["blob"], request["dataset"]
     try:
-        log = EventLog.read_parquet(**dataset) if isinstance(dataset, dict) else ray.get(dataset)
+        if isinstance(dataset, dict):
+            log = EventLog.read_parquet(**dataset)
+            _check_ids(blob, log)
+        else:
+            log = ray.get(dataset)
         trace = blob.fit(log.shard(rank, world), checkpoint=folder / "checkpoint", **request["settings"])
         if rank == 0:
             blob.save(folder / "model")
             _write_trace(trace, folder / "trace.json")
     except tuple(_REFUSALS.values()) as error:
         if not _all_refuse(error, folder, rank, world):
-            raise
-    except WorkerLost:
-        raise  # Ray starts all of them again
+            raise  # as whatever else ends a worker: Ray starts all of them again
     train.report({"rank": rank})
+
+
+def _check_ids(blob: BLO | BLOB, log: EventLog) -> None:
+    """Refuse, before anything is trained, item ids that the model could not be saved with."""
+    savable_ids(log.items if isinstance(blob, BLO) else blob.items)
 
 
 def _all_refuse(error: Exception, folder: Path, rank: int, world: int) -> bool:

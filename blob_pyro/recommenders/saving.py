@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from blob_pyro.recommenders.blo import BLO
     from blob_pyro.recommenders.blob import BLOB
 
-__all__ = ["fingerprint_blo", "fingerprint_blob", "load_blo", "load_blob", "save_blo", "save_blob"]
+__all__ = ["fingerprint_blo", "fingerprint_blob", "load_blo", "load_blob", "savable_ids", "save_blo", "save_blob"]
 
 Organic = TypeVar("Organic", bound="BLO")
 _ORGANIC = ("num_items", "embedding_dim", "encoder", "covariance", "sparse", "bound", "priors", "fits", "items")
@@ -145,7 +145,7 @@ def _bandit_settings(blob: BLOB, tensors: dict[str, Tensor]) -> dict[str, Any]:
 
 
 def _organic_config(blo: BLO, tensors: dict[str, Tensor], where: str) -> dict[str, Any]:
-    return {**_organic_settings(blo, tensors, where), "fits": blo.fits, "items": _ids(blo.items)}
+    return {**_organic_settings(blo, tensors, where), "fits": blo.fits, "items": savable_ids(blo.items)}
 
 
 def _organic_settings(blo: BLO, tensors: dict[str, Tensor], where: str) -> dict[str, Any]:
@@ -224,8 +224,15 @@ def _read_guide_name(fields: Fields, is_given: bool) -> str | None:
     return name
 
 
-def _ids(items: Vocabulary) -> Any:
-    """A count for numbered ids, else the list of ids."""
+def savable_ids(items: Vocabulary) -> int | list[Hashable]:
+    """Return what a saved model says of its items: a count for numbered ids, else the list of ids.
+
+    Args:
+        items: the catalogue.
+
+    Raises:
+        ValueError: for an id that is neither a string nor an integer, which JSON could not give back.
+    """
     if items.is_numbered:
         return len(items)
     odd = next((i for i in items.ids if type(i) not in (str, int)), None)

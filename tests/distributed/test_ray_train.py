@@ -1,15 +1,18 @@
 """Fits through Ray Train end where one process does, whatever happens to a worker: ``make test-distributed``."""
 
 import json
+import re
 import sys
+from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from blob_pyro import BLO, BLOB
+from blob_pyro import BLO, BLOB, EventLog
 from blob_pyro.distributed import fit
-from blob_pyro.distributed.ray_train import _all_refuse, _cause, _read_trace, _write_trace
+from blob_pyro.distributed.ray_train import _all_refuse, _cause, _read_trace, _write_trace, work
 from blob_pyro.infer import NotFiniteError
 from tests.distributed.falls import FallsOnce
 
@@ -84,6 +87,42 @@ def test_what_cannot_be_fitted_is_said_before_ray_starts(log, monkeypatch, tmp_p
     arguments = {"blob": BLO(log.num_items, 3), "dataset": log, "num_workers": 2, "storage": tmp_path, **change}
     with pytest.raises(kind, match=message):
         fit(arguments.pop("blob"), arguments.pop("dataset"), **arguments)
+
+
+@pytest.fixture
+def dated() -> EventLog:
+    """A log whose item ids JSON has no kind of value for."""
+    days = [date(2026, 1, day) for day in (1, 2, 3)]
+    return EventLog.from_tables(
+        views={"user": [1, 1, 2], "time": [0, 1, 0], "item": days},
+        impressions={"user": [1, 2], "time": [2, 3], "action": days[:2], "reward": [1, 0]},
+    )
+
+
+ODD = r"items: id datetime\.date\(2026, 1, 1\) is a date; only strings and integers can be saved"
+
+
+def test_ids_that_cannot_come_back_are_said_before_ray_starts(dated, monkeypatch, tmp_path):
+    monkeypatch.setattr("blob_pyro.distributed.ray_train.require_ray", lambda: None)
+    with pytest.raises(ValueError, match=ODD):
+        fit(BLO(3, embedding_dim=1), dated, num_workers=2, storage=tmp_path)
+    blo = BLO(3, embedding_dim=1)
+    blo.fit(dated, num_epochs=1, progress=False, device="cpu")
+    with pytest.raises(ValueError, match=ODD):
+        fit(BLOB(blo), dated, num_workers=2, storage=tmp_path)
+
+
+def test_ids_that_cannot_come_back_are_said_by_workers_before_they_train(dated, monkeypatch, tmp_path):
+    context = SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: 1)
+    train = SimpleNamespace(get_context=lambda: context, report=lambda said: None)
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(train=train))
+    monkeypatch.setattr(EventLog, "read_parquet", lambda views: dated)
+    monkeypatch.setattr(BLO, "fit", lambda *_, **__: pytest.fail("it was trained"))
+    blo = BLO(3, embedding_dim=1)
+    work({"blob": blo, "dataset": {"views": "a.parquet"}, "folder": str(tmp_path), "settings": {}})
+    said = json.loads((tmp_path / "refused-0.json").read_text())
+    assert said["kind"] == "ValueError"
+    assert re.match(ODD, said["message"])
 
 
 def test_all_refuse_or_none(tmp_path):
