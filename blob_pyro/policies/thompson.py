@@ -32,8 +32,8 @@ from blob_pyro.policies.thompson_actions import (
     ThompsonActions,
 )
 from blob_pyro.policies.total_variation import TotalVariation, total_variation
-from blob_pyro.posteriors.click_logits import ClickLogits
 from blob_pyro.posteriors.drawn_click_logits import DrawnClickLogits
+from blob_pyro.posteriors.logits_of_contexts import LogitsOfContexts
 
 __all__ = [
     "ConditionalThompsonActions",
@@ -73,7 +73,7 @@ class BanditPosterior(Protocol):
     def items(self) -> Vocabulary:
         """The catalogue that the logits are of."""
 
-    def click_logits(self, histories: Histories | Any) -> ClickLogits | DrawnClickLogits:
+    def click_logits(self, histories: Histories | Any) -> LogitsOfContexts | DrawnClickLogits:
         """Return the posterior of all items' click logits after each history; by ``num_draws`` draws, if asked."""
 
 
@@ -371,7 +371,7 @@ class ThompsonSampling(Policy):
 
     def _logits(
         self, histories: Histories, covariates: Any, num_draws: int | None = None, seed: int | None = None
-    ) -> ClickLogits | DrawnClickLogits:
+    ) -> LogitsOfContexts | DrawnClickLogits:
         """Posterior logits; where they are known by draws, as many as the policy has, or others."""
         ask = getattr(self.model, "ranking_logits", self.model.click_logits)
         num_draws, seed = num_draws or self.shared_draws, self.seed if seed is None else seed

@@ -13,10 +13,8 @@ from torch import Size, Tensor
 
 from blob_pyro.ops.row_chunks import MAX_ELEMENTS
 from blob_pyro.policies.repeated import log_prob_in_a_rectangle
-from blob_pyro.posteriors.best_items import best_each
-from blob_pyro.posteriors.click_logits import ClickLogits
 from blob_pyro.posteriors.drawn_click_logits import DrawnClickLogits
-from blob_pyro.posteriors.mixed_click_logits import MixedClickLogits
+from blob_pyro.posteriors.logits_of_contexts import LogitsOfContexts
 from blob_pyro.propensity import ArgmaxConditionallyNormal, ArgmaxNormal, ArgmaxNormalMixture, Propensity
 from blob_pyro.propensity._index import IndexDistribution
 from blob_pyro.propensity._types import checked_mask
@@ -33,9 +31,8 @@ __all__ = [
 ]
 
 
-def _means(click_logits: ClickLogits, points: Tensor) -> Tensor:
+def _means(click_logits: LogitsOfContexts, points: Tensor) -> Tensor:
     """Means of the logits given points, ``n x D`` or ``... x N x n x D``: ``... x N x n x P`` in double precision."""
-    points = points.to(click_logits.interest.dtype)
     points = points.unsqueeze(-2) if points.dim() == 2 else points.movedim(-2, 0)
     return click_logits.given_shared(points).movedim(0, -2).to(torch.float64)
 
@@ -54,7 +51,7 @@ def _distinct(interest: Tensor, allowed: Tensor | None) -> tuple[Tensor, Tensor]
 class _OfClickLogits(IndexDistribution):
     """What distributions given click logits do alike: each distinct context is integrated over once."""
 
-    click_logits: ClickLogits
+    click_logits: LogitsOfContexts
     location: Callable[[Tensor], Tensor]
 
     def _in(self, contexts: Tensor) -> Any:
@@ -118,7 +115,7 @@ class ThompsonActions(_OfClickLogits, ArgmaxConditionallyNormal):
 
     def __init__(
         self,
-        click_logits: ClickLogits,
+        click_logits: LogitsOfContexts,
         num_points: int = 16,
         num_replicates: int = 8,
         seed: int = 0,
@@ -164,10 +161,7 @@ class ThompsonActions(_OfClickLogits, ArgmaxConditionallyNormal):
 
     def sample_each(self, counts: Tensor) -> Tensor:
         """Draw ``counts[n]`` independent times for each context; see `repeated.sample_each`."""
-        logits = self.click_logits
-        if isinstance(logits, MixedClickLogits):
-            return logits.best_each(counts, self.allowed)
-        return best_each(logits, counts, self.allowed)
+        return self.click_logits.best_each(counts, self.allowed)
 
     def log_prob_each(self, counts: Tensor, actions: Tensor) -> Tensor:
         """Return the log-propensities of each context's actions; see `blob_pyro.policies.repeated.log_prob_each`."""
@@ -192,7 +186,7 @@ class MixtureThompsonActions(_OfClickLogits, ArgmaxNormalMixture):
         seed: of the points.
     """
 
-    def __init__(self, click_logits: ClickLogits, num_points: int, seed: int = 0) -> None:
+    def __init__(self, click_logits: LogitsOfContexts, num_points: int, seed: int = 0) -> None:
         self.click_logits = logits = click_logits.double()
         super().__init__(
             lambda points: _means(logits, points),
@@ -253,14 +247,14 @@ class ConditionalThompsonActions(ArgmaxNormal):
 
     Args:
         click_logits: posterior of the logits, for ``N`` contexts.
-        shared: the draw, ``N x D`` standard normal numbers, as `ClickLogits.given_shared` takes them.
+        shared: the draw, ``N x D`` standard normal numbers, as `LogitsOfContexts.given_shared` takes them.
 
     Raises:
         ValueError: for a posterior that leaves an item's own logit no doubt: given the draw it would be played always
             or never, and what is never played has no weight.
     """
 
-    def __init__(self, click_logits: ClickLogits, shared: Tensor) -> None:
+    def __init__(self, click_logits: LogitsOfContexts, shared: Tensor) -> None:
         require_own_doubt(click_logits.own_scale)
         logits = click_logits.double()
         loc = _means(logits, shared.unsqueeze(-2)).squeeze(-2)

@@ -7,10 +7,13 @@ drawn as one direction among the item embeddings, and contexts that are drawn ab
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
-from blob_pyro.posteriors.click_logits import ClickLogits
+if TYPE_CHECKING:
+    from blob_pyro.posteriors.click_logits import ClickLogits
 
 __all__ = ["best_each"]
 

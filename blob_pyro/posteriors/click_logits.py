@@ -5,24 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import copy
 from functools import cached_property
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple, Self
 
-import pandas as pd
 import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution
-from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Size, Tensor
-from torch.distributions import constraints
 from torch.nn.functional import softplus
 
 from blob_pyro.distributions import MatrixNormal
 from blob_pyro.distributions.multivariate import MultivariatePart
 from blob_pyro.infer.local_reparameterization.projections import project_right
 from blob_pyro.models.sites import BETA_DEVIATION, KAPPA, W_A, W_B, W_C, ZETA
-from blob_pyro.ops.memory import require_memory
-from blob_pyro.ops.row_chunks import MAX_ELEMENTS
 from blob_pyro.ops.tensors import map_tensors
+from blob_pyro.posteriors.best_items import best_each
+from blob_pyro.posteriors.logits_of_contexts import LogitsOfContexts
 from blob_pyro.posteriors.own_effects import OwnEffects, has_own_effects, own_effects
 from blob_pyro.posteriors.site_vectors import (
     SiteVector,
@@ -32,13 +29,13 @@ from blob_pyro.posteriors.site_vectors import (
     shared_factors,
     site_vector,
 )
-from blob_pyro.posteriors.weight_quadrature import WeightQuadrature, hermite
+from blob_pyro.posteriors.weight_quadrature import WeightQuadrature
 
 __all__ = ["ClickLogits", "has_closed_form"]
 
 _WEIGHT_NODES = 32  # of Gauss-Hermite quadrature, for w_a and as many for w_b: moments
-_MIXTURE_NODES, _LOGIT_NODES = 8, 12  # the same for whole distributions, where every node costs an N x P matrix
-_BISECTIONS = 40
+_MIXTURE_NODES = 8  # the same for whole distributions, where every node costs an N x P matrix
+_ROUNDINGS = 8  # the longest chain of them in a mean, as a multiple of its number of products
 # Attributes that are cached, and belong to the contexts.
 _OF_CONTEXTS = (
     "_projection",
@@ -53,7 +50,7 @@ _OF_CONTEXTS = (
 )
 
 
-class ClickLogits(TorchDistribution):
+class ClickLogits(LogitsOfContexts):
     r"""Posterior of the logits :math:`\lambda_p = \beta_p \omega + \kappa_p` of all items, for each of ``N`` contexts.
 
     Given the weights ``w_a`` and ``w_b`` the logits are jointly Gaussian, of low rank plus diagonal: every item
@@ -61,8 +58,7 @@ class ClickLogits(TorchDistribution):
     they are a mixture. Contexts are independent here, one
     draw of the parameters for each; draws that share parameters across contexts are `blob_pyro.BLOB.sample`'s.
 
-    The object itself holds ``N x K`` and ``P x K`` numbers; answers of ``N x P`` are computed a few contexts at a time,
-    and refused before they are allocated where they do not fit in memory.
+    The object itself holds ``N x K`` and ``P x K`` numbers; of answers of ``N x P`` see `LogitsOfContexts`.
 
     Args:
         posterior: distributions of the sites `W_A`, `W_B`, `W_C` (normal), `KAPPA` (independent normal, ``P``) and
@@ -78,14 +74,11 @@ class ClickLogits(TorchDistribution):
         MemoryError: by a method whose answer would not fit, naming its size.
     """
 
-    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}  # the guide has checked them
-    support = constraints.real_vector
-    has_rsample = True
-
     def __init__(
         self, posterior: dict[str, TorchDistribution], item_embedding: Tensor, whitening: Tensor, interest: Tensor
     ) -> None:
-        self.item_embedding, self.whitening, self.interest = item_embedding, whitening, interest
+        super().__init__(item_embedding, interest)
+        self.whitening = whitening
         self.num_shared = num_shared_factors(posterior)
         self.weights = [site_vector(posterior, name, self.num_shared) for name in (W_A, W_B, W_C)]
         doubtful = [not is_certain(posterior[name]) for name in (W_A, W_B)]
@@ -97,7 +90,6 @@ class ClickLogits(TorchDistribution):
             self._kappa = site_vector(posterior, KAPPA, self.num_shared)
         self._has_own_noise = [has_own_noise(posterior[name]) for name in (W_A, W_B, ZETA)]
         self.is_certain = all(is_certain(site) for site in posterior.values())
-        """Whether every number is a point mass, so that there is no doubt about any logit."""
         zeta = posterior[ZETA]
         self._zeta_factor = none = interest.new_zeros(self.num_shared, *zeta.event_shape)
         if isinstance(zeta, MultivariatePart):
@@ -110,7 +102,6 @@ class ClickLogits(TorchDistribution):
                 f"site {ZETA!r}: no Gaussian distribution of zeta L'omega is known for {zeta!r}; register one with "
                 "blob_pyro.infer.local_reparameterization.projections.project_right, or use blob.sample"
             )
-        super().__init__(interest.shape[:1], item_embedding.shape[:1], validate_args=False)
 
     @cached_property
     def affinity(self) -> Tensor:
@@ -174,22 +165,17 @@ class ClickLogits(TorchDistribution):
     def _own_sizes(self) -> list[int]:
         return [size * has for size, has in zip((1, 1, self.item_embedding.shape[1]), self._has_own_noise)]
 
-    def expand(self, batch_shape: Size, _instance: TorchDistributionMixin | None = None) -> ClickLogits:
-        """Repeat a single context: see `pyro.distributions.TorchDistribution.expand`."""
-        (size,) = torch.Size(batch_shape)
-        return self._given(self.interest.expand(size, -1))
+    def in_contexts(self, interest: Tensor) -> Self:
+        """Return the same posterior in other contexts; see `LogitsOfContexts.in_contexts`."""
+        new = copy(self)
+        for name in _OF_CONTEXTS:
+            new.__dict__.pop(name, None)
+        new.interest, new._batch_shape = interest, interest.shape[:1]
+        return new
 
-    def __getitem__(self, index: Tensor | slice) -> ClickLogits:
-        """Some of the contexts."""
-        return self._given(self.interest[index])
-
-    def of_items(self, index: Tensor) -> ClickLogits:
-        """Return the logits of some of the items, the event being those: a hundred of a large catalogue are cheap.
-
-        Args:
-            index: item numbers.
-        """
-        new = self._given(self.interest)
+    def of_items(self, index: Tensor) -> Self:
+        """Return the logits of some of the items; see `LogitsOfContexts.of_items`."""
+        new = self.in_contexts(self.interest)
         new.item_embedding = self.item_embedding[index]
         if self._effects is None:
             loc, scale, factor = self._kappa
@@ -199,8 +185,8 @@ class ClickLogits(TorchDistribution):
         new._event_shape = new.item_embedding.shape[:1]
         return new
 
-    def double(self) -> ClickLogits:
-        """Return the same posterior in double precision: what is exact given its numbers depends on no rounding."""
+    def double(self) -> Self:
+        """Return the same posterior in double precision; see `LogitsOfContexts.double`."""
         if self.interest.dtype == torch.float64:
             return self
         new = copy(self)
@@ -217,41 +203,8 @@ class ClickLogits(TorchDistribution):
         new._zeta = map_tensors(self._zeta, torch.Tensor.double)
         return new
 
-    def _given(self, interest: Tensor) -> ClickLogits:
-        """The same posterior in other contexts."""
-        new = copy(self)
-        for name in _OF_CONTEXTS:
-            new.__dict__.pop(name, None)
-        new.interest, new._batch_shape = interest, interest.shape[:1]
-        return new
-
-    def _by_rows(self, function: Callable[[ClickLogits, slice], Tensor], num_draws: int = 1) -> Tensor:
-        """``function`` of a few contexts at a time, put together along the contexts, the last dimension but one."""
-        (num_contexts,), (num_items,) = self.batch_shape, self.event_shape
-        if num_draws * num_contexts * num_items <= MAX_ELEMENTS:
-            return function(self, slice(None))
-        require_memory(
-            2 * num_draws * num_contexts * num_items * self.interest.element_size(),
-            f"Click logits of {num_draws:,} x {num_contexts:,} contexts x {num_items:,} items",
-            "ask for fewer contexts at a time, logits[:1000], or let a policy choose: that takes no such matrix",
-            self.interest.device,
-        )
-        rows = max(1, MAX_ELEMENTS // (num_draws * num_items))
-        parts = [slice(i, i + rows) for i in range(0, num_contexts, rows)]
-        return torch.cat([function(self[part], part) for part in parts], -2)
-
     def given_shared(self, factors: Tensor) -> Tensor:
-        """Return each logit's distribution given what all items share: means, independent across items around them.
-
-        ``w_c`` is left out: it moves all items alike.
-
-        Args:
-            factors: standard-normal numbers, ``... x num_factors``, broadcast against the ``N`` contexts: pass
-                ``... x 1 x num_factors`` for the same draws in every context.
-
-        Returns:
-            ``... x N x P``.
-        """
+        """Return each logit's mean given what all items share, ``... x N x P``; see `LogitsOfContexts.given_shared`."""
         along, across, of_zeta, shared = self.split(factors)
         deviation = (
             self.deviation_loc if of_zeta is None else self.deviation_loc + _in_each(self.deviation_factor, of_zeta)
@@ -266,23 +219,50 @@ class ClickLogits(TorchDistribution):
         """Say what standard-normal numbers stand for.
 
         Args:
-            factors: ``... x num_factors``.
+            factors: ``... x num_factors``; they are cast to the posterior's own precision.
 
         Returns:
             ``sp(w_a)`` and ``sp(w_b)``, ``...``; the numbers of zeta, ``... x K``, or None where it has none of its
             own; those of a Gaussian vector, ``... x R``.
         """
-        *own, of_zeta, shared = factors.split([*self._own_sizes, self.num_shared], -1)
+        *own, of_zeta, shared = factors.to(self.interest.dtype).split([*self._own_sizes, self.num_shared], -1)
         along, across = (
             softplus(w.loc + shared @ w.factor + (w.scale * numbers[..., 0] if numbers.shape[-1] else 0))
             for w, numbers in zip(self.weights, own)
         )
         return along, across, of_zeta if of_zeta.shape[-1] else None, shared
 
-    def rsample(self, sample_shape: Size | tuple[int, ...] = Size()) -> Tensor:  # noqa: B008 - torch's own default
-        """Draw reparameterised logits, ``sample_shape x N x P``; fresh parameters for every context."""
-        sample_shape = torch.Size(sample_shape)
-        return self._by_rows(lambda part, _: part._rsample(sample_shape), sample_shape.numel())
+    def rounding(self, shared: Tensor) -> Tensor:
+        """Bound the rounding of `given_shared`, ``N``: products of norms bound every sum on the way.
+
+        Args:
+            shared: as `LogitsOfContexts.rounding`.
+        """
+        along, across, of_zeta, vector = (None if t is None else t.double() for t in self.split(shared))
+        assert along is not None
+        assert across is not None
+        assert vector is not None
+        deviation, own = self.deviation_loc.double().norm(dim=-1), self.own_loc.abs().amax(-1).double()
+        if of_zeta is not None:
+            deviation = deviation + self.deviation_factor.double().flatten(1).norm(dim=-1) * of_zeta.norm(dim=-1)
+        if self.num_shared:
+            reach = vector.norm(dim=-1)
+            deviation = deviation + self.deviation_shared.double().flatten(1).norm(dim=-1) * reach
+            own = own + self.item_loadings.norm(dim=-1).amax(-1).double() * reach
+        # Softplus is off by as much of itself, at most, as its argument is off.
+        reach = shared.double().norm(dim=-1)
+        along, across = (
+            strength * (1 + w.loc.abs().double() + (w.factor.norm().double() + w.scale.double()) * reach)
+            for strength, w in zip((along, across), self.weights)
+        )
+        direction = along * self.interest.double().norm(dim=-1) + across * deviation
+        size: Tensor = self.item_embedding.norm(dim=-1).amax().double() * direction + own
+        products = self.item_embedding.shape[1] + self.num_shared + 1
+        return size * (_ROUNDINGS * products * torch.finfo(self.interest.dtype).eps)
+
+    def best_each(self, counts: Tensor, allowed: Tensor | None = None) -> Tensor:
+        """Draw the item with the highest logit ``counts[n]`` times; see `blob_pyro.posteriors.best_items.best_each`."""
+        return best_each(self, counts, allowed)
 
     def _rsample(self, sample_shape: Size) -> Tensor:
         shape = sample_shape + self.batch_shape
@@ -292,45 +272,6 @@ class ClickLogits(TorchDistribution):
         shared = noise[..., self.num_factors - self.num_shared :]
         w_c = base.loc + base.scale * self.interest.new_empty(shape).normal_() + shared @ base.factor
         return self.given_shared(noise) + self.own_scale * own + w_c.unsqueeze(-1)
-
-    def best(
-        self,
-        sample_shape: Size | tuple[int, ...] = Size(),  # noqa: B008 - torch's own default
-        allowed: Tensor | None = None,
-    ) -> Tensor:
-        """Draw the item with the highest logit, ``sample_shape x N`` int64; no draw of logits is kept.
-
-        Args:
-            sample_shape: how many draws for each context.
-            allowed: ``N x P`` booleans, which items may be the best; None for all.
-        """
-        shape, (num_contexts,), (num_items,) = torch.Size(sample_shape), self.batch_shape, self.event_shape
-        rows = max(1, min(num_contexts, MAX_ELEMENTS // num_items))
-        draws = max(1, min(shape.numel(), MAX_ELEMENTS // (rows * num_items)))
-        best = torch.empty(shape.numel(), num_contexts, dtype=torch.int64, device=self.interest.device)
-        with torch.no_grad():
-            for row in range(0, num_contexts, rows):
-                part = self[row : row + rows]
-                for draw in range(0, shape.numel(), draws):
-                    size = torch.Size((min(draws, shape.numel() - draw),))
-                    logits = part._rsample(size)
-                    if allowed is not None:
-                        logits = logits.masked_fill(~allowed[row : row + rows], -torch.inf)
-                    best[draw : draw + draws, row : row + rows] = logits.argmax(-1)
-        return best.view(shape + self.batch_shape)
-
-    def __repr__(self) -> str:
-        contexts = "x".join(map(str, self.batch_shape)) or "1"
-        return f"{type(self).__name__}({contexts} contexts, {self.event_shape[0]} items)"
-
-    def _repr_html_(self) -> str:
-        figures = {
-            "contexts": "x".join(map(str, self.batch_shape)) or "1",
-            "items": self.event_shape[0],
-            "numbers that items share": self.num_factors,
-            "in doubt": "no" if self.is_certain else "yes",
-        }
-        return pd.DataFrame({type(self).__name__: figures}).to_html()
 
     @property
     def mean(self) -> Tensor:
@@ -358,42 +299,6 @@ class ClickLogits(TorchDistribution):
         return self._by_rows(
             lambda part, _: (part._terms @ covariance * part._terms).sum(-1) + part._spread.at(*moments)
         )
-
-    def cdf(self, value: Tensor) -> Tensor:
-        """Return the CDF of each item's logit by itself, at ``value`` (broadcast against ``N x P``)."""
-        shape = torch.broadcast_shapes(value.shape, self.batch_shape + self.event_shape)
-        value = value.expand(shape)
-        return self._by_rows(lambda part, rows: part._cdf(value[..., rows, :]), shape[:-2].numel())
-
-    def _cdf(self, value: Tensor) -> Tensor:
-        return self._mixture(lambda loc, scale: torch.special.ndtr((value - loc) / scale))
-
-    def icdf(self, probability: float) -> Tensor:
-        """Return the quantile of each item's logit by itself, ``N x P``: by bisection of `cdf`."""
-        if not 0 < probability < 1:
-            raise ValueError(f"probability: must lie between 0 and 1, got {probability}")
-        return self._by_rows(lambda part, _: part._icdf(probability))
-
-    def _icdf(self, probability: float) -> Tensor:
-        reach = self.variance.sqrt() * (
-            2 + max(probability / (1 - probability), (1 - probability) / probability) ** 0.5
-        )
-        low, high = self.mean - reach, self.mean + reach  # Cantelli's inequality
-        for _ in range(_BISECTIONS):
-            middle = (low + high) / 2
-            above = self._cdf(middle) > probability
-            low, high = torch.where(above, low, middle), torch.where(above, middle, high)
-        result: Tensor = (low + high) / 2
-        return result
-
-    def click_probability(self) -> Tensor:
-        """Return the click probability averaged over the posterior, ``E sigmoid(logit)``, ``N x P``."""
-        nodes, weights = hermite(_LOGIT_NODES, self.interest)
-
-        def average(loc: Tensor, scale: Tensor) -> Tensor:
-            return torch.stack([w * torch.sigmoid(loc + scale * x) for x, w in zip(nodes, weights)]).sum(0)
-
-        return self._by_rows(lambda part, _: part._mixture(average))
 
     def _mixture(self, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Average over the weights of ``function`` of each logit's location and scale given them."""

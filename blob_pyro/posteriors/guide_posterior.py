@@ -27,6 +27,7 @@ from blob_pyro.ops.gradients import ordinary_tensors
 from blob_pyro.ops.seeds import seeded
 from blob_pyro.ops.tensors import detached
 from blob_pyro.posteriors.click_logits import ClickLogits, has_closed_form
+from blob_pyro.posteriors.logits_of_contexts import LogitsOfContexts
 from blob_pyro.posteriors.mixed_click_logits import AtNodes, MixedClickLogits, at_nodes
 
 __all__ = ["GuidePosterior"]
@@ -79,26 +80,16 @@ class GuidePosterior:
         draws = self.draws(_DRAWS_FOR_MOMENTS, seed=0)
         return {**sites, **{n: Empirical(draws[n], draws[n].new_zeros(_DRAWS_FOR_MOMENTS)) for n in drawn}}
 
-    def click_logits(self, interest: Tensor, up_to_common: bool = False) -> ClickLogits | None:
+    def click_logits(self, interest: Tensor, up_to_common: bool = False) -> LogitsOfContexts | None:
         """Return the posterior of the click logits in contexts of these interests; None if it has no closed form.
 
         Args:
             interest: omega as the model takes it, in units of its column norms, ``N x K``.
-            up_to_common: as `folded`.
+            up_to_common: whether to leave out terms that move all items alike, such as `UserCovariates`: which item is
+                best does not depend on them, and without them a posterior may have a closed form.
         """
-        known = self._once(f"folded, {up_to_common}", None, lambda: self._answers(up_to_common))
-        return None if known is None else known._given(interest)
-
-    def folded(self, up_to_common: bool = False) -> AtNodes | None:
-        """Return the posterior of the paper's sites with every term's share in them; None if it has no closed form.
-
-        Of a guide that is Gaussian only given ``w_b``, at each node of it; of others at the only one there is.
-
-        Args:
-            up_to_common: whether to leave out terms that move all items alike.
-        """
-        with torch.no_grad():
-            return self._fold(up_to_common)
+        known = self._once(f"click logits, {up_to_common=}", None, lambda: self._answers(up_to_common))
+        return None if known is None else known.in_contexts(interest)
 
     def ask(self) -> None:
         """Ask what answering needs, now: whoever holds the lock spares others to wait for it."""
@@ -184,7 +175,7 @@ class GuidePosterior:
         fixed = {n: Delta(v, event_dim=v.dim()) for n, v in self.model.fixed_values().items()}
         return _Distributions(detached({**sites, **fixed}), drawn)
 
-    def _answers(self, up_to_common: bool) -> ClickLogits | None:
+    def _answers(self, up_to_common: bool) -> LogitsOfContexts | None:
         """Click logits in no context."""
         nodes = self._fold(up_to_common)
         if nodes is None:
@@ -197,6 +188,10 @@ class GuidePosterior:
         return MixedClickLogits(parts, nodes.weights, mixed.mean_slopes())
 
     def _fold(self, up_to_common: bool) -> AtNodes | None:
+        """The posterior of the paper's sites with every term's share in them; None if it has no closed form.
+
+        Of a guide that is Gaussian only given ``w_b``, at each node of it; of others at the only one there is.
+        """
         sites, drawn = self._distributions()
         if drawn:
             return None

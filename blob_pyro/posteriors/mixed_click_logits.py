@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import copy
 from typing import NamedTuple
 
 import torch
 from pyro.distributions import Delta, TorchDistribution
-from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Size, Tensor
 
 from blob_pyro.distributions import MultivariatePart, NestedNormal
 from blob_pyro.models.sites import W_B
-from blob_pyro.posteriors.best_items import best_each
 from blob_pyro.posteriors.click_logits import ClickLogits
+from blob_pyro.posteriors.logits_of_contexts import LogitsOfContexts
 
 __all__ = ["AtNodes", "MixedClickLogits", "at_nodes"]
 
@@ -59,7 +57,7 @@ def at_nodes(posterior: dict[str, TorchDistribution]) -> AtNodes | None:
     return AtNodes(posteriors, weights[keep] / weights[keep].sum())
 
 
-class MixedClickLogits(ClickLogits):
+class MixedClickLogits(LogitsOfContexts):
     r"""Posterior of the click logits of all items, a mixture over the nodes of ``w_b``, for each of ``N`` contexts.
 
     Given the node it is `ClickLogits`, with ``w_b`` known; all nodes have one noise of items' own. The first of the
@@ -75,62 +73,35 @@ class MixedClickLogits(ClickLogits):
     """
 
     def __init__(self, parts: list[ClickLogits], weights: Tensor, slopes: Tensor | None = None) -> None:
-        first = parts[0]
-        self.__dict__.update({k: v for k, v in vars(first).items() if k in ("item_embedding", "whitening", "interest")})
+        super().__init__(parts[0].item_embedding, parts[0].interest)
         self.parts, self.mixture_weights, self.slopes = tuple(parts), weights, slopes
-        self.num_shared, self.is_certain = first.num_shared, False
-        self._effects = first._effects
-        TorchDistribution.__init__(self, first.batch_shape, first.event_shape, validate_args=False)
+        self.is_certain = False
 
     def mean_slopes(self) -> Tensor:
         """Compute the means of the logits as linear forms of the interest and one, ``P x (K + 1)``."""
         size = self.interest.shape[-1]
         points = torch.cat([self.interest.new_zeros(1, size), torch.eye(size).to(self.interest)])
-        at_zero, at_units = self._given(points)._mean().split([1, size])
+        at_zero, at_units = self.in_contexts(points)._mean().split([1, size])
         return torch.cat([at_units - at_zero, at_zero]).mT
 
     # --- contexts and items --------------------------------------------------------------------------------------
 
-    def _each(self, change: Callable[[ClickLogits], ClickLogits]) -> MixedClickLogits:
-        return MixedClickLogits([change(part) for part in self.parts], self.mixture_weights, self.slopes)
-
-    def __getitem__(self, index: Tensor | slice) -> MixedClickLogits:
-        """Some of the contexts."""
-        return self._each(lambda part: part[index])
-
-    def expand(self, batch_shape: Size, _instance: TorchDistributionMixin | None = None) -> MixedClickLogits:
-        """Repeat a single context: see `pyro.distributions.TorchDistribution.expand`."""
-        return self._each(lambda part: part.expand(batch_shape))
+    def in_contexts(self, interest: Tensor) -> MixedClickLogits:
+        """Return the same posterior in other contexts; see `LogitsOfContexts.in_contexts`."""
+        parts = [part.in_contexts(interest) for part in self.parts]
+        return MixedClickLogits(parts, self.mixture_weights, self.slopes)
 
     def of_items(self, index: Tensor) -> MixedClickLogits:
-        """Return the logits of some of the items: see `ClickLogits.of_items`.
-
-        Args:
-            index: item numbers.
-        """
-        new = self._each(lambda part: part.of_items(index))
-        new.slopes = None if self.slopes is None else self.slopes[index]
-        return new
+        """Return the logits of some of the items; see `LogitsOfContexts.of_items`."""
+        parts = [part.of_items(index) for part in self.parts]
+        return MixedClickLogits(parts, self.mixture_weights, None if self.slopes is None else self.slopes[index])
 
     def double(self) -> MixedClickLogits:
-        """Return the same posterior in double precision: what is exact given its numbers depends on no rounding."""
-        new = self._each(lambda part: part.double())
-        new.slopes = None if self.slopes is None else self.slopes.double()
-        new.mixture_weights = self.mixture_weights.double()
-        return new
-
-    def _given(self, interest: Tensor) -> MixedClickLogits:
-        new = copy(self)
-        new.parts = tuple(part._given(interest) for part in self.parts)
-        new.interest, new._batch_shape = interest, interest.shape[:1]
-        return new
+        """Return the same posterior in double precision; see `LogitsOfContexts.double`."""
+        slopes = None if self.slopes is None else self.slopes.double()
+        return MixedClickLogits([part.double() for part in self.parts], self.mixture_weights.double(), slopes)
 
     # --- what items share ----------------------------------------------------------------------------------------
-
-    @property
-    def affinity(self) -> Tensor:
-        """The inner products of items and interests, ``N x P``."""
-        return self.parts[0].affinity
 
     @property
     def own_scale(self) -> Tensor:
@@ -148,29 +119,32 @@ class MixedClickLogits(ClickLogits):
         return torch.bucketize(torch.special.ndtr(number.double()).contiguous(), ends)
 
     def given_shared(self, factors: Tensor) -> Tensor:
-        """Return each logit's mean given what all items share, ``... x N x P``; see `ClickLogits.given_shared`.
+        """Return each logit's mean given what all items share, ``... x N x P``; see `LogitsOfContexts.given_shared`.
 
-        Args:
-            factors: standard-normal numbers, ``... x num_factors``, as there.
+        Which node a number stands for is asked before the number is rounded: it is the same in every precision.
         """
         node, rest = self.node(factors[..., 0]), factors[..., 1:]
         (num_contexts,), (num_items,) = self.batch_shape, self.event_shape
         if node.dim() and node.shape[-1] == 1 and num_contexts != 1:  # one for all contexts
             flat, numbers = node.flatten(), rest.flatten(0, -3) if rest.dim() > 2 else rest.unsqueeze(0)
-            found = rest.new_empty(len(flat), num_contexts, num_items)
+            found = self.interest.new_empty(len(flat), num_contexts, num_items)
             for k, part in enumerate(self.parts):
                 if bool((here := flat == k).any()):
                     found[here] = part.given_shared(numbers[here])
             return found.view(*node.shape[:-1], num_contexts, num_items)
         node = node.expand(torch.broadcast_shapes(node.shape, self.batch_shape))
         numbers = rest.expand(*node.shape, -1).reshape(-1, rest.shape[-1])
-        flat, found = node.flatten(), rest.new_empty(node.numel(), num_items)
+        flat, found = node.flatten(), self.interest.new_empty(node.numel(), num_items)
         context = torch.arange(num_contexts, device=flat.device).expand(node.shape).flatten()
         for k, part in enumerate(self.parts):
             here = (flat == k).nonzero().squeeze(-1)
             if len(here):
                 found[here] = part[context[here]].given_shared(numbers[here])
         return found.view(*node.shape, num_items)
+
+    def rounding(self, shared: Tensor) -> Tensor:
+        """Bound the rounding of `given_shared`, ``N``, whichever the node; see `LogitsOfContexts.rounding`."""
+        return torch.stack([part.rounding(shared[..., 1:]) for part in self.parts]).amax(0)
 
     # --- draws ---------------------------------------------------------------------------------------------------
 
@@ -195,7 +169,7 @@ class MixedClickLogits(ClickLogits):
         node = torch.multinomial(self.mixture_weights, len(context), replacement=True)
         for k, part in enumerate(self.parts):
             here = node == k
-            best[here] = best_each(part, torch.bincount(context[here], minlength=len(counts)), allowed)
+            best[here] = part.best_each(torch.bincount(context[here], minlength=len(counts)), allowed)
         return best
 
     # --- moments -------------------------------------------------------------------------------------------------

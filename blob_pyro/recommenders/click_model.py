@@ -14,9 +14,9 @@ from blob_pyro.data import EventLog, Histories, as_histories
 from blob_pyro.ops.arguments import one_of, positive_number, whole_number
 from blob_pyro.ops.renamed import renamed_argument
 from blob_pyro.ops.seeds import check_seed, derived_seed, seeded, standard_normal
-from blob_pyro.posteriors.click_logits import ClickLogits
 from blob_pyro.posteriors.drawn_click_logits import DrawnClickLogits, linear_features
 from blob_pyro.posteriors.guide_posterior import GuidePosterior
+from blob_pyro.posteriors.logits_of_contexts import LogitsOfContexts
 from blob_pyro.recommenders.covariates import are_further_down, covariates_of_histories, decision_points
 from blob_pyro.recommenders.of_events import averaged_over_draws, picked_for_events
 from blob_pyro.recommenders.ranked_items import RankedItems
@@ -65,7 +65,7 @@ class ClickModel(RankedItems):
         *,
         num_draws: int = 500,
         seed: int = 0,
-    ) -> ClickLogits | DrawnClickLogits:
+    ) -> LogitsOfContexts | DrawnClickLogits:
         """Return the posterior of all items' click logits after each history.
 
         In closed form where the guide is Gaussian, the model the paper's and omega at its mean; by draws otherwise.
@@ -93,7 +93,7 @@ class ClickModel(RankedItems):
         *,
         num_draws: int = 500,
         seed: int = 0,
-    ) -> ClickLogits | DrawnClickLogits:
+    ) -> LogitsOfContexts | DrawnClickLogits:
         """Return the posterior of all items' click logits up to what moves all items alike: what a policy has to know.
 
         As `click_logits`, except that terms such as `UserCovariates`, which are the same for every item, may be left
@@ -136,7 +136,7 @@ class ClickModel(RankedItems):
 
     def _click_logits(
         self, contexts: Histories, rows: Tensor | None, num_draws: int, seed: int, up_to_common: bool = False
-    ) -> ClickLogits | DrawnClickLogits:
+    ) -> LogitsOfContexts | DrawnClickLogits:
         num_draws, seed = whole_number(num_draws, "num_draws"), check_seed(seed)
         blo, known = self._parts
         interest, scale = self._interest(blo, contexts)

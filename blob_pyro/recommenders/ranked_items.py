@@ -18,8 +18,8 @@ from blob_pyro.ops.arguments import one_of
 from blob_pyro.ops.fingerprints import content_hash
 from blob_pyro.ops.inner_products import largest_inner_products
 from blob_pyro.ops.seeds import check_seed, generator
-from blob_pyro.posteriors.click_logits import ClickLogits
 from blob_pyro.posteriors.drawn_click_logits import DrawnClickLogits
+from blob_pyro.posteriors.logits_of_contexts import LogitsOfContexts
 from blob_pyro.recommenders.click_model_parts import ClickModelParts, ClickParts
 from blob_pyro.recommenders.item_index import ItemIndex, nearest_neighbours
 from blob_pyro.recommenders.top_items import at_most, found_items, top_items
@@ -48,7 +48,7 @@ class RankedItems(ClickModelParts):
     """The best items after each history, among few or very many; `blob_pyro.BLOB` is one."""
 
     @abstractmethod
-    def ranking_logits(self, histories: Histories | Any, covariates: Any = None) -> ClickLogits | DrawnClickLogits:
+    def ranking_logits(self, histories: Histories | Any, covariates: Any = None) -> LogitsOfContexts | DrawnClickLogits:
         """Return all items' click logits up to what moves them alike; see `ClickModel.ranking_logits`."""
 
     @abstractmethod

@@ -9,8 +9,8 @@ from blob_pyro.policies import EpsilonGreedy, Greedy, SessionPopularity, Softmax
 from blob_pyro.policies import chunked as chunked_module
 from blob_pyro.policies import thompson as thompson_module
 from blob_pyro.policies.chunked import ChunkedActions
-from blob_pyro.posteriors import click_logits as click_logits_module
 from blob_pyro.posteriors import drawn_click_logits as drawn_module
+from blob_pyro.posteriors import logits_of_contexts as logits_module
 
 MANY = [[0, 2, 2], [], [0, 1, 2, 3, 11], [5], [11, 10], [3, 3, 3], [7]]
 
@@ -78,7 +78,7 @@ def test_thompson_sampling_in_chunks(blob, monkeypatch):
 def test_the_best_of_draws_in_chunks(blob, draws, monkeypatch):
     logits, total = blob.click_logits(MANY), 1500 if draws == 1 else 4000
     expected = torch.stack([torch.bincount(s, minlength=12) for s in logits.best((20_000,)).T]) / 20_000
-    monkeypatch.setattr(click_logits_module, "MAX_ELEMENTS", 60)
+    monkeypatch.setattr(logits_module, "MAX_ELEMENTS", 60)
     found = torch.cat([logits.best((draws,)) for _ in range(total // draws)])
     assert found.shape == (total, 7)
     frequencies = torch.stack([torch.bincount(s, minlength=12) for s in found.T]) / total
@@ -89,7 +89,7 @@ def test_click_logits_in_chunks(blob, monkeypatch):
     whole = blob.click_logits(MANY)
     value = torch.linspace(-5, -3, 7 * 12).view(7, 12)
     expected = whole.mean, whole.variance, whole.click_probability(), whole.icdf(0.9), whole.cdf(value)
-    monkeypatch.setattr(click_logits_module, "MAX_ELEMENTS", 40)
+    monkeypatch.setattr(logits_module, "MAX_ELEMENTS", 40)
     parts = blob.click_logits(MANY)
     found = parts.mean, parts.variance, parts.click_probability(), parts.icdf(0.9), parts.cdf(value)
     for part, of_all in zip(found, expected):

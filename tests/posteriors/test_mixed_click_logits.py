@@ -1,5 +1,6 @@
 """Click logits over the nodes of ``w_b`` against draws of the parameters, put into the model's own logit."""
 
+from copy import deepcopy
 from dataclasses import replace
 
 import pyro.distributions as dist
@@ -138,3 +139,19 @@ def test_other_posteriors_have_no_nodes(fitted):
     nodes = at_nodes(fitted[0].distributions())
     assert len(nodes.posteriors) == len(nodes.weights) <= 9
     assert all(set(posterior) == set(model.site_priors()) for posterior in nodes.posteriors)
+
+
+def test_a_number_stands_for_the_same_node_in_every_precision(fitted):
+    """Beside the end of a node a number is rounded to the other side of it: the node is asked before."""
+    known, interest, _, _ = fitted
+    model, guide = deepcopy((known.model, known.guide))
+    rounded = GuidePosterior(model.float(), guide.float()).click_logits(interest.float())
+    exact = rounded.double()
+    ends = torch.special.ndtri(exact.mixture_weights.cumsum(0)[:-1])
+    beside = torch.cat([ends - 1e-9, ends + 1e-9])
+    assert (rounded.node(beside.float()) != exact.node(beside)).any()
+    for number in beside:
+        numbers = torch.cat([number.expand(3, 1), torch.randn(3, exact.num_factors - 1).double()], -1)
+        off = (rounded.given_shared(numbers) - exact.given_shared(numbers)).abs().amax(-1)
+        assert (off <= rounded.rounding(numbers)).all()
+    assert (rounded.rounding(numbers) < 1e-3).all()

@@ -17,8 +17,8 @@ from blob_pyro.ops.arguments import whole_number
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from blob_pyro.posteriors.click_logits import ClickLogits
     from blob_pyro.posteriors.drawn_click_logits import DrawnClickLogits
+    from blob_pyro.posteriors.logits_of_contexts import LogitsOfContexts
     from blob_pyro.recommenders.click_model import ClickModel
 
 __all__ = ["marginals", "plot_click_rates", "plot_embeddings"]
@@ -85,7 +85,7 @@ def plot_click_rates(
 
 
 def marginals(
-    logits: ClickLogits | DrawnClickLogits, items: np.ndarray, level: float
+    logits: LogitsOfContexts | DrawnClickLogits, items: np.ndarray, level: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Compute click probabilities of some items and their central intervals: mean and both ends, ``N x I``, percent.
 

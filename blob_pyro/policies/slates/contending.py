@@ -7,16 +7,14 @@ from torch import Tensor
 
 from blob_pyro.policies.slates.scores import NormalSlates
 from blob_pyro.policies.thompson_actions import require_own_doubt
-from blob_pyro.posteriors.click_logits import ClickLogits
+from blob_pyro.posteriors.logits_of_contexts import LogitsOfContexts
 from blob_pyro.propensity.kernels.contenders import Contenders, contenders
 
 __all__ = ["ContendingSlates", "contending"]
 
-_ROUNDINGS = 8  # the longest chain of them in a mean, as a multiple of its number of products
-
 
 def contending(
-    logits: ClickLogits, shared: Tensor, mass_left_out: float, num_slots: int, allowed: Tensor | None
+    logits: LogitsOfContexts, shared: Tensor, mass_left_out: float, num_slots: int, allowed: Tensor | None
 ) -> Contenders:
     """Find the items that may be among the best few given a draw of what items share.
 
@@ -30,31 +28,9 @@ def contending(
         allowed: which items may be played, ``n x P``; None for all.
     """
     with torch.no_grad():
-        loc = logits.given_shared(shared.to(logits.interest.dtype))
+        loc = logits.given_shared(shared)
         scale = logits.own_scale.expand_as(loc)
-        return contenders(loc, scale, mass_left_out, num_slots, allowed=allowed, slack=_rounding(logits, shared))
-
-
-def _rounding(logits: ClickLogits, shared: Tensor) -> Tensor:
-    """By how much means of the logits may be off by rounding, ``n``: products of norms bound every sum on the way."""
-    along, across, of_zeta, vector = (
-        None if t is None else t.double() for t in logits.split(shared.to(logits.interest.dtype))
-    )
-    deviation = logits.deviation_loc.double().norm(dim=-1)
-    if of_zeta is not None:
-        deviation = deviation + logits.deviation_factor.double().flatten(1).norm(dim=-1) * of_zeta.norm(dim=-1)
-    own = logits.own_loc.abs().amax().double()
-    if logits.num_shared:
-        assert vector is not None
-        reach = vector.norm(dim=-1)
-        deviation = deviation + logits.deviation_shared.double().flatten(1).norm(dim=-1) * reach
-        own = own + logits.item_loadings.norm(dim=-1).amax().double() * reach
-    assert along is not None
-    assert across is not None
-    direction = along * logits.interest.double().norm(dim=-1) + across * deviation
-    size: Tensor = logits.item_embedding.norm(dim=-1).amax().double() * direction + own
-    products = logits.item_embedding.shape[1] + logits.num_shared + 1
-    return size * (_ROUNDINGS * products * torch.finfo(logits.interest.dtype).eps)
+        return contenders(loc, scale, mass_left_out, num_slots, allowed=allowed, slack=logits.rounding(shared))
 
 
 class ContendingSlates:
@@ -78,14 +54,14 @@ class ContendingSlates:
     """
 
     def __init__(
-        self, logits: ClickLogits, shared: Tensor, mass_left_out: float, num_slots: int, allowed: Tensor | None
+        self, logits: LogitsOfContexts, shared: Tensor, mass_left_out: float, num_slots: int, allowed: Tensor | None
     ) -> None:
         require_own_doubt(logits.own_scale)
         found = contending(logits, shared, mass_left_out, num_slots, allowed)
         self.left_out, self.number = found.left_out, found.number
         some, place = found.number.unique(return_inverse=True)
         few = logits.of_items(some).double()
-        loc = few.given_shared(shared.double())
+        loc = few.given_shared(shared)
         scale = few.own_scale.expand_as(loc)
         self.slates = NormalSlates(loc.gather(1, place), scale.gather(1, place), found.valid, num_slots)
 
