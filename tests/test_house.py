@@ -112,7 +112,7 @@ TESTED_WITH = {
     "policies/test_scored": "policies/base",
     "policies/slates/test_base": "policies/slates/of_distributions",
     "policies/test_registry": "policies/slates/posterior",
-    "posteriors/test_click_logits": "posteriors/guide_posterior",
+    "posteriors/test_click_logits": "posteriors/guide_posterior posteriors/logits_of_contexts",
     "recommenders/test_click_model": "posteriors/next_priors recommenders/click_model_parts",
     "propensity/test_argmax": "propensity/kernels/adaptive",
     "propensity/test_ranks": "propensity/kernels/ranks propensity/kernels/rank_meshes",
