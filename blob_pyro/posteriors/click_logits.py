@@ -233,7 +233,7 @@ class ClickLogits(LogitsOfContexts):
         return along, across, of_zeta if of_zeta.shape[-1] else None, shared
 
     def rounding(self, shared: Tensor) -> Tensor:
-        """Bound the rounding of `given_shared`, ``N``: products of norms bound every sum on the way.
+        """Return a bound of the rounding of `given_shared`, ``N``: products of norms bound every sum on the way.
 
         Args:
             shared: as `LogitsOfContexts.rounding`.

@@ -71,7 +71,7 @@ class LogitsOfContexts(TorchDistribution):
 
     @abstractmethod
     def rounding(self, shared: Tensor) -> Tensor:
-        """Bound by how much `given_shared` is off because it is computed in the posterior's own precision, ``N``.
+        """Return a bound of how much `given_shared` is off by rounding to the posterior's own precision, ``N``.
 
         Args:
             shared: one draw for each context, ``N x num_factors``.
