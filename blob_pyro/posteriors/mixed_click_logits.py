@@ -143,7 +143,7 @@ class MixedClickLogits(LogitsOfContexts):
         return found.view(*node.shape, num_items)
 
     def rounding(self, shared: Tensor) -> Tensor:
-        """Return a bound of the rounding of `given_shared`, ``N``, whichever the node; see `LogitsOfContexts.rounding`."""
+        """Return a bound of the rounding of means, ``N``, whichever the node; see `LogitsOfContexts.rounding`."""
         return torch.stack([part.rounding(shared[..., 1:]) for part in self.parts]).amax(0)
 
     # --- draws ---------------------------------------------------------------------------------------------------
