@@ -65,16 +65,6 @@ class ParquetTable:
         self.num_rows = sum(group.num_rows for _, pieces in self._pieces for p in pieces for group in p.row_groups)
         self._marks = {fragment.path: self._mark(fragment.path) for fragment in fragments}
 
-    @property
-    def num_files(self) -> int:
-        """The number of Parquet files."""
-        return len(self._pieces)
-
-    @property
-    def num_row_groups(self) -> int:
-        """The number of row groups in all files."""
-        return sum(len(pieces) for _, pieces in self._pieces)
-
     def holds_fractions(self, role: str) -> bool:
         """Say whether a column is one of floats in any file.
 
@@ -87,6 +77,8 @@ class ParquetTable:
 
     def check(self) -> None:
         """Compare the files with what they were when the table was opened: size, time of change, or their footers.
+
+        What a file system has kept of earlier answers is not believed.
 
         Raises:
             ValueError: naming a file that has vanished or changed.
@@ -177,6 +169,7 @@ class ParquetTable:
             return info.size, hashlib.sha256(file.read(_FOOTER)).hexdigest()
 
     def _check(self, path: str) -> None:
+        _ask_again(self._filesystem, path)
         try:
             now = self._mark(path)
         except FileNotFoundError:
@@ -223,8 +216,15 @@ def _open(location: Any, table: str, storage_options: Mapping[str, Any] | None) 
         raise ImportError(f"{table}: {location} is a URL, which fsspec reads: pip install fsspec") from None
     try:
         filesystem, path = url_to_fs(str(location), **(storage_options or {}))
+        filesystem.invalidate_cache()  # one object serves all who ask for the same, and remembers what was there
     except ImportError as error:  # s3fs, gcsfs, adlfs
         raise ImportError(f"{table}: to read {location}, {error}") from None
     except ValueError as error:
         raise ValueError(f"{table}: {location} is no URL that fsspec knows: {error}") from None
     return pa.fs.PyFileSystem(pa.fs.FSSpecHandler(filesystem)), path
+
+
+def _ask_again(filesystem: pa.fs.FileSystem, path: str) -> None:
+    """Let fsspec forget what it knows of a file: for stores such as S3 it keeps what it once was told."""
+    if isinstance(filesystem, pa.fs.PyFileSystem):
+        filesystem.handler.fs.invalidate_cache(path)

@@ -24,7 +24,10 @@ from blob_pyro.recommenders.top_items import top_items
 if TYPE_CHECKING:
     from blob_pyro.diagnostics import ViewEvaluation
 
-__all__ = ["InterestModel", "TopItems"]
+__all__ = ["AT_ONCE", "InterestModel", "TopItems"]
+
+AT_ONCE = 65_536
+"""Histories that are embedded at once, also those of a log on disk, so that the floats are the same."""
 
 _WITHOUT_ENCODER: dict[str, Callable[..., TorchDistribution]] = {
     "em": expectation_maximization,
@@ -74,7 +77,7 @@ class InterestModel(InterestModelParts):
         return _posterior(parts, as_histories(histories, parts.items), method, **options)
 
     def embed(
-        self, histories: Histories | Any, chunk_size: int = 65_536, method: str = "encoder", **options: Any
+        self, histories: Histories | Any, chunk_size: int = AT_ONCE, method: str = "encoder", **options: Any
     ) -> Tensor:
         """Return posterior means of omega, ``N x K``, by ``chunk_size`` histories at a time; see `user_posterior`."""
         self._require_fitted("embed")
@@ -251,7 +254,7 @@ def _check_options(method: str, argument: str, options: dict[str, Any]) -> None:
 
 
 def _means(
-    parts: OrganicParts, history: Histories, chunk_size: int = 65_536, method: str = "encoder", **options: Any
+    parts: OrganicParts, history: Histories, chunk_size: int = AT_ONCE, method: str = "encoder", **options: Any
 ) -> Tensor:
     """See `InterestModel.embed`."""
     size = whole_number(chunk_size, "chunk_size")

@@ -12,11 +12,9 @@ from blob_pyro.data import Histories, ScannedLog, Vocabulary
 from blob_pyro.guides.registry import guide_name
 from blob_pyro.models import BanditModel, StreamedBatch
 from blob_pyro.ops.memory import require_memory
+from blob_pyro.recommenders.interest_model import AT_ONCE
 
 __all__ = ["require_scannable", "streamed_batch"]
-
-_CONTEXTS = 65_536
-"""Contexts that are embedded at once: as many as `blob_pyro.BLO.embed` takes, so that the floats are the same."""
 
 
 def require_scannable(log: ScannedLog, items: Vocabulary, model: BanditModel, guide: nn.Module) -> None:
@@ -78,8 +76,8 @@ def streamed_batch(
         raise ValueError("covariates: a scanned log takes none; read the log with EventLog.read_parquet")
     log.check()
     found: list[Tensor | None] = [None, None]
-    for start in range(0, log.num_contexts, _CONTEXTS):
-        for kind, some in enumerate(interest_of(log.contexts(start, start + _CONTEXTS))):
+    for start in range(0, log.num_contexts, AT_ONCE):
+        for kind, some in enumerate(interest_of(log.contexts(start, start + AT_ONCE))):
             if some is None:
                 continue
             whole = found[kind]

@@ -112,6 +112,44 @@ def test_urls(tmp_path, monkeypatch):
         EventLog.scan_parquet(*urls)
 
 
+def test_what_a_file_system_remembers_is_not_believed(tmp_path):
+    fsspec = pytest.importorskip("fsspec")
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    class Remembers(MemoryFileSystem):
+        """Answers as it has answered, until it is told to ask again: as those of S3, GCS and HTTP do."""
+
+        protocol, answers = "remembers", {}
+
+        @classmethod
+        def _strip_protocol(cls, path):
+            return super()._strip_protocol(path.removeprefix("remembers:/"))
+
+        def info(self, path, **options):
+            if path not in self.answers:
+                found = super().info(path, **options)
+                self.answers[path] = {**found, "mtime": len(self.cat(path)) if found["type"] == "file" else 0}
+            return self.answers[path]
+
+        def invalidate_cache(self, path=None):
+            for known in list(self.answers):
+                if path is None or known.strip("/") == path.strip("/"):
+                    del self.answers[known]
+
+    fsspec.register_implementation("remembers", Remembers, clobber=True)
+    views, events = tables()
+    store = fsspec.filesystem("remembers")
+    for path in write(tmp_path, views, events):
+        store.pipe(f"/kept/{path.name}", path.read_bytes())
+    scan = EventLog.scan_parquet("remembers://kept/views.parquet", "remembers://kept/impressions.parquet")
+    table = parquet_table.ParquetTable("remembers://kept/views.parquet", "views", {})
+    store.store["/kept/views.parquet"] = store.store["/kept/impressions.parquet"]  # somebody else does
+    with pytest.raises(ValueError, match=r"/kept/views.parquet has changed since the log was scanned"):
+        scan.check()
+    with pytest.raises(ValueError, match=r"/kept/views.parquet has changed since the log was scanned"):
+        list(table.chunks(["user"]))
+
+
 BAD = {
     "no user": ({"user": None}, "a value is missing, got None. Drop the row or give it a user id"),
     "no item": ({"action": None}, "a value is missing, got None. Drop it, or give it an id"),

@@ -102,9 +102,13 @@ def train(
                     save() if workers is None else workers.let_first(save)
                 bar.update()
                 bar.set_postfix_str(f"ELBO {run.rows[-1][run.watched]:.4f}")
+            if workers is not None:
+                workers.stop_if_asked()  # since the last step: another round of training is not to begin
             run.keep_best()
         except KeyboardInterrupt:
             interrupted = True
+            if workers is not None:
+                workers.asked_to_stop = False  # it is done
             with uninterrupted():
                 run.back_to_last_epoch()
             warnings.warn(

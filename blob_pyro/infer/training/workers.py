@@ -324,7 +324,11 @@ class Workers:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Keep Ctrl-C in mind until a step, at which all workers stop. A second one ends at once."""
+        """Keep Ctrl-C in mind until a step, at which all workers stop. A second one ends at once.
+
+        Raises:
+            KeyboardInterrupt: at the end, if Ctrl-C came after the last sum that it could be told in.
+        """
         usual = signal.getsignal(signal.SIGINT)
         if threading.current_thread() is not threading.main_thread() or usual is not signal.default_int_handler:
             yield
@@ -333,8 +337,10 @@ class Workers:
 
         def note(*event: Any) -> None:
             now = time.monotonic()
-            if came and now - came[0] > _TOGETHER:
-                raise KeyboardInterrupt
+            if came:
+                if now - came[0] > _TOGETHER:
+                    raise KeyboardInterrupt
+                return
             came.append(now)
             self.asked_to_stop = True
 
@@ -343,7 +349,18 @@ class Workers:
             yield
         finally:
             signal.signal(signal.SIGINT, usual)
-            self.asked_to_stop = False
+            untold, self.asked_to_stop = self.asked_to_stop, False
+        if untold:
+            raise KeyboardInterrupt
+
+    def stop_if_asked(self) -> None:
+        """Stop all workers if Ctrl-C has come to one of them since the last step.
+
+        Raises:
+            KeyboardInterrupt: on all of them.
+        """
+        if self.sum(torch.tensor(float(self.asked_to_stop))) > 0:
+            raise KeyboardInterrupt
 
     @contextmanager
     def _in_touch(self) -> Iterator[None]:
@@ -364,7 +381,8 @@ class Workers:
 def join_workers() -> None:
     """Join the process group that a launcher such as torchrun has told this process of, unless it is in one.
 
-    NCCL where there is CUDA, on the device that ``LOCAL_RANK`` says; gloo elsewhere.
+    NCCL where every worker has a CUDA device of its own, the one that ``LOCAL_RANK`` says; gloo elsewhere, also where
+    some of them share a device, which NCCL refuses.
 
     Raises:
         ValueError: if there is none to join.
@@ -379,13 +397,16 @@ def join_workers() -> None:
             "torchrun --nproc-per-node=2 (or torch.distributed.init_process_group), use blob_pyro.distributed.fit, or "
             "fit the whole log"
         )
-    on_cuda = torch.cuda.is_available()
-    if on_cuda:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    num_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if num_devices:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % num_devices)
     # torchrun keeps one store for all its attempts, where addresses of workers that have ended are still to be read.
     store, rank, world = next(rendezvous("env://"))
     store = PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
-    dist.init_process_group("nccl" if on_cuda else "gloo", store=store, rank=rank, world_size=world)
+    num_here = int(os.environ.get("LOCAL_WORLD_SIZE", world))  # who does not say may have all on one machine
+    store.set(f"a device of its own {rank}", str(num_here <= num_devices))
+    said = [store.get(f"a device of its own {other}") for other in range(world)]
+    dist.init_process_group("nccl" if set(said) == {b"True"} else "gloo", store=store, rank=rank, world_size=world)
     atexit.register(_leave)
 
 

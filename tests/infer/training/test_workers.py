@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import blob_pyro.infer.training.run as run_module
+import blob_pyro.infer.training.workers as workers_module
 from blob_pyro import BLO, BLOB, EventLog
 from blob_pyro.diagnostics import diagnose
 from blob_pyro.infer import CannotCapture, NotFiniteError, Training
@@ -150,6 +151,76 @@ def test_ctrl_c_at_one_worker_stops_all_at_one_epoch(log, blo, tmp_path):
     assert [epochs, stopped] == same
     assert stopped
     assert 0 < epochs < 100_000
+
+
+def test_ctrl_c_after_the_last_step_stops_all(log, blo):
+    for error, stopped in outcomes(_fit_and_press, 2, log, blo):
+        assert error is None, error[2]
+        assert stopped
+
+
+def _fit_and_press(rank, world, log, blo):
+    epoch = run_module.Run.epoch
+
+    def presses(run):
+        epoch(run)
+        if rank == 1 and len(run.rows) == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    run_module.Run.epoch = presses
+    with pytest.warns(UserWarning, match="interrupted; the model is as it was after epoch 2 of 2"):
+        return BLOB(blo).fit(log.shard(rank, world), **FIT).attrs["interrupted"]
+
+
+def test_ctrl_c_that_nobody_was_told_of_is_not_lost():
+    workers = Workers(0, 1, Share(torch.arange(2), 2), "")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            _press_twice(workers)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert not workers.asked_to_stop
+        with workers.listening():
+            workers.stop_if_asked()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _press_twice(workers):
+    """A second one of the same moment is a launcher's, who passes on what the terminal has sent."""
+    with workers.listening():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        assert workers.asked_to_stop
+
+
+@pytest.mark.parametrize(
+    ("num_devices", "num_here", "other", "backend"),
+    [
+        (0, "2", b"False", "gloo"),
+        (1, "2", b"False", "gloo"),
+        (1, None, b"True", "gloo"),  # both may be on this machine
+        (2, None, b"True", "nccl"),
+        (1, "1", b"True", "nccl"),
+        (2, "2", b"False", "gloo"),  # all have to talk in one way
+    ],
+)
+def test_nccl_needs_a_device_for_each_worker(monkeypatch, num_devices, num_here, other, backend):
+    store, chosen, devices = torch.distributed.HashStore(), [], []
+    store.set("attempt 0/a device of its own 1", other)
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "localhost"), ("MASTER_PORT", "1")):
+        monkeypatch.setenv(name, value)
+    for name, value in (("LOCAL_WORLD_SIZE", num_here), ("TORCHELASTIC_RESTART_COUNT", None), ("LOCAL_RANK", "3")):
+        monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: num_devices > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: num_devices)
+    monkeypatch.setattr(torch.cuda, "set_device", devices.append)
+    monkeypatch.setattr(workers_module, "rendezvous", lambda _: iter([(store, 0, 2)]))
+    monkeypatch.setattr(workers_module.atexit, "register", lambda _: None)
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda name, **_: chosen.append(name))
+    workers_module.join_workers()
+    assert chosen == [backend]
+    assert devices == ([3 % num_devices] if num_devices else [])
 
 
 def _fit_until_told(rank, world, log, blo, begun):
