@@ -265,6 +265,8 @@ class BLO(InterestModel):
                 self._take(fresh, error.trace, record)
                 raise
         self._take(fresh, trace, record)
+        if workers is not None:
+            workers.leave_together()
         if not trace.attrs["interrupted"]:
             warn_unless_converged(trace, what="BLO.fit")
         return trace

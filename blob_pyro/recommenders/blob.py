@@ -406,6 +406,8 @@ class BLOB(ClickModel):
             self._take(fresh, trace, fits)
         if len(trace):
             warn_if_poor(trace, model, guide, batch, f"BLOB.{settings['call']}", workers)
+        if workers is not None:
+            workers.leave_together()
         if not trace.attrs["interrupted"]:
             warn_unless_converged(trace, what=f"BLOB.{settings['call']}")
         return trace

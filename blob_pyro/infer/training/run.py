@@ -250,6 +250,8 @@ class Run:
         kept = "the model is as it was before"
         if done := len(self.rows):
             kept = f"the model is as it was after epoch {done}, and can be used and saved"
+        if self.workers is not None:
+            self.workers.leave_together()
         raise NotFiniteError(
             f"the loss or its gradient is not finite at epoch {epoch} of {self.training.num_epochs}, step {bad + 1} of "
             f"{self.steps_per_epoch} ({where}); {kept}. Lower learning_rate ({self.training.learning_rate}), or check "

@@ -14,7 +14,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -304,6 +304,7 @@ class Workers:
         """
         for rank, text in enumerate(self.gather(problem)):
             if text:
+                self.leave_together()
                 raise kind(f"worker {rank} of {self.world}: {text}")
 
     def require_same(self, identity: dict[str, Any]) -> None:
@@ -317,10 +318,16 @@ class Workers:
             found = list(differences(first, other, places=("there", "here")))
             causes = [d for d in found if not d.startswith(("start:", "random_state:", "constants:"))] or found
             if causes:
+                self.leave_together()
                 raise WorkersDiffer(
                     f"worker {rank} of {self.world}: is not at one with worker 0 (there): {'; '.join(causes[:8])}. "
                     "Give all workers one log, one version of everything, and the same arguments"
                 )
+
+    def leave_together(self) -> None:
+        """Wait until all workers have what was last sent: one that ends before that takes their connections with it."""
+        with suppress(WorkerLost):  # of one that knew, and has ended
+            self.gather("")
 
     @contextmanager
     def listening(self) -> Iterator[None]:
