@@ -32,7 +32,7 @@ def write_tables(folder, num_items=30, num_users=40):
 
 def train_briefly(monkeypatch, most=5):
     """Let every fit end after a few epochs, arrived or not."""
-    whole, asked = blob_pyro.recommenders.blo.Training, blob_pyro.recommenders.blob.FitRequest
+    whole, asked = blob_pyro.recommenders.blo.Training, blob_pyro.recommenders.blob_fit.FitRequest
 
     def few_epochs(num_epochs, *others, **more):
         return whole(min(num_epochs, most), *others, **more)
@@ -40,9 +40,9 @@ def train_briefly(monkeypatch, most=5):
     def no_more(*parts, **more):
         return replace(asked(*parts, **more), extend=False)
 
-    for name in ("blo", "blob"):
+    for name in ("blo", "blob_fit"):
         monkeypatch.setattr(f"blob_pyro.recommenders.{name}.Training", few_epochs)
-    monkeypatch.setattr("blob_pyro.recommenders.blob.FitRequest", no_more)
+    monkeypatch.setattr("blob_pyro.recommenders.blob_fit.FitRequest", no_more)
 
 
 def smaller(code, sizes):

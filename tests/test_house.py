@@ -79,6 +79,7 @@ TESTED_WITH = {
     "cli/test_demo": "cli/reproduce",
     "data/test_event_log": "data/columns data/schema",
     "data/test_scan": "data/id_set data/parquet_table data/scanned_log data/view_store",
+    "recommenders/test_blob": "recommenders/blob_fit",
     "recommenders/test_scanned": "infer/training/buffers models/streamed_batch",
     "recommenders/test_updates": "models/priors/now",
     "models/priors/test_covariates": "data/covariates",

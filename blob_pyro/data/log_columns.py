@@ -19,7 +19,7 @@ from blob_pyro.data.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from blob_pyro.data.shards import Shard
 
-__all__ = ["LogColumns", "require_contrast"]
+__all__ = ["LogColumns", "require_contrast", "require_impressions", "require_views"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -143,8 +143,7 @@ class LogColumns:
 
     def require_views(self) -> None:
         """Raise a ValueError unless there is a view to learn from."""
-        if self.num_views == 0:
-            raise ValueError("log: has no organic views (column 'item'); the organic model needs some. Pass views=...")
+        require_views(self.num_views)
 
     def require_contrast(self) -> None:
         """Raise a ValueError where all rewards are equal, and warn of items that were never shown; of the whole log."""
@@ -156,11 +155,22 @@ class LogColumns:
 
     def require_impressions(self) -> None:
         """Raise a ValueError unless there is a bandit event to learn from."""
-        if self.num_impressions == 0:
-            raise ValueError(
-                "log: has no bandit events (column 'action'); the bandit model needs some. Pass impressions=..., "
-                "or use BLO, which learns from views alone"
-            )
+        require_impressions(self.num_impressions)
+
+
+def require_views(num_views: int) -> None:
+    """Raise a ValueError unless there is a view to learn from."""
+    if not num_views:
+        raise ValueError("log: has no organic views (column 'item'); the organic model needs some. Pass views=...")
+
+
+def require_impressions(num_impressions: int) -> None:
+    """Raise a ValueError unless there is a bandit event to learn from."""
+    if not num_impressions:
+        raise ValueError(
+            "log: has no bandit events (column 'action'); the bandit model needs some. Pass impressions=..., "
+            "or use BLO, which learns from views alone"
+        )
 
 
 def require_contrast(clicks: int, num_impressions: int, never_shown: int, num_items: int, stacklevel: int) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from blob_pyro.data.event_store import EventStore
 from blob_pyro.data.histories import Histories
 from blob_pyro.data.id_set import IdSet
-from blob_pyro.data.log_columns import require_contrast
+from blob_pyro.data.log_columns import require_contrast, require_impressions, require_views
 from blob_pyro.data.view_store import ViewStore
 from blob_pyro.data.vocabulary import Vocabulary
 
@@ -24,12 +24,21 @@ class ScannedLog:
     In memory are the views (twelve bytes each), the users, and which distinct contexts there are; the impressions are
     on disk, nine bytes each, and are gone with the object, or with `close`. It is a context manager, too.
 
-    Attributes:
-        items: the catalogue.
+    Args:
+        items: the catalogue, ``P`` items.
+        users: ids of all ``U`` users with a view or an impression.
+        views: their ``V`` views, by user and time.
+        events: context, action and reward of each of the ``N`` impressions, in the order of the files.
+        context_slots: of each distinct context, which views are before it: a slot of ``views``; int64, one for each of
+            the ``C`` contexts.
+        times_shown: impressions of each item, ``P``.
+        num_clicks: impressions with reward 1.
         clock: see `blob_pyro.data.log_columns.LogColumns`.
-        events: context, action and reward of each impression, in the order of the files.
-        positions: that impressions are in, if the files say.
         buffer_size: impressions that a fit has in memory at once, at least.
+        check: raises a ValueError if a file is no longer what it was.
+        positions: the distinct ones that impressions are in, if the files say.
+
+    Attributes:
         part_of: None: it is the whole.
     """
 
@@ -123,16 +132,11 @@ class ScannedLog:
 
     def require_views(self) -> None:
         """Raise a ValueError unless there is a view to learn from."""
-        if not self.num_views:
-            raise ValueError("log: has no organic views (column 'item'); the organic model needs some. Pass views=...")
+        require_views(self.num_views)
 
     def require_impressions(self) -> None:
         """Raise a ValueError unless there is a bandit event to learn from."""
-        if not self.num_impressions:
-            raise ValueError(
-                "log: has no bandit events (column 'action'); the bandit model needs some. Pass impressions=..., "
-                "or use BLO, which learns from views alone"
-            )
+        require_impressions(self.num_impressions)
 
     def require_contrast(self) -> None:
         """Raise a ValueError where all rewards are equal, and warn of items that were never shown."""

@@ -13,35 +13,27 @@ from torch import nn
 
 from blob_pyro.data import EventLog, ScannedLog, Vocabulary
 from blob_pyro.guides import make_guide
-from blob_pyro.guides.registry import guide_name, registered_name
+from blob_pyro.guides.registry import registered_name
 from blob_pyro.infer import (
     ELBOEstimate,
-    FitRequest,
-    NotFiniteError,
-    Training,
     estimate_elbo,
-    fit_guide,
-    training_defaults,
-    verdict,
-    warn_if_poor,
-    warn_unless_converged,
 )
 from blob_pyro.infer.training.checkpoints import Checkpoint
-from blob_pyro.infer.training.workers import Workers
-from blob_pyro.models import BanditBatch, BanditModel, BanditPriors, StreamedBatch
+from blob_pyro.models import BanditModel, BanditPriors
 from blob_pyro.models.item_factors import ItemBasis
 from blob_pyro.ops.arguments import number_between, one_of, true_or_false, whole_number
 from blob_pyro.ops.device import default_device
 from blob_pyro.ops.fingerprints import content_hash
 from blob_pyro.ops.gradients import ordinary, with_gradients
 from blob_pyro.ops.modules import own_copy
-from blob_pyro.ops.seeds import check_seed, derived_seed, seeded
+from blob_pyro.ops.seeds import check_seed, derived_seed
 from blob_pyro.posteriors.guide_posterior import GuidePosterior
 from blob_pyro.posteriors.next_priors import next_priors
 from blob_pyro.recommenders.blo import BLO
+from blob_pyro.recommenders.blob_fit import fit_parts, training_of, workers_of
 from blob_pyro.recommenders.click_model import ClickModel
 from blob_pyro.recommenders.click_model_parts import ClickParts
-from blob_pyro.recommenders.extension import extended_parts
+from blob_pyro.recommenders.extension import extended_parts, ready_for
 from blob_pyro.recommenders.saving import fingerprint_blob, load_blob, save_blob
 
 __all__ = ["BLOB"]
@@ -182,7 +174,7 @@ class BLOB(ClickModel):
         """
         seed = check_seed(seed)
         true_or_false(progress, "progress")
-        workers = _workers_of(log, self.guide)
+        workers = workers_of(log, self.guide)
         device = default_device(device)
         with with_gradients():
             blo = self.blo.frozen(device)
@@ -193,11 +185,11 @@ class BLOB(ClickModel):
                 priors = replace(priors, positions=priors.positions.of(positions))
             fresh = self._build(blo, priors, self.model.jitter, self._recipe, seed)
             log.require_contrast()
-            training = self._training(fresh, log, num_epochs, batch_size, learning_rate)
+            training = training_of(fresh, log, num_epochs, batch_size, learning_rate)
             batch = ordinary(self._events(fresh, log, covariates))
             kept = Checkpoint.at(checkpoint, fresh.known.guide, **{**self._about(seed), "priors": priors})
             settings = {"call": "fit", "seed": seed}
-            return self._fit(fresh, batch, training, num_epochs is None, settings, [], kept, progress, workers)
+            return fit_parts(self, fresh, batch, training, num_epochs is None, settings, [], kept, progress, workers)
 
     def elbo(
         self, log: EventLog | ScannedLog, *, num_draws: int = 100, seed: int = 0, covariates: Any = None
@@ -327,96 +319,19 @@ class BLOB(ClickModel):
         true_or_false(progress, "progress")
         one_of(new_items, "new_items", ("refuse", "prior"))
         with with_gradients():
-            parts, log = self._ready_for(log, new_items, item_values)
+            new = self._new_items(log) if new_items == "prior" and isinstance(log, EventLog) else []
+            if item_values is not None and not new:
+                raise ValueError('item_values: the log has no new items to say them of, with new_items="prior"')
+            known = log if new else self._learnable(log)
+            parts, log = ready_for(self._parts, self._recipe, known, new, item_values)
             model = parts.known.model
             priors = next_priors(model, parts.known.distributions(), forgetting)
             recipe = parts.known.guide if isinstance(self._recipe, nn.Module) else self._recipe
             fresh = self._build(parts.blo, priors, model.jitter, recipe, seed, model.basis)
-            training = self._training(fresh, log, num_epochs, batch_size, learning_rate)
+            training = training_of(fresh, log, num_epochs, batch_size, learning_rate)
             batch = ordinary(self._events(fresh, log, covariates))
             settings = {"call": "update", "seed": seed, "forgetting": forgetting}
-            return self._fit(fresh, batch, training, num_epochs is None, settings, self.fits, None, progress)
-
-    def _ready_for(
-        self, log: EventLog | ScannedLog, new_items: str, values: Mapping[str, Any] | None
-    ) -> tuple[ClickParts, EventLog | ScannedLog]:
-        """The parts that are to learn from a log, and the log over their items."""
-        new = self._new_items(log) if new_items == "prior" and isinstance(log, EventLog) else []
-        if values is not None and not new:
-            raise ValueError('item_values: the log has no new items to say them of, with new_items="prior"')
-        if isinstance(log, ScannedLog):
-            return self._parts, self._learnable(log)
-        if new:
-            log.require_impressions()
-        known = log if new else self._known_log(log)
-        priors = self.model.priors
-        if (before := priors.positions) is not None:
-            priors = replace(priors, positions=before.with_more(known.position))
-        if not new and priors.all_terms == self.model.priors.all_terms:
-            return self._parts, known
-        items = self.items.extended(new, "log.items") if new else self.items
-        parts = extended_parts(self._parts, self._recipe, items, values, known, priors.positions)
-        return parts, known.with_items(parts.blo.items)
-
-    @staticmethod
-    def _training(
-        fresh: ClickParts,
-        log: EventLog | ScannedLog,
-        num_epochs: int | None,
-        batch_size: int | None,
-        learning_rate: float | None,
-    ) -> Training:
-        usual = training_defaults(fresh.known.guide, fresh.known.model)
-        size = usual.batch_size if batch_size is None else whole_number(batch_size, "batch_size")
-        num_events = log.num_impressions if log.part_of is None else log.part_of.whole.num_impressions
-        size = min(size, num_events)
-        return Training(
-            usual.epochs(num_events, size) if num_epochs is None else num_epochs,
-            size,
-            usual.learning_rate if learning_rate is None else learning_rate,
-            capture=usual.capture,
-        )
-
-    def _fit(
-        self,
-        fresh: ClickParts,
-        batch: BanditBatch | StreamedBatch,
-        training: Training,
-        go_on: bool,
-        settings: dict[str, Any],
-        earlier: list[dict[str, Any]],
-        checkpoint: Checkpoint | None,
-        progress: bool,
-        workers: Workers | None = None,
-    ) -> pd.DataFrame:
-        """Train fresh parts, and let them answer once they are trained: what stops before leaves all as it was."""
-        guide, model = fresh.known.guide, fresh.known.model
-        num_rows, data = len(batch), content_hash(batch) if workers is None else workers.fingerprint
-        if workers is not None:
-            assert isinstance(batch, BanditBatch), "a log on disk has no shards"
-            num_rows = workers.share.num_rows
-            batch = replace(batch, num_events=num_rows)
-        fits = [*earlier, training.record(**settings, num_rows=num_rows, data=data)]
-        with seeded(settings["seed"], fresh.known.device):
-            try:
-                trace = fit_guide(guide, FitRequest(model, batch, training, go_on, progress, checkpoint, workers))
-            except NotFiniteError as error:
-                self._take(fresh, error.trace, fits)
-                raise
-            self._take(fresh, trace, fits)
-        if len(trace):
-            warn_if_poor(trace, model, guide, batch, f"BLOB.{settings['call']}", workers)
-        if workers is not None:
-            workers.leave_together()
-        if not trace.attrs["interrupted"]:
-            warn_unless_converged(trace, what=f"BLOB.{settings['call']}")
-        return trace
-
-    def _take(self, fresh: ClickParts, trace: pd.DataFrame, fits: list[dict[str, Any]]) -> None:
-        """Let what was trained answer, unless it was stopped before its first epoch was over."""
-        if len(trace):
-            fresh.known.ask()  # while Pyro is ours: from now on nobody has to wait for it
-            self._parts, self.fits = fresh, [*fits[:-1], {**fits[-1], **verdict(trace)}]
+            return fit_parts(self, fresh, batch, training, num_epochs is None, settings, self.fits, None, progress)
 
     def _about(self, seed: int) -> dict[str, Any]:
         """What makes a fit the one it is, beyond what training sees: see `Checkpoint`."""
@@ -486,15 +401,3 @@ class BLOB(ClickModel):
 
     def _modules(self) -> dict[str, nn.Module]:
         return {"model": self.model, "guide": self.guide}
-
-
-def _workers_of(log: Any, guide: nn.Module) -> Workers | None:
-    """Who fit together, where a log is a shard."""
-    if not isinstance(log, EventLog) or log.part_of is None:
-        return None
-    if fit_guide.dispatch(type(guide)) is not fit_guide.dispatch(object):
-        raise ValueError(
-            f"log: is a shard, and guide {guide_name(guide)} is fitted to all events at once, not by SVI; fit the "
-            "whole log, or use 'normal', 'matrix_normal', 'matrix_normal_full' or 'delta'"
-        )
-    return Workers.of(log.part_of, "impressions")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from copy import copy, deepcopy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from blob_pyro.data import EventLog, Histories, Vocabulary
+from blob_pyro.data import EventLog, Histories, ScannedLog, Vocabulary
 from blob_pyro.distributions.insertion import Insertion, inserted
 from blob_pyro.guides import AmortizedGuide, DrawsGuide, ItemGuide, make_guide
 from blob_pyro.guides.registry import registered_name
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from blob_pyro.recommenders.blo import BLO
     from blob_pyro.recommenders.click_model_parts import ClickParts
 
-__all__ = ["extended_blo", "extended_parts"]
+__all__ = ["extended_blo", "extended_parts", "ready_for"]
 
 _CHECKED = 256  # items and contexts for which old answers are compared with new ones
 
@@ -112,6 +112,39 @@ def extended_parts(
     guide = guide_taking_over(known.guide, lambda: _fresh_guide(recipe, known.guide, model), at_present)
     _require_the_same(known.model, model)
     return type(parts)(blo, GuidePosterior(model, guide.to(blo.device)))
+
+
+def ready_for(
+    parts: ClickParts,
+    recipe: Any,
+    log: EventLog | ScannedLog,
+    new: Sequence[Hashable],
+    values: Mapping[str, Any] | None,
+) -> tuple[ClickParts, EventLog | ScannedLog]:
+    """Return the parts that are to learn from a log, with its new items and positions, and the log over their items.
+
+    Args:
+        parts: of the fitted model.
+        recipe: of its guide.
+        log: over the model's items, or with new ones.
+        new: the ids of those.
+        values: see `ItemValues`.
+
+    Raises:
+        ValueError: if there are no events; as `extended_parts`.
+    """
+    if isinstance(log, ScannedLog):
+        return parts, log
+    if new:
+        log.require_impressions()
+    priors = parts.known.model.priors
+    if (before := priors.positions) is not None:
+        priors = replace(priors, positions=before.with_more(log.position))
+    if not new and priors.all_terms == parts.known.model.priors.all_terms:
+        return parts, log
+    items = parts.blo.items.extended(new, "log.items") if new else parts.blo.items
+    parts = extended_parts(parts, recipe, items, values, log, priors.positions)
+    return parts, log.with_items(parts.blo.items)
 
 
 def _organic_parts(

@@ -23,6 +23,7 @@ from blob_pyro.ops.seeds import check_seed, seeded
 from blob_pyro.posteriors.guide_posterior import GuidePosterior
 from blob_pyro.recommenders.blo import BLO
 from blob_pyro.recommenders.blob import BLOB
+from blob_pyro.recommenders.blob_fit import take
 from blob_pyro.recommenders.click_model_parts import ClickParts
 from blob_pyro.recommenders.covariates import decision_points
 
@@ -144,10 +145,10 @@ class JointBLOB(BLOB):
                     trace = train(model, both, elbo, batch, training, progress=progress, description="BLOB, jointly")
                 except NotFiniteError as error:
                     model.update_bandit_items()
-                    self._take(fresh, error.trace, fits)
+                    take(self, fresh, error.trace, fits)
                     raise
                 model.update_bandit_items()
-                self._take(fresh, trace, fits)
+                take(self, fresh, trace, fits)
         if not trace.attrs["interrupted"]:
             warn_unless_converged(trace, what="JointBLOB.fit_jointly")
         return trace
