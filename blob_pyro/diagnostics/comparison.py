@@ -187,7 +187,7 @@ def _compare(
     models: dict[str, BLOB] = {}
     first: dict[str, Any] = {}
     for name, (guide, priors) in recipes.items():
-        model = type(blob)(blob.blo, guide, priors, omega=blob.omega, jitter=blob.model.jitter)
+        model = type(blob)(blob.blo, guide, priors, omega=blob.omega, interest=blob.interest, jitter=blob.model.jitter)
         start = time.perf_counter()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*not converged|log: .* never shown|.*R-hat")

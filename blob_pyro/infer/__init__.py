@@ -13,6 +13,7 @@ from blob_pyro.infer.fit_request import FitRequest
 from blob_pyro.infer.from_laplace import fit_from_laplace
 from blob_pyro.infer.laplace.fit import fit_laplace
 from blob_pyro.infer.local_reparameterization import LocalReparameterization
+from blob_pyro.infer.newton import newton_posterior
 from blob_pyro.infer.nuts import fit_nuts
 from blob_pyro.infer.online_em import online_expectation_maximization
 from blob_pyro.infer.references import PoorFitWarning, warn_if_poor
@@ -55,6 +56,7 @@ __all__ = [
     "fit_guide",
     "fit_laplace",
     "fit_nuts",
+    "newton_posterior",
     "online_expectation_maximization",
     "register_bound",
     "seeded",

@@ -164,6 +164,9 @@ def expectation_maximization(
 ) -> dist.MultivariateNormal:
     """Compute the posterior of omega for each session, by EM from the prior; after every other cycle it looks ahead.
 
+    It is the best Gaussian under Bouchard's bound, as the paper has it, and too narrow: after 20 views its standard
+    deviations are .37 to .7 of exact ones. What is close to them is `newton_posterior`.
+
     Source: Sakhi et al. 2020, section 6.3.1.
 
     Args:

@@ -62,6 +62,10 @@ class BLOB(ClickModel):
         priors: see `BanditPriors`.
         omega: "mean" takes the user's interest at its posterior mean, as the paper; "sample" draws it anew for every
             event, and propagates what the organic model does not know.
+        interest: how that posterior is found: "encoder", one pass through the organic model's encoder, at a cost free
+            of the catalogue's size; "newton", `blob_pyro.infer.newton_posterior`, ``O(P K^2)`` for each history and
+            step. None is "encoder" for ``omega="mean"`` and "newton" for "sample": standard deviations of the encoder
+            fall short of exact ones, the more the longer the history.
         jitter: see `BanditModel`.
 
     Raises:
@@ -76,6 +80,7 @@ class BLOB(ClickModel):
         priors: BanditPriors | None = None,
         *,
         omega: Literal["mean", "sample"] = "mean",
+        interest: Literal["encoder", "newton"] | None = None,
         jitter: float = 0.0,
     ) -> None:
         if not isinstance(blo, BLO):
@@ -83,7 +88,10 @@ class BLOB(ClickModel):
         if not blo.fitted:
             raise ValueError("blo: is not fitted; call blo.fit(log) first")
         one_of(omega, "omega", ("mean", "sample"))
+        if interest is not None:
+            one_of(interest, "interest", ("encoder", "newton"))
         self.omega = omega
+        self.interest = interest or ("newton" if omega == "sample" else "encoder")
         self.guide_name = registered_name(guide)
         self.fits = []
         with with_gradients():
@@ -340,6 +348,7 @@ class BLOB(ClickModel):
             "guide_given": self._recipe,
             "priors": self.model.priors,
             "omega": self.omega,
+            **({} if self.interest == "encoder" else {"interest": self.interest}),
             "jitter": self.model.jitter,
             "organic_model": content_hash(self.blo.model),
             "organic_guide": content_hash(self.blo.guide),

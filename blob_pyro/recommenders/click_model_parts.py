@@ -32,10 +32,12 @@ class ClickModelParts:
 
     Attributes:
         omega: "mean" or "sample": see `blob_pyro.BLOB`.
+        interest: "encoder" or "newton", likewise.
         fits: settings of every fit and update.
     """
 
     omega: Literal["mean", "sample"]
+    interest: Literal["encoder", "newton"]
     fits: list[dict[str, Any]]
     _parts: ClickParts
 
@@ -208,6 +210,6 @@ class ClickModelParts:
     def _interest(self, blo: BLO, histories: Histories) -> tuple[Tensor, Tensor | None]:
         """Posterior mean of omega, and its scale (or Cholesky factor) if it is to be propagated."""
         if self.omega == "mean":
-            return blo.embed(histories), None
-        posterior = blo.user_posterior(histories)
+            return blo.embed(histories, method=self.interest), None
+        posterior = blo.user_posterior(histories, self.interest)
         return posterior.mean, getattr(posterior, "scale_tril", posterior.stddev)

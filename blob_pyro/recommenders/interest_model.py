@@ -13,7 +13,7 @@ from pyro.nn import PyroModule
 from torch import Tensor
 
 from blob_pyro.data import EventLog, Histories, as_histories
-from blob_pyro.infer import expectation_maximization, online_expectation_maximization
+from blob_pyro.infer import expectation_maximization, newton_posterior, online_expectation_maximization
 from blob_pyro.ops.arguments import one_of, true_or_false, whole_number
 from blob_pyro.ops.exclusive import own_parameter_store
 from blob_pyro.ops.row_chunks import MAX_ELEMENTS
@@ -32,6 +32,7 @@ AT_ONCE = 65_536
 _WITHOUT_ENCODER: dict[str, Callable[..., TorchDistribution]] = {
     "em": expectation_maximization,
     "online_em": online_expectation_maximization,
+    "newton": newton_posterior,
 }
 
 
@@ -58,9 +59,11 @@ class InterestModel(InterestModelParts):
 
         Args:
             histories: `Histories`, a list of item-id sequences, or an ``N x P`` count matrix.
-            method: "encoder", one pass through the trained encoder; "em", the best Gaussian under Bouchard's bound,
-                with a full covariance and no use of the encoder; "online_em", the same from a few items at a time.
-            **options: of `blob_pyro.infer.expectation_maximization` (``num_cycles``, ``tolerance``) or of
+            method: "encoder", one pass through the trained encoder; "newton", Laplace's approximation of the exact
+                posterior, with a full covariance and no use of the encoder: the closest to it; "em", the best Gaussian
+                under Bouchard's bound, which is too narrow; "online_em", the same from a few items at a time.
+            **options: of `blob_pyro.infer.newton_posterior` (``num_steps``, ``tolerance``), of
+                `blob_pyro.infer.expectation_maximization` (``num_cycles``, ``tolerance``) or of
                 `blob_pyro.infer.online_expectation_maximization` (``num_steps``, ``num_negatives``, ``decay``,
                 ``seed``).
 
@@ -266,8 +269,8 @@ def _checked(posterior: Any, num_histories: int, embedding_dim: int) -> TorchDis
     """A posterior of the caller's."""
     if not isinstance(posterior, torch.distributions.Distribution):
         raise TypeError(
-            "posterior: expected 'encoder', 'em', 'online_em' or a distribution of each history's interest, got a "
-            f"{type(posterior).__name__}"
+            f"posterior: expected {', '.join(map(repr, ('encoder', *_WITHOUT_ENCODER)))} or a distribution of each "
+            f"history's interest, got a {type(posterior).__name__}"
         )
     found = (tuple(posterior.batch_shape), tuple(posterior.event_shape))
     if found != ((num_histories,), (embedding_dim,)):

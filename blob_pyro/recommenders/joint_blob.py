@@ -40,8 +40,8 @@ class JointBLOB(BLOB):
         blob: fitted, with a guide that SVI trains.
 
     Raises:
-        ValueError: if ``blob`` is not fitted, propagates omega, has a guide without parameters, or normalises its
-            embeddings.
+        ValueError: if ``blob`` is not fitted, propagates omega or has it from elsewhere than the encoder, has a guide
+            without parameters, or normalises its embeddings.
 
     Example:
         >>> from blob_pyro import BLO
@@ -66,6 +66,9 @@ class JointBLOB(BLOB):
             raise ValueError("blob: is not fitted; call blob.fit(log) first: the joint fit starts from there")
         if blob.omega != "mean":
             raise ValueError("blob: propagates omega; the joint model takes it at its mean, use omega='mean'")
+        if blob.interest != "encoder":
+            raise ValueError("blob: takes interests by Newton's method; the joint model trains the encoder, use "
+                             "interest='encoder'")  # fmt: skip
         if not any(True for _ in blob.guide.parameters()):
             raise ValueError(f"blob: its guide {guide_name(blob.guide)} has nothing for SVI to train; use 'normal'")
         super().__init__(blob.blo, blob._recipe, blob.model.priors, jitter=blob.model.jitter)

@@ -32,7 +32,7 @@ __all__ = ["fingerprint_blo", "fingerprint_blob", "load_blo", "load_blob", "sava
 
 Organic = TypeVar("Organic", bound="BLO")
 _ORGANIC = ("num_items", "embedding_dim", "encoder", "covariance", "sparse", "bound", "priors", "fits", "items")
-_BANDIT = ("guide", "num_draws", "num_chains", "omega", "jitter", "priors", "fits", "blo")
+_BANDIT = ("guide", "num_draws", "num_chains", "omega", "interest", "jitter", "priors", "fits", "blo")
 _SIZES = ("categories", "num_covariates", "num_draws")  # integers of these names are asked memory for
 _ABSURD = 1e15  # for a click logit or an interest, or its standard deviation
 _VIEWS = 32  # of a user of whom a loaded model is asked
@@ -104,6 +104,7 @@ def load_blob(
     saved = folder.load(path)
     cls = _require_class(saved, classes)
     saved.config.setdefault("num_chains", None)  # models of draws that were saved before had one, and did not say so
+    saved.config.setdefault("interest", "encoder")  # what all had
     fields = Fields(saved.config, _BANDIT, saved.path)
     name, num_draws = _read_guide_name(fields, guide is not None), fields.integer("num_draws", optional=True)
     if guide is None and name is None:
@@ -113,7 +114,11 @@ def load_blob(
     _require_small(saved, fields.raw("priors"), "priors")
     num_chains = fields.integer("num_chains", optional=True)
     _require_small(saved, num_draws, "num_draws")
-    options = {"omega": fields.choice("omega", ("mean", "sample")), "jitter": fields.finite("jitter")}
+    options = {
+        "omega": fields.choice("omega", ("mean", "sample")),
+        "interest": fields.choice("interest", ("encoder", "newton")),
+        "jitter": fields.finite("jitter"),
+    }
     priors = fields.part("priors", BanditPriors, saved.state) if priors is None else priors
     fits = fields.records("fits")
     blo = _make_blo(organic_class, saved, fields.object("blo", _ORGANIC), encoder, "organic_model")
@@ -139,6 +144,7 @@ def _bandit_settings(blob: BLOB, tensors: dict[str, Tensor]) -> dict[str, Any]:
         "num_draws": blob.guide.num_draws if isinstance(blob.guide, DrawsGuide) else None,
         **({"num_chains": blob.guide.num_chains} if isinstance(blob.guide, DrawsGuide) else {}),
         "omega": blob.omega,
+        **({} if blob.interest == "encoder" else {"interest": blob.interest}),
         "jitter": blob.model.jitter,
         "priors": _encoded(blob.model.priors, tensors, "priors"),
     }

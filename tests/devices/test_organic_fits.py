@@ -87,8 +87,8 @@ def test_validation_and_optimizers(reads, optimizer):
 
 @pytest.mark.parametrize(
     ("method", "options"),
-    [("encoder", {}), ("em", {}), ("online_em", {"num_steps": 10})],
-    ids=["encoder", "em", "online"],
+    [("encoder", {}), ("em", {}), ("online_em", {"num_steps": 10}), ("newton", {})],
+    ids=["encoder", "em", "online", "newton"],
 )
 def test_answers(reads, method, options, tmp_path):
     there, _ = fit("pretend")

@@ -1,5 +1,6 @@
 """BLOB beyond the default: updates, propagated interests, covariates, prior predictions, resumed fits."""
 
+import json
 import math
 
 import pyro.distributions as dist
@@ -201,10 +202,35 @@ def test_propagated_interests_add_doubt(blo, log):
     variance = {omega: blob.click_logits([[]], num_draws=2000).variance[0] for omega, blob in blobs.items()}
     assert (variance["sample"] > 1.2 * variance["mean"]).all()
     batch = blobs["sample"].batch(log)
-    posterior = blo.user_posterior(log.contexts[:4])
-    assert torch.allclose(batch.interest_scale[:4], posterior.stddev)
+    posterior = blo.user_posterior(log.contexts[:4], "newton")
+    assert torch.allclose(batch.interest[:4], posterior.mean)
+    assert torch.allclose(batch.interest_scale[:4], posterior.scale_tril)
     with pytest.raises(ValueError, match="omega: expected 'mean' or 'sample', got 'map'"):
         BLOB(blo, omega="map")
+
+
+@pytest.mark.parametrize("omega", ["mean", "sample"])
+@pytest.mark.parametrize("interest", ["encoder", "newton"])
+def test_interests_are_found_as_asked(blo, log, omega, interest, tmp_path):
+    blob = BLOB(blo, omega=omega, interest=interest)
+    batch, posterior = blob.batch(log), blo.user_posterior(log.contexts, interest)
+    assert torch.allclose(batch.interest, posterior.mean)
+    if omega == "sample":
+        assert torch.allclose(batch.interest_scale, getattr(posterior, "scale_tril", posterior.stddev))
+    blob.save(tmp_path / "model")
+    again = BLOB.load(tmp_path / "model", device="cpu")
+    assert (again.omega, again.interest) == (omega, interest)
+    # What was saved before there was a choice says nothing of it, and had the encoder.
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert config.get("interest", "encoder") == interest
+    assert again.fingerprint() == blob.fingerprint()
+    assert (blob.fingerprint() == BLOB(blo, omega=omega, interest="encoder").fingerprint()) is (interest == "encoder")
+
+
+def test_interests_that_are_unknown_are_refused(blo):
+    assert BLOB(blo).interest == "encoder"
+    with pytest.raises(ValueError, match="interest: expected 'encoder' or 'newton', got 'em'"):
+        BLOB(blo, interest="em")
 
 
 def test_terms_answer_by_draws(blo, log):

@@ -82,10 +82,11 @@ def test_em_predicts_as_well_as_the_encoder_where_it_was_trained(truth, usual):
     exact = (interest[some] @ psi.T + rho).softmax(-1)
     error = {
         name: 0.5 * (blo.predict_next(sessions[some], posterior=name) - exact).abs().sum(-1).mean()
-        for name in ("encoder", "em", "online_em")
+        for name in ("encoder", "em", "online_em", "newton")
     }
     assert error["em"] < 1.3 * error["encoder"]
     assert error["online_em"] < 1.3 * error["encoder"]
+    assert error["newton"] < 1.05 * error["encoder"]
 
 
 def test_map_shrinks_and_scores_its_prior(truth):
@@ -199,7 +200,7 @@ def test_sessions_of_no_view_one_view_and_ten_thousand(truth):
     for bound in BOUNDS:
         blo = BLO(P, K, bound=bound)
         blo.fit(sessions, num_epochs=2, progress=False, device="cpu")
-        for method in ("encoder", "em", "online_em"):
+        for method in ("encoder", "em", "online_em", "newton"):
             q = blo.user_posterior(sessions, method)
             assert q.mean.isfinite().all()
             assert (q.stddev[2] < q.stddev[0]).all()
@@ -225,7 +226,7 @@ BAD = {
     ),
     "method": (
         lambda: BLO(P, K).user_posterior([[1]], "vb"),
-        "method: expected 'encoder', 'em' or 'online_em', got 'vb'",
+        "method: expected 'encoder', 'em', 'online_em' or 'newton', got 'vb'",
     ),
     "no sessions": (
         lambda: BLO(P, K).fit(Histories.from_sequences([], num_items=P)),

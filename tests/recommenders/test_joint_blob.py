@@ -94,6 +94,10 @@ def test_what_it_refuses(blo, warm, log):
         JointBLOB(BLOB(blo))
     normalised = BLOB(blo, priors=BanditPriors(normalize_embeddings=True))
     laplace = BLOB(blo, "laplace", BanditPriors(kappa_scale=0.3))
+    elsewhere = BLOB(blo, interest="newton")
+    elsewhere.mark_fitted(log)
+    with pytest.raises(ValueError, match=r"blob: takes interests by Newton's method; .* use interest='encoder'"):
+        JointBLOB(elsewhere)
     sampled = BLOB(blo, omega="sample")
     for blob in (normalised, laplace, sampled):
         blob.fits = [{"call": "fit"}]

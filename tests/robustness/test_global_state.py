@@ -82,6 +82,7 @@ CALLS = {
     "user_posterior": lambda w: w.blo.user_posterior(HISTORIES),
     "user_posterior deep": lambda w: w.em.user_posterior(HISTORIES),
     "user_posterior em": lambda w: w.blo.user_posterior(HISTORIES, "em"),
+    "user_posterior newton": lambda w: w.blo.user_posterior(HISTORIES, "newton"),
     "user_posterior online_em": lambda w: w.blo.user_posterior(HISTORIES, "online_em", num_steps=5),
     "embed": lambda w: w.blo.embed(HISTORIES),
     "predict_next": lambda w: w.blo.predict_next(HISTORIES),

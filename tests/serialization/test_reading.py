@@ -98,6 +98,7 @@ HOSTILE = {
     "guide's type": (at("guide", value=["normal"]), "guide: expected one of"),
     "draws": (at("num_draws", value=10**15), "num_draws: expected an integer of at most 1000"),
     "omega": (at("omega", value="median"), "omega: expected one of mean, sample"),
+    "interest": (at("interest", value="em"), "interest: expected one of encoder, newton"),
     "jitter": (at("jitter", value=-1.0), "jitter: expected a number that is not negative"),
     "ids": (at("blo", "items", value=[1, 2, 3]), "blo.items: expected 5 strings or integers"),
     "same ids": (at("blo", "items", value=[1] * 5), "blo.items: expected distinct ids"),
