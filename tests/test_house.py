@@ -76,6 +76,7 @@ CROSS_CUTTING = {
 # saved folder, a command), and by themselves they only hold fields, are a Protocol, or put others together.
 TESTED_WITH = {
     "infer/training/test_convergence": "infer/start",
+    "infer/training/test_capture": "infer/training/gradients",
     "cli/test_demo": "cli/reproduce",
     "data/test_event_log": "data/columns data/schema",
     "data/test_scan": "data/id_set data/parquet_table data/scanned_log data/view_store",

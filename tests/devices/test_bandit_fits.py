@@ -198,7 +198,7 @@ def test_policies(reads, organic, log, guide):
 @pytest.mark.parametrize("capture", [True, "auto"])
 def test_a_step_that_cannot_be_captured_there_is_taken_as_it_is(reads, organic, log, capture, monkeypatch):
     """What torch records of this device are tensors of its host: the recording is refused, and nothing is half done."""
-    monkeypatch.setattr("blob_pyro.infer.training.run._WORTH_CAPTURING", 5)
+    monkeypatch.setattr("blob_pyro.infer.training.gradients.WORTH_CAPTURING", 5)
     blob = BLOB(BLO.load(organic, device="pretend")).to("pretend")
     training = Training(8, 400, 0.1, capture=capture)
     arguments = blob.model, blob.guide, GuidedELBO(LocalReparameterization), blob.batch(log), training

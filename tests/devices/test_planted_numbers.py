@@ -198,7 +198,7 @@ def test_a_joint_fit_keeps_its_last_good_epoch(log, plant, seed):
 @pytest.mark.parametrize("name", ["BLOB-normal", "BLOB-matrix_normal", "BLOB-low_rank"])
 def test_captured_steps_keep_it_too(log, name, seed, plant, monkeypatch):
     owner, fit = MODELS[name](log, "cpu")
-    monkeypatch.setattr(training_run, "_WORTH_CAPTURING", 0)
+    monkeypatch.setattr("blob_pyro.infer.training.gradients.WORTH_CAPTURING", 0)
     planted = plant(seed, lasting=bool(seed % 2))
     with pytest.raises(NotFiniteError) as error:
         fit()

@@ -104,7 +104,7 @@ def test_a_pass_has_every_event_once_in_an_order_of_the_seed(blo, files, small_b
 
 def test_a_small_buffer_finds_the_same_posterior(blo, log, files, small_blocks, monkeypatch):
     """Steps are captured: they read what a refill has written, and nothing that it replaced."""
-    monkeypatch.setattr("blob_pyro.infer.training.run._WORTH_CAPTURING", 1)
+    monkeypatch.setattr("blob_pyro.infer.training.gradients.WORTH_CAPTURING", 1)
     on_disk, fits = scan(files, buffer_size=256), []
     for one in (log, on_disk):
         blob = BLOB(blo)

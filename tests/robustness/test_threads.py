@@ -92,7 +92,7 @@ def test_asking_does_not_wait_for_pyro(blo, blob, drawn):
 @pytest.mark.parametrize("epochs", [5, 60], ids=["eager", "captured"])
 def test_asking_while_another_thread_fits_disturbs_neither(blo, blob, drawn, log, epochs, monkeypatch):
     """Also the very model that is being fitted: it answers as before until it is done."""
-    monkeypatch.setattr("blob_pyro.infer.training.run._WORTH_CAPTURING", 50)
+    monkeypatch.setattr("blob_pyro.infer.training.gradients.WORTH_CAPTURING", 50)
 
     def fit(model):
         model.fit(log, seed=4, num_epochs=epochs, batch_size=4096, **QUICK)

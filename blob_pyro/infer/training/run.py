@@ -19,14 +19,14 @@ from torch import Tensor, nn
 
 from blob_pyro._version import __version__
 from blob_pyro.infer.training.buffers import Batch, buffer_of
-from blob_pyro.infer.training.capture import CannotCapture, CapturedStep
 from blob_pyro.infer.training.checkpoints import CheckpointError, generator_state, restore_generators
 from blob_pyro.infer.training.convergence import FEWEST_BLOCKS, Convergence, assess
+from blob_pyro.infer.training.gradients import StepGradients
 from blob_pyro.infer.training.not_finite import NotFiniteError
-from blob_pyro.infer.training.settings import Training, clip_gradients, make_optimizers, relative_rate
+from blob_pyro.infer.training.settings import Training, make_optimizers, relative_rate
 from blob_pyro.infer.training.trace import ELBO as ELBO_COLUMN
 from blob_pyro.infer.training.trace import EPOCH, LEARNING_RATE, SECONDS, VALIDATION_ELBO
-from blob_pyro.infer.training.workers import Part, Share, Workers
+from blob_pyro.infer.training.workers import Workers
 from blob_pyro.ops.fingerprints import content_hash, describe
 from blob_pyro.ops.interrupts import uninterrupted
 from blob_pyro.ops.row_noise import placed, rows_of_a_whole
@@ -36,7 +36,6 @@ __all__ = ["Batch", "Run"]
 
 _LOOKS = 3  # at the loss, before an epoch is said to be a good one
 _STEPS_APART = 100  # that workers draw on without looking whether their generators agree, where a step is an epoch
-_WORTH_CAPTURING = 200  # steps: recording one takes as long as some hundred of them
 
 
 class Run:
@@ -57,7 +56,6 @@ class Run:
         self.batch, self.validation, self.workers = batch, validation, workers
         self.share, self.held_out, self.num_rows = None, None, len(batch)
         self.own_validation = validation
-        self.whole_parts: dict[Share, Part] = {}
         if workers is not None:
             self.share, self.num_rows = workers.share, workers.share.num_rows
             if validation is not None:
@@ -72,10 +70,7 @@ class Run:
         self.parameters, self.num_dense = dense + sparse, len(dense)
         num_steps = training.num_epochs * self.steps_per_epoch
         self.optimizers, self.schedules = make_optimizers(training, dense, sparse, num_steps)
-        self.capture = training.capture is True or (training.capture == "auto" and num_steps >= _WORTH_CAPTURING)
-        if workers is not None:
-            self.capture = workers.can_capture(training, self.steps_per_epoch) and self.capture
-        self.captured: CapturedStep | None = None
+        self.gradients = StepGradients(self, num_steps)
         # Reading a number off a device waits for it, so there the loss is looked at once an epoch, and the optimiser
         # is told on the device not to move once a loss was bad.
         self.reads_late = self.device.type != "cpu"
@@ -157,7 +152,7 @@ class Run:
 
     def _step(self, index: Tensor) -> Tensor:
         loss: Tensor
-        loss, norms, *gradients = self._gradients(index)
+        loss, norms, *gradients = self.gradients(index)
         self.norms = torch.where(self.failed.bool(), self.norms, norms)
         torch.maximum(self.failed, (~torch.isfinite(loss + norms.sum())).to(self.failed), out=self.failed)
         for parameter, gradient in zip(self.parameters, gradients):
@@ -177,71 +172,10 @@ class Run:
             return torch.sparse_coo_tensor(gradient.indices(), values, gradient.shape, is_coalesced=True)
         return gradient.masked_fill_(self.failed.bool(), 0.0)
 
-    def _gradients(self, index: Tensor) -> Sequence[Any]:
-        """Loss per row, norm of its gradient by parameter, and the gradient of each parameter, clipped."""
-        found = None
-        if self.capture and len(index) == self.batch_size:
-            if self.captured is None:
-                self._try_to_capture(index)
-            if self.captured is not None:
-                found = self.captured(index)
-        if found is None:
-            found = self._eager_gradients(index)
-        if self.workers is None:
-            return found
-        loss, *gradients = found
-        loss, stop, summed = self.workers.sum_step(loss, gradients, self.parameters, self.num_dense)
-        torch.maximum(self.stopped, stop.to(self.stopped), out=self.stopped)
-        with torch.no_grad():
-            return [loss, *clip_gradients(self.parameters, summed, self.training.clip_norm)]
-
-    def _eager_gradients(self, index: Tensor) -> Sequence[Any]:
-        """Loss and gradients of the rows here; clipped, with their norms before, where there is no other worker."""
-        return self._gradients_of(self._part(index, self.share))
-
-    def _gradients_of(self, part: Part) -> Sequence[Any]:
-        loss = self._loss(self.buffer.batch, part) / self.num_rows
-        gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
-        if self.workers is not None:
-            return [loss.detach(), *gradients]
-        with torch.no_grad():
-            return [loss.detach(), *clip_gradients(self.parameters, gradients, self.training.clip_norm)]
-
-    def _part(self, index: Tensor, share: Share | None) -> Part:
-        """The rows of a step that are here."""
-        if share is None:
-            return Part(index)
-        if len(index) < share.num_rows:
-            return share.part(index, self.device)
-        if share not in self.whole_parts:
-            self.whole_parts[share] = share.part(index, self.device)
-        return self.whole_parts[share]
-
-    def _loss(self, batch: Batch, part: Part) -> Tensor:
-        """The loss of some rows of all, in nats; of those that are here, weighted so that the workers' sum is it."""
-        with rows_of_a_whole(part.where):
-            loss: Tensor = self.elbo.differentiable_loss(self.model, self.guide, batch[part.own])
-        return loss if part.weight == 1.0 else loss * part.weight
-
-    def _try_to_capture(self, index: Tensor) -> None:
-        try:
-            whole, part = self.steps_per_epoch == 1, self._part(index, self.share)
-            rows = part.own.to(self.device)
-            self.captured = CapturedStep(
-                lambda own: self._gradients_of(part._replace(own=own)),
-                rows,
-                [*self.parameters, *self.buffer.changing],
-                same_rows=whole,
-            )
-        except CannotCapture:
-            if self.training.capture is True:
-                raise
-            self.capture = False
-
     def _fail(self, order: Sequence[Tensor]) -> NoReturn:
         """Stop because a step's loss was not finite, at the last good epoch; ``order`` is of the rows at hand."""
         bad, epoch = int(self.healthy_steps), len(self.rows) + 1
-        batch = self.buffer.batch[self._part(order[bad % self.buffer.num_steps], self.share).own]
+        batch = self.buffer.batch[self.gradients.part(order[bad % self.buffer.num_steps], self.share).own]
         where = self._where(batch)
         if self.workers is not None:
             said = [f"{text}, of worker {rank}" for rank, text in enumerate(self.workers.gather(where))]
@@ -297,7 +231,8 @@ class Run:
         total = torch.zeros((), device=self.device)
         with seeded(0, self.device):
             for index in torch.arange(len(self.validation)).split(self.batch_size):
-                total += self._loss(self.own_validation, self._part(index, self.held_out)) * len(index)
+                part = self.gradients.part(index, self.held_out)
+                total += self.gradients.loss(self.own_validation, part) * len(index)
         return total if self.workers is None else self.workers.sum(total)
 
     def _best_epoch(self) -> int:
@@ -314,7 +249,7 @@ class Run:
         if self.validation is None:
             columns.remove(VALIDATION_ELBO)
         trace = pd.DataFrame(self.rows, columns=columns).astype({EPOCH: int})
-        trace.attrs.update(captured=self.captured is not None)
+        trace.attrs.update(captured=self.gradients.captured is not None)
         if self.workers is not None:
             trace.attrs.update(num_workers=self.workers.world, traffic=asdict(self.workers.traffic))
         self._convergence(stopped).write(trace)

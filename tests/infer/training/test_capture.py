@@ -81,7 +81,7 @@ def test_no_operation_of_a_step_reads_the_device(blo, log, guide):
     run = Run(
         blob.model, blob.guide, GuidedELBO(LocalReparameterization), blob.batch(log), Training(1, 64, 0.1), None, ()
     )
-    step = CapturedStep(run._eager_gradients, torch.arange(64), run.parameters)
+    step = CapturedStep(run.gradients.eager, torch.arange(64), run.parameters)
     operations = {str(node.target) for node in step.module.graph.nodes}
     assert len(operations) > 20
     assert not [name for name in operations if name.startswith(READS_THE_DEVICE)]
@@ -160,7 +160,7 @@ class Peeking(GuidedELBO):
 
 
 def test_what_cannot_be_captured_is_trained_as_it_is_or_refused(blo, log, monkeypatch):
-    monkeypatch.setattr("blob_pyro.infer.training.run._WORTH_CAPTURING", 5)
+    monkeypatch.setattr("blob_pyro.infer.training.gradients.WORTH_CAPTURING", 5)
     blob = BLOB(blo)
     elbo, batch = Peeking(LocalReparameterization), blob.batch(log)
     with seeded(0, "cpu"):
@@ -173,7 +173,7 @@ def test_what_cannot_be_captured_is_trained_as_it_is_or_refused(blo, log, monkey
 
 @pytest.mark.parametrize("guide", ["normal", "a class of ours", "an AutoGuide"])
 def test_guides_that_say_so_are_captured(blo, log, guide, monkeypatch):
-    monkeypatch.setattr("blob_pyro.infer.training.run._WORTH_CAPTURING", 5)
+    monkeypatch.setattr("blob_pyro.infer.training.gradients.WORTH_CAPTURING", 5)
     monkeypatch.setattr("blob_pyro.infer.start._STEPS", 4)
     recipe = {"a class of ours": NormalGuide, "an AutoGuide": AutoNormal}.get(guide, guide)
     history = BLOB(blo, recipe).fit(log, num_epochs=5, batch_size=4096, progress=False, device="cpu")
