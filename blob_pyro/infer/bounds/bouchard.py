@@ -24,7 +24,9 @@ class Bouchard(SumOverItems):
             is then free of ``P``.
         offsets: the variational parameter ``a`` of each session as a function of the posterior's mean and variance
             (both ``B x K``): see `blob_pyro.guides.OffsetNetwork`. None for the optimum of each session, found from
-            all items, or from ``num_negatives`` others. The variational parameters ``xi`` are always optimal.
+            all items where nothing is sampled or there are up to 1,024; otherwise from those viewed and as many others
+            (``python benchmarks/offsets.py`` says what that costs). The variational parameters ``xi`` are always
+            optimal.
 
     Example:
         >>> from blob_pyro import BLO

@@ -20,6 +20,9 @@ __all__ = ["SumOverItems"]
 
 Offsets = Callable[[Tensor, Tensor], Tensor]
 
+OFFSET_ITEMS = 1024
+"""Items that an offset is found from, at least: it needs no gradient, and what it is wrong by costs with its square."""
+
 
 @dataclass(frozen=True)
 class SumOverItems(Bound):
@@ -47,7 +50,7 @@ class SumOverItems(Bound):
     def expected_log_prob(self, views: SoftmaxViews, q: TorchDistribution, value: Tensor) -> Tensor:
         """Return the bound, in nats; see `Bound.expected_log_prob`."""
         features, offset = covariance_features(q), self._given_offset(views, q, value)
-        psi, rho, weight = self._items(views, value)
+        psi, rho, weight = self._items(views, value, self.num_negatives)
         psi_features = item_features(psi, features.shape[-1])
 
         def normalizer(mean: Tensor, features: Tensor, *offset: Tensor) -> Tensor:
@@ -60,15 +63,16 @@ class SumOverItems(Bound):
             normalizer, q.mean, features, *given, width=4 * rho.shape[0]
         )
 
-    def _items(self, views: SoftmaxViews, value: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    @staticmethod
+    def _items(views: SoftmaxViews, value: Tensor, num_negatives: int | None) -> tuple[Tensor, Tensor, Tensor | None]:
         """Psi, rho and how many items each row stands for: the whole catalogue, or what was viewed and a sample."""
-        if self.num_negatives is None:
+        if num_negatives is None:
             return views.item_embedding, views.item_intercept, None
         # Shared by all sessions of the batch, so that they meet in one matrix product.
-        viewed, drawn = views.viewed(value), draw_items(views, self.num_negatives)
+        viewed, drawn = views.viewed(value), draw_items(views, num_negatives)
         viewed, _, times = distinct(viewed, views.num_items)
         psi, rho = views.rows(torch.cat([viewed, drawn]))
-        others = (views.num_items / self.num_negatives) * ~is_among(drawn, viewed)
+        others = (views.num_items / num_negatives) * ~is_among(drawn, viewed)
         return psi, rho, torch.cat([(times > 0).to(rho), others.to(rho)])
 
     def _given_offset(self, views: SoftmaxViews, q: TorchDistribution, value: Tensor) -> Tensor | None:
@@ -78,7 +82,12 @@ class SumOverItems(Bound):
         if self.num_negatives is None:
             return None
         with torch.no_grad():  # an independent draw: the estimate stays unbiased for the bound at this offset
-            psi, rho, weight = self._items(views, value)
+            number = max(self.num_negatives, OFFSET_ITEMS)
+            psi, rho, weight = self._items(views, value, number if number < views.num_items else None)
             features = covariance_features(q)
-            variance = features @ item_features(psi, features.shape[-1]).mT
-            return self._offset(torch.addmm(rho, q.mean, psi.mT), variance, weight)
+            psi_features = item_features(psi, features.shape[-1])
+
+            def offset(mean: Tensor, features: Tensor) -> Tensor:
+                return self._offset(torch.addmm(rho, mean, psi.mT), features @ psi_features.mT, weight)
+
+            return in_row_chunks(offset, q.mean, features, width=4 * rho.shape[0])
