@@ -337,6 +337,10 @@ class NestedNormal(TorchDistribution):
         """Return the Gaussian of the vector that is straight in ``w``: that given its mean, along a secant of the mean.
 
         For what has to start somewhere: skew is lost, and the covariance's change with ``w``.
+
+        Returns:
+            Of the whole vector in its order, ``1 + S + M``, with ``w`` among the ``S + 1`` shared numbers; with blocks
+            a `BlockArrowheadNormal`. Its mean and variance of ``w`` are the density's.
         """
         w, spread = self.density.mean, self.density.variance.sqrt()
         here = self.given(w)

@@ -234,7 +234,14 @@ class BanditModel(PyroModule):
         return prior_distributions(self).evidence
 
     def log_prior_of_scales(self) -> Tensor:
-        """Compute the log density of the learned scales' exponential priors, without its constant: see `Learned`."""
+        """Compute the log density of the learned scales' exponential priors, without its constant: see `Learned`.
+
+        The constant is the sum of ``log rate``. It does not change with the scales, so no fit is missing it; but ELBOs
+        and evidences of models with different rates are not to be compared without it: add it to each.
+
+        Returns:
+            A scalar, in nats: minus the sum of ``rate * scale``; 0 where nothing has a rate.
+        """
         losses = [rate * getattr(self, name) for name, rate in self.scale_rates.items()]
         return -torch.stack(losses).sum() if losses else self.item_embedding.new_zeros(())
 

@@ -23,12 +23,17 @@ class StreamedBatch:
     `buffer`, which mixes blocks from all over the log.
 
     Args:
-        events: ``N``, numbered.
+        events: ``N`` events: the row of ``interest`` of each, the item number played, and its reward.
         interest: omega of each distinct context, ``C x K``.
-        interest_scale: see `BanditBatch`.
-        num_clicks: rewards that are 1.
-        buffer_size: events that are at hand at once, at least.
-        check: called before each pass; raises if what the events were read from is no longer what it was.
+        interest_scale: its standard deviations, ``C x K``, or Cholesky factors, ``C x K x K``; None takes omega as it
+            is. See `BanditBatch`.
+        num_clicks: how many of the rewards are 1.
+        buffer_size: events that are at hand at once, at least; a buffer has whole steps of them.
+        check: called before each pass, without arguments; raises a ValueError if what the events were read from is no
+            longer what it was.
+
+    Attributes:
+        num_events: ``N``, which the batches that are picked stand for.
     """
 
     def __init__(
@@ -52,7 +57,11 @@ class StreamedBatch:
         return self._batch(*(torch.from_numpy(column).to(self.interest.device) for column in self._columns(events)))
 
     def buffer(self, batch_size: int) -> EventBuffer:
-        """Make a buffer of ``buffer_size`` events, rounded up to whole steps, or of all events if they are fewer."""
+        """Make a buffer of ``buffer_size`` events, rounded up to whole steps, or of all events if they are fewer.
+
+        Args:
+            batch_size: events of a step.
+        """
         return EventBuffer(self, batch_size)
 
     @cached_property
@@ -75,11 +84,16 @@ class EventBuffer:
     Random numbers are torch's, from the CPU's default generator, and none are drawn where all events fit: the order of
     a pass is then that of a log in memory.
 
+    Args:
+        source: the ``N`` events.
+        batch_size: events of a step, ``B``.
+
     Attributes:
-        batch: the events at hand.
-        num_steps: that they are enough for.
-        is_refilled: whether they are not all.
-        changing: the tensors that are written to.
+        batch: the events at hand, of which the first so many count as `refills` says.
+        size: how many there is room for: ``num_steps * B``, or ``N`` if they are fewer.
+        num_steps: how many steps the events at hand are enough for.
+        is_refilled: whether they are not all: where they are, a pass reads nothing.
+        changing: the tensors of ``batch`` that are written to: context, action and reward, each ``size``.
     """
 
     def __init__(self, source: StreamedBatch, batch_size: int) -> None:
@@ -94,7 +108,10 @@ class EventBuffer:
         self._is_full = False
 
     def refills(self) -> Iterator[int]:
-        """Read all events once: after each ``next`` so many are at hand, from position 0 on.
+        """Read all events once, a buffer at a time.
+
+        Yields:
+            How many events are at hand now: those at positions 0 to so many of ``batch``.
 
         Raises:
             ValueError: naming a file that is no longer what it was when the log was scanned.

@@ -24,7 +24,12 @@ _DEEP = 8.0  # nats below the density at the mode, where it is left
 
 
 class Correction(NamedTuple):
-    """The mean and the standard deviation of a number, in deviations of a Gaussian, from its mean."""
+    """The mean and the standard deviation of a number, in deviations of a Gaussian, from its mean.
+
+    Attributes:
+        shift: the mean less the Gaussian's, in the Gaussian's standard deviations.
+        ratio: the standard deviation over the Gaussian's, positive.
+    """
 
     shift: float
     ratio: float
@@ -43,8 +48,11 @@ def correction(
         posterior: of the vector.
         theta: its mode for the fixed number.
         gaussian: around it, of all but the fixed number.
-        fixed: place of that.
+        fixed: place of that in the vector.
         number: whose moments are sought, its place in the vector.
+
+    Returns:
+        What is to be done to ``gaussian``, with `moved`.
     """
     place = number - (number > fixed)
     deviation, direction = _line(gaussian, place)
@@ -70,9 +78,13 @@ def moved(
     """Give a shared number another mean and deviation; others follow as they do in the Gaussian.
 
     Args:
-        gaussian: an arrowhead.
-        place: of the number.
-        by: the new moments.
+        gaussian: of ``S`` shared numbers and ``M`` own ones, ``S + M``.
+        place: of the number in the Gaussian's vector, below ``S``.
+        by: its new mean and standard deviation, in deviations of the Gaussian. With ``shift=0`` and ``ratio=1`` nothing
+            moves.
+
+    Returns:
+        A Gaussian of the same class and shapes. The distribution of all other numbers given this one stays what it is.
     """
     deviation, direction = _line(gaussian, place)
     along = direction[: gaussian.num_shared]
