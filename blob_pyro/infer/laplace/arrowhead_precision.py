@@ -51,10 +51,6 @@ class ArrowheadPrecision:
         shared[index, index] = 1
         return replace(self, shared=shared, cross=cross)
 
-    def column(self, index: int) -> Tensor:
-        """Return the column of a shared parameter, ``S + M``."""
-        return torch.cat([self.shared[:, index], self.cross[:, index]])
-
     def factor(self) -> Tensor | None:
         """Factor the shared block with the item parameters eliminated, by Cholesky; None if not positive definite."""
         if not (self.own > 0).all():
@@ -85,9 +81,3 @@ class ArrowheadPrecision:
         shared = torch.linalg.cholesky(torch.cholesky_inverse(factor))
         loading = -(self.cross @ shared) / self.own.unsqueeze(-1)
         return ArrowheadNormal(loc, shared, loading, self.own.rsqrt(), validate_args=False)
-
-    def expected_square(self, distribution: ArrowheadNormal) -> float:
-        """Compute ``trace(precision covariance)``, of draws' deviations from the mean, in this metric."""
-        tril, loading = distribution.shared_scale_tril, distribution.loading
-        among_shared = (self.shared @ tril * tril).sum() + 2 * (self.cross @ tril * loading).sum()
-        return float(among_shared + (self.own * (loading.square().sum(-1) + distribution.scale.square())).sum())

@@ -56,10 +56,6 @@ class BlockArrowheadPrecision:
         shared[index, index] = 1
         return replace(self, shared=shared, cross=cross)
 
-    def column(self, index: int) -> Tensor:
-        """Return the column of a shared parameter, ``S + P B``."""
-        return torch.cat([self.shared[:, index], from_blocks(self.cross[..., index], self.widths)])
-
     def _factors(self) -> tuple[Tensor, Tensor] | None:
         """Cholesky factors of the shared block with the others eliminated, and of these; None if not definite."""
         own, info = torch.linalg.cholesky_ex(self.own)
@@ -105,9 +101,3 @@ class BlockArrowheadPrecision:
         loading = -torch.cholesky_solve(self.cross, tril) @ shared
         own = torch.linalg.cholesky(torch.cholesky_inverse(tril))
         return BlockArrowheadNormal(loc, shared, loading, own, self.widths, validate_args=False)
-
-    def expected_square(self, distribution: BlockArrowheadNormal) -> float:
-        """Compute ``trace(precision covariance)``: of a draw's deviation from the mean, in this metric."""
-        tril, loading, own = distribution.shared_scale_tril, distribution.loading, distribution.own_scale_tril
-        among_shared = (self.shared @ tril * tril).sum() + 2 * (self.cross @ tril * loading).sum()
-        return float(among_shared + (self.own @ loading * loading).sum() + (self.own @ own * own).sum())

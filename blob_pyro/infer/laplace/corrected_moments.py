@@ -1,9 +1,10 @@
 """Mean and deviation of one number's marginal, where a Gaussian of mode and curvature has others.
 
 ``w_a`` enters through its softplus, which is flat on one side: its posterior has a long tail there, which neither its
-mode nor its curvature knows. Along the line on which all else follows it, to first order, its density is
-``exp(-objective)`` times the room that all else has around the best point beside the line, as in Rue, Martino & Chopin
-(2009, section 3.2.2). The Gaussian gets the mean and the deviation of that density, and its other numbers move along.
+mode nor its curvature knows; and so has ``w_c`` where clicks, or their absence, are few. Along the line on which all
+else follows it, to first order, its density is ``exp(-objective)`` times the room that all else has around the best
+point beside the line, as in Rue, Martino & Chopin (2009, section 3.2.2). The Gaussian gets the mean and the deviation
+of that density, and its other numbers move along.
 """
 
 from __future__ import annotations

@@ -17,12 +17,13 @@ on the other, and so are mode and curvature of all else: the posterior is the mi
 `blob_pyro.distributions.NestedNormal`. An update goes on from it in the same way: at each ``w_b`` that is tried the
 prior of all else is the Gaussian that the last fit had there.
 
-Where it still misleads: given ``w_b`` all else is a mode and a curvature, which knows no skew; ``w_a`` alone has the
-mean and the deviation of its own marginal (`blob_pyro.infer.laplace.corrected_moments`), the same correction at every
-node. The noise of an item's
-own numbers, given what items share, is the same for every ``w_b``, at its average precision. Learned scales are taken
-at the ``w_b`` of the largest evidence, and are points. Other scales (`HorseshoeKappa`, a ``kappa_scale`` that is a
-distribution) are taken at the joint mode, and with them all that they scale is too small.
+Where it still misleads: given ``w_b`` all else is a mode and a curvature, which knows no skew; ``w_a`` and ``w_c``
+alone have mean and deviation of their own marginals (`blob_pyro.infer.laplace.corrected_moments`), the same correction
+at every node. The noise of an item's own numbers, given what items share, is the same for every ``w_b``, at its average
+precision. Learned scales are taken at the ``w_b`` of the largest evidence, and are points: kappa's at the root of its
+posterior mean square where events leave it in doubt (`blob_pyro.infer.kappa_scale`), others where the evidence is
+largest. Other scales (`HorseshoeKappa`, a ``kappa_scale`` that is a distribution) are taken at the joint mode, and with
+them all that they scale is too small.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from blob_pyro.distributions.nested_normal import at_node, nested, slope_of
 from blob_pyro.guides.multivariate import LaplaceGuide
 from blob_pyro.infer.fit import fit_guide
 from blob_pyro.infer.fit_request import FitRequest
+from blob_pyro.infer.kappa_scale import log_prior_of_scale, on_a_grid, span_of_scale
 from blob_pyro.infer.laplace.corrected_moments import Correction, correction, moved
 from blob_pyro.infer.laplace.linearization import LaplaceRefuses
 from blob_pyro.infer.laplace.log_posterior import LogPosterior, Precision, without
@@ -51,7 +53,7 @@ from blob_pyro.infer.training.checkpoints import Checkpoint
 from blob_pyro.infer.training.convergence import Convergence
 from blob_pyro.infer.training.trace import DAMPING, LOG_JOINT, SECONDS, STEP
 from blob_pyro.models import BanditBatch, BanditModel
-from blob_pyro.models.sites import W_A, W_B
+from blob_pyro.models.sites import KAPPA, W_A, W_B, W_C
 from blob_pyro.ops.exclusive import own_parameter_store
 
 __all__ = ["MOST_SHARED", "fit_laplace"]
@@ -63,6 +65,7 @@ _TOLERANCE = 1e-6  # nats that the next step could gain: a thousandth of a stand
 _ROUGH_TOLERANCE = 1e-3  # the same, while w_b is sought
 _SCALE_TOLERANCE = 1e-3  # of learned scales, relative
 _SAME_SCALE = 0.03  # relative: w_b is not sought anew for less
+_KNOWN_WELL = 400.0  # kappas that events determine: their scale is known to 1 / sqrt(2 * 400), 3.5 %
 _REACH = 5.0  # prior standard deviations of w_b in which its mode is sought
 _NUM_NODES = 9  # of w_b
 _DEPTH = 8.0  # nats below the maximum of its log density where the nodes end: 4 standard deviations of a normal
@@ -140,6 +143,7 @@ class _Search:
         self.rows: list[dict[str, float]] = []
         self.converged = True
         self.log_evidence = -math.inf
+        self._spread: list[str] = []  # learned scales that are no longer at the maximum of the evidence
         self._tried: dict[float, float] = {}  # log densities of values of the hyperparameter, at the present scales
         self._visited: dict[float, Tensor] = {}  # modes of all else for some of its values
         self._known: tuple[Tensor, float] | None = None
@@ -155,11 +159,12 @@ class _Search:
     def run(self) -> tuple[ArrowheadNormal | BlockArrowheadNormal | NestedNormal, bool]:
         """The approximate posterior, and whether its curvature is the exact one."""
         self.find_mode(_TOLERANCE if self.hyperparameter is None else _ROUGH_TOLERANCE, learn=True)
+        self.spread_kappa_scale()
         if self.hyperparameter is not None:
             self.seek_hyperparameter()
             return self.nested()
         curvature, exact = self.curvature()
-        self.log_evidence = self.evidence()
+        self.log_evidence = self.evidence(curvature)
         distribution = curvature.normal(self.theta)
         assert distribution is not None, "its factors have been positive definite"
         return distribution, exact
@@ -169,7 +174,7 @@ class _Search:
     def find_mode(self, tolerance: float, learn: bool = False) -> None:
         """Find the mode of all but the hyperparameter, and the fixed point of learned scales if asked for."""
         damping, num_still = 1e-9, 0
-        learn = learn and bool(self.posterior.model.learned)
+        learn = learn and not set(self.posterior.model.learned) <= set(self._spread)
         self.converged = False
         while len(self.rows) < self.max_steps:
             damping, gain = self._step(damping)
@@ -208,7 +213,7 @@ class _Search:
         distribution = self._rest(*self.posterior.expansion(self.theta))[1].normal(self.theta)
         assert distribution is not None, "Gauss-Newton's curvature is positive definite"
         self._known = None
-        return self.posterior.update_scales(self.theta, distribution.variance)
+        return self.posterior.update_scales(self.theta, distribution.variance, self._spread)
 
     def _rest(self, gradient: Tensor, curvature: Precision) -> tuple[Tensor, Precision]:
         """Return gradient and curvature of all but the hyperparameter."""
@@ -225,13 +230,42 @@ class _Search:
             return exact, True
         return self.posterior.expansion(self.theta)[1], False
 
-    def evidence(self) -> float:
+    def evidence(self, curvature: Precision) -> float:
         """Return Laplace's log probability of the clicks, with the hyperparameter's density where there is one."""
-        rest = self._rest(self.theta, self.curvature()[0])[1]
+        rest = self._rest(self.theta, curvature)[1]
         log_det = rest.log_det()
         assert log_det is not None, "its factor has been positive definite"
         num_free = len(self.theta) - (self.hyperparameter is not None)
         return -self._objective() - 0.5 * log_det + 0.5 * num_free * math.log(2 * math.pi)
+
+    # --- kappa's learned scale -----------------------------------------------------------------------------------
+
+    def spread_kappa_scale(self) -> None:
+        """Move kappa's learned scale to the root of its posterior mean square, where events leave it in doubt."""
+        posterior, name = self.posterior, "kappa_scale"
+        if posterior.model.learned.get(name) != KAPPA:
+            return
+        if name not in self._spread:
+            gaussian = self._rest(*posterior.expansion(self.theta))[1].normal(self.theta)
+            assert gaussian is not None, "Gauss-Newton's curvature is positive definite"
+            if float(posterior.num_known(KAPPA, gaussian.variance)) > _KNOWN_WELL:
+                return
+            self._spread.append(name)
+        mode, rate = float(posterior.scale(name)), posterior.model.scale_rates.get(name, 0.0)
+        if posterior.model.vector_prior is None:
+            scales, weights = posterior.items_own_logits(self.theta).posterior(mode)
+        else:  # kappas are correlated, and it takes all that they are correlated with
+            scales, weights = on_a_grid(self._log_density_of_scale, *span_of_scale(rate, mode))
+        posterior.set_scale(name, float((weights * scales.square()).sum().sqrt()))
+        self._known = None
+        self.find_mode(_TOLERANCE, learn=True)
+
+    def _log_density_of_scale(self, scale: float) -> float:
+        self.posterior.set_scale("kappa_scale", scale)
+        self._known = None
+        self.find_mode(_ROUGH_TOLERANCE)
+        has_prior = bool(self.posterior.model.scale_rates.get("kappa_scale", 0.0))  # in the evidence, then
+        return self.evidence(self.curvature()[0]) + (0.0 if has_prior else log_prior_of_scale(scale))
 
     # --- what scales others --------------------------------------------------------------------------------------
 
@@ -251,6 +285,7 @@ class _Search:
             )
             self._fix(float(found.x))
             self.find_mode(_TOLERANCE, learn=True)
+            self.spread_kappa_scale()
             if torch.allclose(self._scales(), before, rtol=_SAME_SCALE):
                 break
             low, high = max(low, found.x - spread), min(high, found.x + spread)
@@ -259,11 +294,16 @@ class _Search:
         return self.theta.new_tensor([float(self.posterior.scale(name)) for name in self.posterior.model.learned])
 
     def _negative_evidence(self, value: float) -> float:
+        return -self._visit(value)[0]
+
+    def _visit(self, value: float) -> tuple[float, Precision, bool]:
+        """Find the mode of all else for a value of the hyperparameter: log density, curvature, whether it is exact."""
         self._start_near(value)
         self.find_mode(_ROUGH_TOLERANCE)
         self._visited[value] = self.theta
-        self._tried[value] = evidence = self.evidence()
-        return -evidence
+        curvature, is_exact = self.curvature()
+        self._tried[value] = log_density = self.evidence(curvature)
+        return log_density, curvature, is_exact
 
     def _fix(self, value: float) -> None:
         self.theta = self.theta.clone()
@@ -276,13 +316,15 @@ class _Search:
         top = self._look(float(self.theta[index]))
         slope, theta = slope_of(top.gaussian), self.theta
         widths = top.gaussian.widths if isinstance(top.gaussian, BlockArrowheadNormal) else None
-        following, by = self._correction(top)
+        corrections = self._corrections(top)
         low, high = (top.value + side * self._reach(top, side) for side in (-1, 1))
         nodes, values, is_exact = [], [], top.is_exact
         places = np.linspace(low, high, _NUM_NODES).tolist()
         for place in sorted(places, key=lambda place: abs(place - top.value)):  # outward, each from what is beside it
             node = self._look(place)
-            gaussian = node.gaussian if by is None else moved(node.gaussian, following, by)
+            gaussian = node.gaussian
+            for following, by in corrections:
+                gaussian = moved(gaussian, following, by)
             nodes.append((place, at_node(gaussian, slope)))
             values.append((place, node.log_density))
             is_exact = is_exact and node.is_exact
@@ -294,14 +336,16 @@ class _Search:
         self.find_mode(_TOLERANCE)
         return nested(index, density, gaussians, slope, widths), is_exact
 
-    def _correction(self, top: _Node) -> tuple[int, Correction | None]:
-        """The place of ``w_a`` among all else, and its moments at the mode of the marginal, for all nodes alike."""
-        index = self.hyperparameter
-        if index is None or W_A not in self.posterior.layout:
-            return 0, None
-        number = self.posterior.layout[W_A].start
-        by = correction(self.posterior, self.theta, top.gaussian, index, number)
-        return number - (number > index), by
+    def _corrections(self, top: _Node) -> list[tuple[int, Correction]]:
+        """Places of ``w_a`` and ``w_c`` among all else, and their moments where the marginal has its mode."""
+        index, found = self.hyperparameter, []
+        assert index is not None
+        for name in (W_A, W_C):
+            if name in self.posterior.layout:
+                number = self.posterior.layout[name].start
+                by = correction(self.posterior, self.theta, top.gaussian, index, number)
+                found.append((number - (number > index), by))
+        return found
 
     def _reach(self, top: _Node, side: int) -> float:
         """How far from the mode of the marginal its logarithm has fallen by about `_DEPTH`."""
@@ -326,14 +370,9 @@ class _Search:
         """Find mode and curvature of all else for a value of the hyperparameter, and its log density."""
         index = self.hyperparameter
         assert index is not None
-        self._start_near(value)
-        self.find_mode(_ROUGH_TOLERANCE)
-        self._visited[value] = self.theta
-        curvature, is_exact = self.curvature()
-        rest = without(curvature, index)
-        gaussian = rest.normal(torch.cat([self.theta[:index], self.theta[index + 1 :]]))
+        log_density, curvature, is_exact = self._visit(value)
+        gaussian = without(curvature, index).normal(torch.cat([self.theta[:index], self.theta[index + 1 :]]))
         assert gaussian is not None, "its factor has been positive definite"
-        log_density = -self._objective() - float(gaussian.log_prob(gaussian.loc))
         return _Node(value, log_density, gaussian, is_exact)
 
     def _start_near(self, value: float) -> None:

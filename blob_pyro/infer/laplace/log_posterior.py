@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -12,12 +13,13 @@ from torch import Tensor
 from blob_pyro.distributions import ArrowheadNormal, BlockArrowheadNormal, MatrixNormal, NestedNormal
 from blob_pyro.distributions.block_arrowhead_normal import to_blocks
 from blob_pyro.guides.multivariate import LaplaceGuide
+from blob_pyro.infer.kappa_scale import EventsOfItems, ItemsOwnLogits
 from blob_pyro.infer.laplace.arrowhead_precision import ArrowheadPrecision
 from blob_pyro.infer.laplace.block_arrowhead_precision import BlockArrowheadPrecision
 from blob_pyro.infer.laplace.linearization import GroupedEvents, LaplaceRefuses, Linearization
 from blob_pyro.models import BanditBatch, BanditModel
 from blob_pyro.models.priors.now import PriorDistributions, prior_distributions
-from blob_pyro.models.sites import KAPPA
+from blob_pyro.models.sites import KAPPA, W_C
 
 __all__ = ["LogPosterior", "Precision", "with_zero", "without"]
 
@@ -191,22 +193,47 @@ class LogPosterior:
         result: Tensor = getattr(self.model, name).detach()
         return result
 
-    def update_scales(self, theta: Tensor, variance: Tensor) -> float:
+    def set_scale(self, name: str, value: float) -> None:
+        """Give a learned scale of the model another value."""
+        setattr(self.model, name, self.scale(name).new_tensor(value))
+        self._prior = None
+
+    @torch.no_grad()
+    def items_own_logits(self, theta: Tensor) -> ItemsOwnLogits:
+        """Return the problem of kappa's learned scale, with all else at its place."""
+        values = self.sites(theta)
+        own = {name: torch.zeros_like(value) for name, value in values.items() if name in (KAPPA, W_C)}
+        rest = self.events.logits(self.model.coefficients({**values, **own}))
+        groups = self.events
+        item = groups.item.unsqueeze(-1).expand_as(rest)
+        events = EventsOfItems(*(t.flatten() for t in (item, rest, groups.events, groups.clicks)))
+        return ItemsOwnLogits(self.model, events, values[KAPPA], values.get(W_C, theta.new_zeros(())))
+
+    def num_known(self, site: str, variance: Tensor) -> Tensor:
+        """Count a site's numbers that events have determined, given the variances of all: MacKay's gamma."""
+        name = next(name for name, scaled in self.model.learned.items() if scaled == site)
+        result: Tensor = (1 - variance[self.layout[site]] / self.scale(name).square()).clamp(min=0).sum()
+        return result
+
+    def update_scales(self, theta: Tensor, variance: Tensor, fixed: Collection[str] = ()) -> float:
         """Move each learned scale towards MacKay's fixed point, given mode and variances; largest relative change.
 
         With an exponential prior the derivative of the log evidence, ``square / scale^3 - known / scale``, is its rate.
+
+        Args:
+            theta: the mode.
+            variance: of each number.
+            fixed: names of scales that stay.
         """
-        by_site, largest = {site: name for name, site in self.model.learned.items()}, 0.0
-        for site, here in self.layout.items():
-            if site in by_site:
-                old = self.scale(by_site[site]).square()
-                known = (1 - variance[here] / old).clamp(min=0).sum()  # how many numbers the events have determined
-                known = known + self.model.scale_rates.get(by_site[site], 0.0) * old.sqrt()
-                new = (theta[here].square().sum() / known.clamp(min=1e-6)).clamp(old / 4, 4 * old)
+        largest = 0.0
+        for name, site in self.model.learned.items():
+            if site in self.layout and name not in fixed:
+                old = self.scale(name).square()
+                known = self.num_known(site, variance) + self.model.scale_rates.get(name, 0.0) * old.sqrt()
+                new = (theta[self.layout[site]].square().sum() / known.clamp(min=1e-6)).clamp(old / 4, 4 * old)
                 new = new.sqrt().clamp(min=_SMALLEST_SCALE)
                 largest = max(largest, abs(float(new / old.sqrt()) - 1))
-                setattr(self.model, by_site[site], new)
-                self._prior = None
+                self.set_scale(name, float(new))
         return largest
 
 

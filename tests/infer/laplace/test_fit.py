@@ -12,6 +12,8 @@ from blob_pyro import BLOB, BanditPriors, Learned
 from blob_pyro.distributions import ArrowheadNormal
 from blob_pyro.guides import DrawsGuide, LowRankGuide, make_guide
 from blob_pyro.infer import FitRequest, Training, fit_guide
+from blob_pyro.infer.kappa_scale import SCALE_OF_SCALE
+from blob_pyro.infer.laplace import fit as fit_module
 from blob_pyro.infer.laplace.fit import fit_laplace
 from blob_pyro.models import (
     BanditBatch,
@@ -77,30 +79,62 @@ def test_w_b_is_where_its_marginal_is_not_the_joint_mode(strength):
 
 
 @pytest.mark.parametrize("rate", [0.0, 8.0])
-def test_learned_scale_maximises_the_evidence(batch, rate):
-    """MacKay's fixed point is where the Laplace evidence, computed for fixed scales, has its maximum over them.
+@pytest.mark.parametrize("known_well", [400.0, 0.0], ids=["in doubt", "known"])
+def test_a_learned_scale_is_where_its_evidence_puts_it(batch, rate, known_well, monkeypatch):
+    """Against the Laplace evidence for fixed scales: at the root mean square, and where many are known at the maximum.
 
-    With an exponential prior of the scale it is the maximum of both together.
+    With an exponential prior of the scale, of both together; the half-normal one is for the mean square alone.
     """
+    monkeypatch.setattr(fit_module, "_KNOWN_WELL", known_well)
     torch.manual_seed(3)
     psi = torch.randn(P, K, dtype=torch.float64)
     logit = torch.linspace(-1.5, 1.0, P).double()[batch.action]
     batch = BanditBatch(batch.interest, batch.context, batch.action, torch.bernoulli(logit.sigmoid()), N)
-    linear = BanditPriors(w_a=-1.0, w_b=-6.0, zeta=0.0, kappa_scale=Learned(0.2, rate))
-    model = BanditModel(psi, linear)
-    guide = make_guide("laplace", model)
-    fit_guide(guide, FitRequest(model, batch, Training(1, 1, 0.1), progress=False))
-    learned = float(model.kappa_scale.detach())
+
+    def fitted(scale):
+        model = BanditModel(psi, BanditPriors(w_a=-1.0, w_b=-6.0, zeta=0.0, kappa_scale=scale))
+        guide = make_guide("laplace", model)
+        fit_guide(guide, FitRequest(model, batch, Training(1, 1, 0.1), progress=False))
+        return model, guide
+
+    learned = float(fitted(Learned(0.2, rate))[0].kappa_scale.detach())
 
     def evidence(scale):
-        fixed = BanditModel(psi, BanditPriors(w_a=-1.0, w_b=-6.0, zeta=0.0, kappa_scale=scale))
-        own = make_guide("laplace", fixed)
-        fit_laplace(own, fixed, batch, progress=False)
+        fixed, own = fitted(scale)
         return float(log_joint(fixed, own, batch, own.loc) + own.multivariate().entropy()) - rate * scale
 
-    best = evidence(learned)
-    assert best > max(evidence(0.8 * learned), evidence(1.25 * learned))
+    if known_well:
+        scales = torch.linspace(-3.0, 1.5, 14).double().exp()
+        log = torch.tensor([evidence(float(scale)) for scale in scales]).double() + scales.log()
+        weights = (log if rate else log + dist.HalfNormal(0.5).log_prob(scales)).softmax(0)
+        assert learned == pytest.approx(float((weights @ scales.square()).sqrt()), rel=0.02)
+    else:
+        assert evidence(learned) > max(evidence(0.8 * learned), evidence(1.25 * learned))
     assert 0.4 < learned < 2.5
+
+
+def test_a_scale_that_few_clicks_say_little_of_is_in_doubt_after_an_update_too(batch):
+    """The evidence is largest at no scale at all: an update would leave nothing to explore."""
+    torch.manual_seed(0)
+    psi, reward = torch.randn(P, K, dtype=torch.float64), torch.zeros(N).double()
+    reward[:10] = 1.0
+    batch, priors = replace(batch, reward=reward), BanditPriors(w_a=-1.0, w_b=-6.0, zeta=0.0)
+
+    def fitted(model, events):
+        guide = make_guide("laplace", model)
+        fit_laplace(guide, model, replace(batch[events], num_events=len(events)), progress=False)
+        return float(model.kappa_scale.detach()), guide.multivariate(), guide
+
+    model = BanditModel(psi, priors)
+    whole, exact, _ = fitted(model, torch.arange(N))
+    model = BanditModel(psi, priors)
+    _, vector, guide = fitted(model, torch.arange(0, N, 2))
+    model = BanditModel(psi, next_priors(model, dict(guide.parts(vector.mean, vector))), basis=model.basis)
+    assert model.vector_prior is not None
+    updated, found, _ = fitted(model, torch.arange(1, N, 2))
+    assert 0.3 < whole < SCALE_OF_SCALE
+    assert updated == pytest.approx(whole, rel=0.05)
+    assert torch.allclose(found.variance[-P:].sqrt(), exact.variance[-P:].sqrt(), rtol=0.05)
 
 
 @pytest.mark.slow

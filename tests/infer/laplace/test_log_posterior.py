@@ -116,6 +116,9 @@ def test_a_learned_scale_moves_to_mackays_fixed_point(batch, rate):
     here = posterior.layout[KAPPA]
     theta[here] = torch.tensor([0.5, -0.2, 0.1, 0.0, 0.0])  # their squares sum to 0.3
     variance[here] = torch.tensor([0.05, 0.1, 0.15, 0.2, 0.25])  # of 0.25: 0.8 + 0.6 + 0.4 + 0.2 + 0 numbers are known
+    assert float(posterior.num_known(KAPPA, variance)) == pytest.approx(2)
+    assert posterior.update_scales(theta, variance, fixed=["kappa_scale"]) == 0
+    assert float(model.kappa_scale.detach()) == pytest.approx(0.5)
     change = posterior.update_scales(theta, variance)
     expected = (0.3 / (2 + 0.5 * rate)) ** 0.5
     assert float(model.kappa_scale.detach()) == pytest.approx(expected)
