@@ -44,8 +44,8 @@ class BanditPriors:
             `Learned`, or a distribution over positive numbers. The paper fixes it at 0.01, which all but switches
             kappa off; learning it from the log is the one change to the paper's priors that pays most. Where it is
             learned, "laplace" and guides of independent normals end with the root of its posterior mean square in place
-            of its mode: what is known of an item that was never shown, see `blob_pyro.infer.kappa_scale`. The scale's prior is
-            half-normal there, or exponential with the rate of ``Learned(start, rate)``.
+            of its mode: what is known of an item that was never shown, see `blob_pyro.infer.kappa_scale`. The scale's
+            prior is half-normal there, or exponential with the rate of ``Learned(start, rate)``.
         kappa: of the items' own click logits, event ``P``. Default: independent ``N(0, kappa_scale^2)``. See
             `StudentTKappa`; ``kappa=0.0`` leaves them out.
         zeta: of the whitened deviation, event ``K x K``. Default ``MN(0, I, I)``; ``zeta=0.0`` leaves it out.

@@ -17,7 +17,7 @@ class Learned:
     that penalises a standard deviation for what it adds to a model without the effect (Simpson et al. 2017,
     *Penalising model component complexity*, section 3.3). A scale that gains less than that ends at nothing. Before
     any event ``P(scale > u) = exp(-rate * u)``. For `BanditPriors.kappa_scale` it is also the prior under which
-    "laplace" and guides of independent normals find the scale's root mean square after training, in place of a half-normal one: see
+    "laplace" and guides of independent normals find the scale's root mean square, in place of a half-normal one: see
     `blob_pyro.infer.kappa_scale`.
 
     Args:
