@@ -226,7 +226,14 @@ class ItemsOwnLogits:
 
     @torch.no_grad()
     def posterior(self, mode: float) -> tuple[Tensor, Tensor]:
-        """Scales and their probabilities."""
+        """Find the posterior of the scale on a grid.
+
+        Args:
+            mode: where training has left it, in logits.
+
+        Returns:
+            Scales, in logits, and their probabilities; both float64.
+        """
         rate = self.model.scale_rates.get("kappa_scale", 0.0)
 
         def log_density(scale: float) -> float:
@@ -236,7 +243,11 @@ class ItemsOwnLogits:
 
     @torch.no_grad()
     def given(self, scale: float) -> _Given:
-        """Mode, curvature and log evidence under one scale; the search begins at the mode of the last."""
+        """Find mode, curvature and log evidence under one scale; the search begins at the mode of the last.
+
+        Args:
+            scale: in logits.
+        """
         loc, precision, earlier = self._prior(scale)
         kappa, w_c = self.start
         base_loc, base_precision = (0.0, math.inf) if self.base_rate is None else self.base_rate
