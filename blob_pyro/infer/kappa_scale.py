@@ -19,14 +19,14 @@ hierarchical models*) has it for groups that may be few; exponential where `Lear
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from pyro.distributions import Independent, Normal, TorchDistribution
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import logsigmoid
 
 from blob_pyro.guides.bandit import NormalGuide
 from blob_pyro.infer.training.workers import Workers
@@ -34,17 +34,7 @@ from blob_pyro.models import BanditBatch, BanditModel, StreamedBatch
 from blob_pyro.models.priors.now import prior_distributions
 from blob_pyro.models.sites import KAPPA, W_C
 
-__all__ = [
-    "MOST_EVENTS",
-    "SCALE_OF_SCALE",
-    "EventsOfItems",
-    "ItemsOwnLogits",
-    "kappa_scale_posterior",
-    "log_prior_of_scale",
-    "on_a_grid",
-    "span_of_scale",
-    "spread_kappa_scale",
-]
+__all__ = ["MOST_EVENTS", "SCALE_OF_SCALE", "kappa_scale_posterior", "scale_on_a_grid", "spread_kappa_scale"]
 
 SCALE_OF_SCALE = 0.5
 """Standard deviation, in logits, of the half-normal prior of kappa's scale where its uncertainty is asked for."""
@@ -59,48 +49,30 @@ _DEPTH = 9.0  # nats below the best node where the next grid ends
 _STEPS, _LONGEST, _STILL = 60, 2.0, 1e-6  # Newton's, in logits
 
 
-def log_prior_of_scale(scale: float, rate: float = 0.0) -> float:
-    """Return the log density of kappa's scale before any event, without its constant.
+def scale_on_a_grid(log_evidence: Callable[[float], float], mode: float, rate: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Find the posterior of kappa's scale on a grid of its logarithm that is fine where the probability is.
 
     Args:
-        scale: in logits.
+        log_evidence: of a scale, in logits, without its constant; it is asked for ascending scales.
+        mode: where the posterior may be, beside where its prior is.
         rate: of its exponential prior; 0 for the half-normal one, `SCALE_OF_SCALE`.
-    """
-    return -rate * scale if rate else -0.5 * (scale / SCALE_OF_SCALE) ** 2
-
-
-def span_of_scale(rate: float, mode: float) -> tuple[float, float]:
-    """Return the ends of a grid that has room for the prior and the posterior of kappa's scale, in logits.
-
-    Args:
-        rate: of its exponential prior; 0 for the half-normal one.
-        mode: where the posterior is.
-    """
-    smallest, largest = (end / rate for end in _OF_EXPONENTIAL) if rate else (_SMALLEST, _LARGEST)
-    return min(_SMALLEST, smallest), max(_LARGEST, largest, 3 * mode)
-
-
-def on_a_grid(log_density: Callable[[float], float], low: float, high: float) -> tuple[Tensor, Tensor]:
-    """Find probabilities of a positive number on a grid of its logarithm that is fine where they are.
-
-    Args:
-        log_density: of the number, without its constant; it is asked in ascending order.
-        low: where the first grid begins.
-        high: where it ends.
 
     Returns:
-        Numbers and their probabilities, which sum to one; both float64.
+        Scales, in logits, and their probabilities, which sum to one; both float64.
     """
-    first, last = math.log(low), math.log(high)
+    smallest, largest = (end / rate for end in _OF_EXPONENTIAL) if rate else (_SMALLEST, _LARGEST)
+    low, high = math.log(min(_SMALLEST, smallest)), math.log(max(_LARGEST, largest, 3 * mode))
     for _ in range(_ZOOMS):
-        numbers = torch.linspace(first, last, _NODES, dtype=torch.float64).exp()
-        log = torch.tensor([log_density(number) for number in numbers.tolist()], dtype=torch.float64) + numbers.log()
+        scales = torch.linspace(low, high, _NODES, dtype=torch.float64).exp()
+        found = torch.tensor([log_evidence(scale) for scale in scales.tolist()], dtype=torch.float64)
+        prior = -rate * scales if rate else -0.5 * (scales / SCALE_OF_SCALE).square()
+        log = found + prior + scales.log()
         weights = torch.softmax(log, 0)
         if 1 / float(weights.square().sum()) > _ENOUGH:
             break
-        step, near = (last - first) / (_NODES - 1), (log > log.max() - _DEPTH).nonzero().flatten()
-        first, last = (float(numbers[near[end]].log()) + side * step for end, side in ((0, -1), (-1, 1)))
-    return numbers, weights
+        step, near = (high - low) / (_NODES - 1), (log > log.max() - _DEPTH).nonzero().flatten()
+        low, high = (float(scales[near[end]].log()) + side * step for end, side in ((0, -1), (-1, 1)))
+    return scales, weights
 
 
 class _Given(NamedTuple):
@@ -141,8 +113,7 @@ def spread_kappa_scale(
         return {}
     if isinstance(batch, StreamedBatch):
         batch = batch[torch.arange(len(batch))]  # so few fit into memory
-    means = {name: guide.site_posterior(name).mean for name in model.site_priors()}
-    problem, before = ItemsOwnLogits.of(model, means, batch, workers), model.kappa_scale.detach().clone()
+    problem, before = _ItemsOwnLogits(model, guide, batch, workers), model.kappa_scale.detach().clone()
     scales, weights = problem.posterior(float(before))
     after = before.new_tensor(float((weights * scales.square()).sum().sqrt()))
     old, new = problem.given(float(before)), problem.given(float(after))
@@ -155,105 +126,54 @@ def spread_kappa_scale(
 
 
 @torch.no_grad()
-def kappa_scale_posterior(model: BanditModel, means: Mapping[str, Tensor], batch: BanditBatch) -> tuple[Tensor, Tensor]:
+def kappa_scale_posterior(model: BanditModel, guide: NormalGuide, batch: BanditBatch) -> tuple[Tensor, Tensor]:
     """Find the posterior of kappa's learned scale on a grid.
 
     Args:
         model: fitted, with a learned ``kappa_scale`` and the usual prior of kappa.
-        means: of each site's posterior.
+        guide: fitted.
         batch: all events.
 
     Returns:
         Scales, in logits, and their probabilities, which sum to one; both float64.
     """
-    return ItemsOwnLogits.of(model, means, batch).posterior(float(model.kappa_scale.detach()))
+    return _ItemsOwnLogits(model, guide, batch).posterior(float(model.kappa_scale.detach()))
 
 
-class EventsOfItems(NamedTuple):
-    """Events, or groups of them, that have an item and the rest of the logit in common; as many of each.
-
-    Attributes:
-        item: numbers, int64.
-        rest: the logit without kappa and ``w_c``, float64.
-        events: how many, float64; 0 for none.
-        clicks: how many of them were clicked, float64.
-    """
-
-    item: Tensor
-    rest: Tensor
-    events: Tensor
-    clicks: Tensor
-
-
-class ItemsOwnLogits:
-    """The part of the posterior that kappa's scale is in: items' own click logits, and the base that they share.
-
-    Args:
-        model: whose priors they have; it is left as it is.
-        events: of this worker.
-        kappa: where the search for its mode begins, ``P``.
-        w_c: the same.
-        workers: who have the other events, where there are some.
-    """
+class _ItemsOwnLogits:
+    """The part of the posterior that the scale is in: items' own click logits, and the base that they share."""
 
     def __init__(
-        self, model: BanditModel, events: EventsOfItems, kappa: Tensor, w_c: Tensor, workers: Workers | None = None
+        self, model: BanditModel, guide: NormalGuide, batch: BanditBatch, workers: Workers | None = None
     ) -> None:
-        self.model, self.events, self.workers, priors = model, events, workers, model.site_priors()
-        self.base_rate = _normal(priors[W_C]) if W_C in priors else None
-        w_c = w_c if self.base_rate is not None else torch.zeros_like(w_c)  # it is in the rest, then
-        self.start = kappa.detach().double(), w_c.detach().double()
-        (self.clicks,) = self._by_item(events.clicks)
-
-    @classmethod
-    def of(
-        cls, model: BanditModel, means: Mapping[str, Tensor], batch: BanditBatch, workers: Workers | None = None
-    ) -> ItemsOwnLogits:
-        """Make them of a batch of events, with all else in the logit at its mean.
-
-        Args:
-            model: whose sites they are.
-            means: of each site's posterior.
-            batch: of events, with rewards.
-            workers: who have the other events, where there are some.
-        """
         assert batch.reward is not None, "there are clicks to explain"
-        own = {name: torch.zeros_like(mean) for name, mean in means.items() if name in (KAPPA, W_C)}
-        rest = model.logit({**means, **own}, replace(batch, interest_scale=None)).double()
-        clicks = batch.reward.double()
-        events = EventsOfItems(batch.action, rest, torch.ones_like(clicks), clicks)
-        return cls(model, events, means[KAPPA], means.get(W_C, means[KAPPA].new_zeros(())), workers)
+        self.model, self.action, self.reward, self.workers = model, batch.action, batch.reward.double(), workers
+        priors = model.site_priors()
+        means = {name: guide.site_posterior(name).mean for name in priors}
+        self.base_rate = _normal(priors[W_C]) if W_C in priors else None
+        self.start = means[KAPPA].double(), means.get(W_C, means[KAPPA].new_zeros(())).double()
+        means[KAPPA] = torch.zeros_like(means[KAPPA])
+        if self.base_rate is not None:
+            means[W_C] = torch.zeros_like(means[W_C])
+        else:
+            self.start = self.start[0], self.start[1] * 0
+        self.offset = model.logit(means, replace(batch, interest_scale=None)).double()
+        (self.clicks,) = self._by_item(self.reward)
 
     @torch.no_grad()
     def posterior(self, mode: float) -> tuple[Tensor, Tensor]:
-        """Find the posterior of the scale on a grid.
-
-        Args:
-            mode: where training has left it, in logits.
-
-        Returns:
-            Scales, in logits, and their probabilities; both float64.
-        """
+        """Scales and their probabilities."""
         rate = self.model.scale_rates.get("kappa_scale", 0.0)
+        return scale_on_a_grid(lambda scale: self.given(scale).evidence, mode, rate)
 
-        def log_density(scale: float) -> float:
-            return self.given(scale).evidence + log_prior_of_scale(scale, rate)
-
-        return on_a_grid(log_density, *span_of_scale(rate, mode))
-
-    @torch.no_grad()
     def given(self, scale: float) -> _Given:
-        """Find mode, curvature and log evidence under one scale; the search begins at the mode of the last.
-
-        Args:
-            scale: in logits.
-        """
+        """Mode, curvature and log evidence under one scale; the search begins at the mode of the last."""
         loc, precision, earlier = self._prior(scale)
         kappa, w_c = self.start
         base_loc, base_precision = (0.0, math.inf) if self.base_rate is None else self.base_rate
         for _ in range(_STEPS):
-            p = torch.sigmoid(self.events.rest + w_c + kappa[self.events.item])
-            expected, events = self._by_item(self.events.events * p, self.events.events * p * (1 - p))
+            p = torch.sigmoid(self.offset + w_c + kappa[self.action])
+            expected, events = self._by_item(p, p * (1 - p))
             residual = self.clicks - expected
             slope, curvature = residual - precision * (kappa - loc), events + precision
             if self.base_rate is None:
@@ -268,8 +188,7 @@ class ItemsOwnLogits:
             if float(steps.abs().max()) < _STILL:
                 break
         self.start = kappa, w_c
-        logits = self.events.rest + w_c + kappa[self.events.item]
-        likelihood = self._whole((self.events.clicks * logits - self.events.events * softplus(logits)).sum())
+        likelihood = self._whole(logsigmoid((2 * self.reward - 1) * (self.offset + w_c + kappa[self.action])).sum())
         prior = 0.5 * (precision.log() - precision * (kappa - loc).square()).sum()
         if self.base_rate is not None:
             prior = prior - 0.5 * base_precision * (w_c - base_loc).square()
@@ -290,7 +209,7 @@ class ItemsOwnLogits:
 
     def _by_item(self, *values: Tensor) -> Tensor:
         """Add up some values of events, of all workers, by item: a row of ``P`` for each."""
-        sums = torch.stack([v.new_zeros(self.model.num_items).index_add_(0, self.events.item, v) for v in values])
+        sums = torch.stack([v.new_zeros(self.model.num_items).index_add_(0, self.action, v) for v in values])
         return self._whole(sums)
 
     def _whole(self, sums: Tensor) -> Tensor:

@@ -33,10 +33,6 @@ def counted(clicks=CLICKS, shown=SHOWN, **priors):
     return blob, batch
 
 
-def means(blob):
-    return {name: blob.guide.site_posterior(name).mean for name in blob.model.site_priors()}
-
-
 def rms_by_quadrature(clicks, shown, base):
     """The root mean square of the scale, given the base rate: each item's kappa integrated on a grid of its own."""
     scales, z = np.exp(np.linspace(np.log(1e-3), np.log(4), 400)), np.linspace(-8, 8, 801)
@@ -53,7 +49,7 @@ def rms_by_quadrature(clicks, shown, base):
 )
 def test_the_posterior_is_that_of_quadrature(clicks, shown):
     blob, batch = counted(clicks, shown, w_c=-1.5)
-    scales, weights = kappa_scale_posterior(blob.model, means(blob), batch)
+    scales, weights = kappa_scale_posterior(blob.model, blob.guide, batch)
     assert float(weights.sum()) == pytest.approx(1)
     found = float((weights * scales.square()).sum().sqrt())
     assert found == pytest.approx(rms_by_quadrature(clicks, shown, -1.5), rel=0.005)
@@ -69,14 +65,14 @@ def test_the_grid_spans_a_posterior_of_any_width(monkeypatch, sd, mode):
         x = np.log(scale)
         return SimpleNamespace(evidence=-0.5 * ((x - mode) / sd) ** 2 - x + 0.5 * (scale / SCALE_OF_SCALE) ** 2)
 
-    monkeypatch.setattr(kappa_scale.ItemsOwnLogits, "given", given)
-    scales, weights = kappa_scale_posterior(blob.model, means(blob), batch)
+    monkeypatch.setattr(kappa_scale._ItemsOwnLogits, "given", given)
+    scales, weights = kappa_scale_posterior(blob.model, blob.guide, batch)
     assert float((weights * scales.square()).sum().sqrt()) == pytest.approx(np.exp(mode + sd**2), rel=0.01)
 
 
 def test_where_no_item_is_shown_much_the_prior_is_what_is_known():
     blob, batch = counted([0, 0, 0], [1, 1, 1])
-    scales, weights = kappa_scale_posterior(blob.model, means(blob), batch)
+    scales, weights = kappa_scale_posterior(blob.model, blob.guide, batch)
     assert float((weights * scales.square()).sum().sqrt()) == pytest.approx(SCALE_OF_SCALE, rel=0.01)
 
 
@@ -84,7 +80,7 @@ def test_where_no_item_is_shown_much_the_prior_is_what_is_known():
 def test_a_rate_is_the_prior_in_place_of_the_half_normal(rate):
     """An exponential prior's root mean square is ``sqrt(2) / rate``."""
     blob, batch = counted([0, 0, 0], [1, 1, 1], kappa_scale=Learned(0.1, rate))
-    scales, weights = kappa_scale_posterior(blob.model, means(blob), batch)
+    scales, weights = kappa_scale_posterior(blob.model, blob.guide, batch)
     assert float((weights * scales.square()).sum().sqrt()) == pytest.approx(2**0.5 / rate, rel=0.01)
 
 
@@ -92,7 +88,7 @@ def test_where_many_items_are_shown_a_lot_it_is_their_spread():
     truth = np.random.default_rng(0).normal(0, 1.5, 150)
     clicks = np.round(4000 / (1 + np.exp(1.0 - truth))).astype(int).tolist()
     blob, batch = counted(clicks, [4000] * 150)
-    scales, weights = kappa_scale_posterior(blob.model, means(blob), batch)
+    scales, weights = kappa_scale_posterior(blob.model, blob.guide, batch)
     assert float((weights * scales.square()).sum().sqrt()) == pytest.approx(truth.std(ddof=1), rel=0.05)
 
 

@@ -21,9 +21,9 @@ Where it still misleads: given ``w_b`` all else is a mode and a curvature, which
 alone have mean and deviation of their own marginals (`blob_pyro.infer.laplace.corrected_moments`), the same correction
 at every node. The noise of an item's own numbers, given what items share, is the same for every ``w_b``, at its average
 precision. Learned scales are taken at the ``w_b`` of the largest evidence, and are points: kappa's at the root of its
-posterior mean square where events leave it in doubt (`blob_pyro.infer.kappa_scale`), others where the evidence is
-largest. Other scales (`HorseshoeKappa`, a ``kappa_scale`` that is a distribution) are taken at the joint mode, and with
-them all that they scale is too small.
+posterior mean square where events leave it in doubt (`blob_pyro.infer.laplace.scale_evidence`), others at the maximum.
+Other scales (`HorseshoeKappa`, a ``kappa_scale`` that is a distribution) are taken at the joint mode, and with them all
+that they scale is too small.
 """
 
 from __future__ import annotations
@@ -45,10 +45,11 @@ from blob_pyro.distributions.nested_normal import at_node, nested, slope_of
 from blob_pyro.guides.multivariate import LaplaceGuide
 from blob_pyro.infer.fit import fit_guide
 from blob_pyro.infer.fit_request import FitRequest
-from blob_pyro.infer.kappa_scale import log_prior_of_scale, on_a_grid, span_of_scale
+from blob_pyro.infer.kappa_scale import scale_on_a_grid
 from blob_pyro.infer.laplace.corrected_moments import Correction, correction, moved
 from blob_pyro.infer.laplace.linearization import LaplaceRefuses
 from blob_pyro.infer.laplace.log_posterior import LogPosterior, Precision, without
+from blob_pyro.infer.laplace.scale_evidence import ScaleEvidence
 from blob_pyro.infer.training.checkpoints import Checkpoint
 from blob_pyro.infer.training.convergence import Convergence
 from blob_pyro.infer.training.trace import DAMPING, LOG_JOINT, SECONDS, STEP
@@ -66,6 +67,8 @@ _ROUGH_TOLERANCE = 1e-3  # the same, while w_b is sought
 _SCALE_TOLERANCE = 1e-3  # of learned scales, relative
 _SAME_SCALE = 0.03  # relative: w_b is not sought anew for less
 _KNOWN_WELL = 400.0  # kappas that events determine: their scale is known to 1 / sqrt(2 * 400), 3.5 %
+_LEAST_START = 0.1  # of kappa's scale, in logits, where its doubt is sought from
+_SPREAD_TOLERANCE = 0.01  # of it, relative
 _REACH = 5.0  # prior standard deviations of w_b in which its mode is sought
 _NUM_NODES = 9  # of w_b
 _DEPTH = 8.0  # nats below the maximum of its log density where the nodes end: 4 standard deviations of a normal
@@ -210,10 +213,9 @@ class _Search:
         return self._known[1]
 
     def _learn(self) -> float:
-        distribution = self._rest(*self.posterior.expansion(self.theta))[1].normal(self.theta)
-        assert distribution is not None, "Gauss-Newton's curvature is positive definite"
+        variance = self._gaussian().variance
         self._known = None
-        return self.posterior.update_scales(self.theta, distribution.variance, self._spread)
+        return self.posterior.update_scales(self.theta, variance, self._spread)
 
     def _rest(self, gradient: Tensor, curvature: Precision) -> tuple[Tensor, Precision]:
         """Return gradient and curvature of all but the hyperparameter."""
@@ -243,39 +245,40 @@ class _Search:
     def spread_kappa_scale(self) -> None:
         """Move kappa's learned scale to the root of its posterior mean square, where events leave it in doubt."""
         posterior, name = self.posterior, "kappa_scale"
-        if posterior.model.learned.get(name) != KAPPA:
+        model = posterior.model
+        if model.learned.get(name) != KAPPA or model.kappa_prior is not None or KAPPA not in posterior.layout:
             return
+        loc = model.initial_site_priors()[KAPPA].mean.detach().double()
+        rate, mode = model.scale_rates.get(name, 0.0), float(posterior.scale(name))
         if name not in self._spread:
-            gaussian = self._rest(*posterior.expansion(self.theta))[1].normal(self.theta)
-            assert gaussian is not None, "Gauss-Newton's curvature is positive definite"
-            if float(posterior.num_known(KAPPA, gaussian.variance)) > _KNOWN_WELL:
+            if float(posterior.num_known(KAPPA, self._gaussian().variance)) > _KNOWN_WELL:
                 return
             self._spread.append(name)
-        mode, rate = float(posterior.scale(name)), posterior.model.scale_rates.get(name, 0.0)
-        if posterior.model.vector_prior is None:
-            scales, weights = posterior.items_own_logits(self.theta).posterior(mode)
-        else:  # kappas are correlated, and it takes all that they are correlated with
-            scales, weights = on_a_grid(self._log_density_of_scale, *span_of_scale(rate, mode))
-        posterior.set_scale(name, float((weights * scales.square()).sum().sqrt()))
+            least = min(_LEAST_START, 1 / rate) if rate else _LEAST_START  # the evidence may be largest at nothing
+            posterior.set_scale(name, max(mode, least))
+        for _ in range(_MOST_GUESSES):
+            self._known, before = None, float(posterior.scale(name))
+            self.find_mode(_ROUGH_TOLERANCE)
+            evidence = ScaleEvidence(self._gaussian(), posterior.layout[KAPPA], loc, before)
+            scales, weights = scale_on_a_grid(evidence.at, mode, rate)
+            posterior.set_scale(name, float((weights * scales.square()).sum().sqrt()))
+            if abs(float(posterior.scale(name)) / before - 1) < _SPREAD_TOLERANCE:
+                break
         self._known = None
         self.find_mode(_TOLERANCE, learn=True)
 
-    def _log_density_of_scale(self, scale: float) -> float:
-        self.posterior.set_scale("kappa_scale", scale)
-        self._known = None
-        self.find_mode(_ROUGH_TOLERANCE)
-        has_prior = bool(self.posterior.model.scale_rates.get("kappa_scale", 0.0))  # in the evidence, then
-        return self.evidence(self.curvature()[0]) + (0.0 if has_prior else log_prior_of_scale(scale))
+    def _gaussian(self) -> ArrowheadNormal | BlockArrowheadNormal:
+        """Gauss-Newton's Gaussian at this place; the hyperparameter is a point in it."""
+        found = self._rest(*self.posterior.expansion(self.theta))[1].normal(self.theta)
+        assert found is not None, "its curvature is positive definite"
+        return found
 
     # --- what scales others --------------------------------------------------------------------------------------
 
     def seek_hyperparameter(self) -> None:
         """Move the hyperparameter to the mode of its marginal, and learned scales to their fixed point there."""
         assert self.hyperparameter is not None
-        centre, spread = (
-            float(self.posterior.start[self.hyperparameter]),
-            float(self.posterior.spread[self.hyperparameter]),
-        )
+        centre, spread = (float(t[self.hyperparameter]) for t in (self.posterior.start, self.posterior.spread))
         low, high = centre - _REACH * spread, centre + _REACH * spread
         for _ in range(10):
             before = self._scales()

@@ -61,18 +61,17 @@ class GroupedEvents:
         self.features = torch.cat(features, -1)[context[index]]  # blocks x size x F
         self.events, self.clicks = events[index] * is_event, clicks[index] * is_event
 
-    def logits(self, coefficients: Tensor) -> Tensor:
-        """Compute the logits of all groups, ``blocks x size``, given each item's coefficients, ``P x F``."""
+    def _logits(self, coefficients: Tensor) -> Tensor:
         return (self.features @ coefficients[self.item].unsqueeze(-1)).squeeze(-1)
 
     def log_likelihood(self, coefficients: Tensor) -> Tensor:
         """Compute the log-likelihood of all clicks, given each item's coefficients, ``P x F``."""
-        logits = self.logits(coefficients)
+        logits = self._logits(coefficients)
         return (self.clicks * logits - self.events * softplus(logits)).sum()
 
     def moments(self, coefficients: Tensor) -> tuple[Tensor, Tensor]:
         """Sum per item (click - probability) x, ``P x F``, and the variance times x x', ``P x F x F``."""
-        probability = self.logits(coefficients).sigmoid()
+        probability = self._logits(coefficients).sigmoid()
         slack = self.clicks - self.events * probability
         weighted = (self.events * probability * (1 - probability)).unsqueeze(-1) * self.features
         size = self.features.shape[-1]

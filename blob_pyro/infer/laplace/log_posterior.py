@@ -13,13 +13,12 @@ from torch import Tensor
 from blob_pyro.distributions import ArrowheadNormal, BlockArrowheadNormal, MatrixNormal, NestedNormal
 from blob_pyro.distributions.block_arrowhead_normal import to_blocks
 from blob_pyro.guides.multivariate import LaplaceGuide
-from blob_pyro.infer.kappa_scale import EventsOfItems, ItemsOwnLogits
 from blob_pyro.infer.laplace.arrowhead_precision import ArrowheadPrecision
 from blob_pyro.infer.laplace.block_arrowhead_precision import BlockArrowheadPrecision
 from blob_pyro.infer.laplace.linearization import GroupedEvents, LaplaceRefuses, Linearization
 from blob_pyro.models import BanditBatch, BanditModel
 from blob_pyro.models.priors.now import PriorDistributions, prior_distributions
-from blob_pyro.models.sites import KAPPA, W_C
+from blob_pyro.models.sites import KAPPA
 
 __all__ = ["LogPosterior", "Precision", "with_zero", "without"]
 
@@ -197,17 +196,6 @@ class LogPosterior:
         """Give a learned scale of the model another value."""
         setattr(self.model, name, self.scale(name).new_tensor(value))
         self._prior = None
-
-    @torch.no_grad()
-    def items_own_logits(self, theta: Tensor) -> ItemsOwnLogits:
-        """Return the problem of kappa's learned scale, with all else at its place."""
-        values = self.sites(theta)
-        own = {name: torch.zeros_like(value) for name, value in values.items() if name in (KAPPA, W_C)}
-        rest = self.events.logits(self.model.coefficients({**values, **own}))
-        groups = self.events
-        item = groups.item.unsqueeze(-1).expand_as(rest)
-        events = EventsOfItems(*(t.flatten() for t in (item, rest, groups.events, groups.clicks)))
-        return ItemsOwnLogits(self.model, events, values[KAPPA], values.get(W_C, theta.new_zeros(())))
 
     def num_known(self, site: str, variance: Tensor) -> Tensor:
         """Count a site's numbers that events have determined, given the variances of all: MacKay's gamma."""
