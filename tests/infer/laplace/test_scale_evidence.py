@@ -56,9 +56,8 @@ def test_it_is_that_of_the_data(width):
 
 
 def test_there_is_none_where_the_posterior_is_wider_than_the_prior():
-    wide = ArrowheadNormal(
-        torch.zeros(3).double(), torch.eye(1).double(), torch.zeros(2, 1).double(), torch.ones(2).double()
-    )
-    assert ScaleEvidence(wide, slice(1, 3), torch.zeros(2).double(), 0.5).at(2.0) == -math.inf
-    shared = ArrowheadNormal(wide.loc, wide.shared_scale_tril, own.view(2, 1), 0.1 * own)
-    assert ScaleEvidence(shared, slice(1, 3), torch.zeros(2).double(), 0.5).at(2.0) == -math.inf
+    none, own = torch.zeros(3).double(), torch.ones(2).double()
+    wide = ArrowheadNormal(none, torch.eye(1).double(), none[1:].view(2, 1), own)
+    assert ScaleEvidence(wide, slice(1, 3), none[1:], 0.5).at(2.0) == -math.inf
+    shared = ArrowheadNormal(none, torch.eye(1).double(), own.view(2, 1), 0.1 * own)
+    assert ScaleEvidence(shared, slice(1, 3), none[1:], 0.5).at(2.0) == -math.inf
