@@ -53,6 +53,7 @@ def fits(blo: BLO, log) -> None:
     for guide, settings in (
         ("normal", long),
         ("normal", {}),
+        ("arrowhead_normal", {}),
         ("matrix_normal", long),
         ("matrix_normal", {}),
         ("matrix_normal_full", {}),

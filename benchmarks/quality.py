@@ -37,6 +37,7 @@ AGENTS: dict[str, Callable] = {
     "BLO": lambda blo, log: Greedy(blo),
     "BLOB": lambda blo, log: Greedy(fitted(blo, log)),
     "BLOB, matrix normal": lambda blo, log: Greedy(fitted(blo, log, guide="matrix_normal")),
+    "BLOB, arrowhead normal": lambda blo, log: Greedy(fitted(blo, log, guide="arrowhead_normal")),
     "BLOB, laplace": lambda blo, log: Greedy(fitted(blo, log, guide="laplace")),
     "BLOB, popularity": lambda blo, log: Greedy(fitted(blo, log, priors=BanditPriors(terms=(KappaOnPopularity(),)))),
     "BLOB, laplace, popularity": lambda blo, log: Greedy(

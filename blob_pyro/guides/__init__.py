@@ -1,5 +1,6 @@
 """Variational families: encoders, the amortised guide over interests, guides over the bandit model's sites."""
 
+from blob_pyro.guides.arrowhead import ArrowheadNormalGuide
 from blob_pyro.guides.bandit import DeltaGuide, MatrixNormalFullGuide, MatrixNormalGuide, NormalGuide
 from blob_pyro.guides.draws import DrawsGuide
 from blob_pyro.guides.encoders import ENCODERS, DeepEncoder, LinearEncoder, PrecisionEncoder
@@ -14,6 +15,7 @@ __all__ = [
     "ENCODERS",
     "GUIDES",
     "AmortizedGuide",
+    "ArrowheadNormalGuide",
     "DeepEncoder",
     "DeltaGuide",
     "DrawsGuide",

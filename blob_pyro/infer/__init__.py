@@ -25,6 +25,8 @@ from blob_pyro.infer.training.loop import train
 from blob_pyro.infer.training.not_finite import NotFiniteError
 from blob_pyro.infer.training.rowwise_adam import RowwiseAdam
 from blob_pyro.infer.training.settings import Training
+from blob_pyro.infer.weights.fit import fit_arrowhead_normal
+from blob_pyro.infer.weights.posterior import correlate_weights
 from blob_pyro.ops.seeds import seeded
 
 __all__ = [
@@ -50,8 +52,10 @@ __all__ = [
     "Reparameterized",
     "RowwiseAdam",
     "Training",
+    "correlate_weights",
     "estimate_elbo",
     "expectation_maximization",
+    "fit_arrowhead_normal",
     "fit_from_laplace",
     "fit_guide",
     "fit_laplace",

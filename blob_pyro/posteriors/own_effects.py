@@ -9,7 +9,7 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
-from blob_pyro.distributions import BlockArrowheadNormal
+from blob_pyro.distributions import ArrowheadNormal, BlockArrowheadNormal
 from blob_pyro.distributions.multivariate import MultivariatePart
 from blob_pyro.models.sites import BETA_DEVIATION, KAPPA
 from blob_pyro.posteriors.site_vectors import site_vector
@@ -57,6 +57,8 @@ def has_own_effects(posterior: dict[str, TorchDistribution]) -> bool:
         vector = deviation.multivariate
         if isinstance(vector, BlockArrowheadNormal):
             return isinstance(kappa, MultivariatePart) and kappa.multivariate is vector
+        if isinstance(vector, ArrowheadNormal):
+            return vector.num_shared <= _MOST_SHARED and deviation.start >= vector.num_shared
         return isinstance(vector, dist.LowRankMultivariateNormal) and vector.cov_factor.shape[-1] <= _MOST_SHARED
     return isinstance(getattr(deviation, "base_dist", deviation), (dist.Normal, dist.Delta))
 

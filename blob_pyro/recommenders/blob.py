@@ -52,10 +52,11 @@ class BLOB(ClickModel):
         blo: a fitted `BLO`. A copy of it is kept, ``blob.blo``, which takes as much memory as its parameters (the item
             embedding, ``P x K``, and the encoder) and cannot be fitted: what happens to ``blo`` afterwards, another
             fit for example, changes nothing here. BLOBs made from one ``blob.blo`` share it.
-        guide: how the posterior is approximated: "normal" (the paper's NQ, default), "matrix_normal" (MNQ),
-            "matrix_normal_full", "low_rank", "full", "laplace" (mode and full curvature, integrated over ``w_b``; see
-            `blob_pyro.infer.laplace.fit` for where it misleads), "delta" (MAP), "nuts" (exact draws, for small
-            logs), or the name of one of yours, see `blob_pyro.register_guide`; a class that is constructed from the
+        guide: how the posterior is approximated: "normal" (the paper's NQ, default), "arrowhead_normal" (the same, and
+            then how uncertain the weights are, and what follows them; see `blob_pyro.infer.weights.posterior`),
+            "matrix_normal" (MNQ), "matrix_normal_full", "low_rank", "full", "laplace" (mode and full curvature,
+            integrated over ``w_b``; see `blob_pyro.infer.laplace.fit` for where it misleads), "delta" (MAP), "nuts"
+            (exact draws, for small logs), or the name of one of yours, see `blob_pyro.register_guide`; a class that is constructed from the
             bandit model, as Pyro's AutoGuides are; a module, of which a copy is taken; or a function of the batch. See
             `blob_pyro.guides.bandit`. Every fit makes it anew under its seed; a module starts with the parameters that
             it came with.
@@ -292,8 +293,8 @@ class BLOB(ClickModel):
     ) -> pd.DataFrame:
         """Learn from *new* events: the posterior becomes the prior.
 
-        What the guide correlates stays correlated: after "low_rank", "full" and "laplace" the prior is one Gaussian
-        over all sites, `BanditPriors.vector`. Scales are learned again, from what all events say of them, as far as it
+        What the guide correlates stays correlated: after "arrowhead_normal", "low_rank", "full" and "laplace" the prior
+        is one Gaussian over all sites, `BanditPriors.vector`. Scales are learned again, from what all events say of them, as far as it
         is Gaussian: see `BanditModel.earlier_evidence`. The cost does not grow with the number of updates. A guide
         given as an instance goes on from where it is; others start anew. What stops an update early leaves the model
         as `fit` says.

@@ -78,10 +78,14 @@ def _(posterior: MatrixNormal, operation: LinearOperation, *coefficients: Tensor
 
 
 @project.register
-def _(posterior: MultivariatePart, operation: LinearOperation, *coefficients: Tensor) -> SharedProjection | None:
+def _(
+    posterior: MultivariatePart, operation: LinearOperation, *coefficients: Tensor
+) -> dist.Normal | SharedProjection | None:
     if isinstance(posterior.multivariate, NestedNormal):
         return None
     loc, factor, scale = posterior.factors
+    if not len(factor) and scale is not None:  # a vector of independent numbers
+        return _independent(dist.Normal(loc, scale, validate_args=False), operation, *coefficients)
     mean = operation.each(operation.value(loc, *coefficients), 0, *coefficients)
     loadings = operation.each(operation.value(factor, *coefficients), 1, *coefficients)  # R x N
     own = None

@@ -64,7 +64,7 @@ class BanditPriors:
         sites: priors by site name, in place of all that the other fields say: what `blob_pyro.BLOB.update` fills.
         vector: one Gaussian over all sites together, in place of all that the other fields say of them: what
             `blob_pyro.BLOB.update` fills where the posterior correlates sites. Guides "low_rank", "full" and "laplace"
-            take it.
+            take it, and "arrowhead_normal" takes its own.
         scales: values of learned scales at which `sites` or `vector` hold, by the name of the model's attribute: what
             `blob_pyro.BLOB.update` fills. Training goes on learning these scales, from old and new events together:
             see `BanditModel.earlier_evidence`.
