@@ -56,10 +56,10 @@ class BLOB(ClickModel):
             then how uncertain the weights are, and what follows them; see `blob_pyro.infer.weights.posterior`),
             "matrix_normal" (MNQ), "matrix_normal_full", "low_rank", "full", "laplace" (mode and full curvature,
             integrated over ``w_b``; see `blob_pyro.infer.laplace.fit` for where it misleads), "delta" (MAP), "nuts"
-            (exact draws, for small logs), or the name of one of yours, see `blob_pyro.register_guide`; a class that is constructed from the
-            bandit model, as Pyro's AutoGuides are; a module, of which a copy is taken; or a function of the batch. See
-            `blob_pyro.guides.bandit`. Every fit makes it anew under its seed; a module starts with the parameters that
-            it came with.
+            (exact draws, for small logs), or the name of one of yours, see `blob_pyro.register_guide`; a class that is
+            constructed from the bandit model, as Pyro's AutoGuides are; a module, of which a copy is taken; or a
+            function of the batch. See `blob_pyro.guides.bandit`. Every fit makes it anew under its seed; a module
+            starts with the parameters that it came with.
         priors: see `BanditPriors`.
         omega: "mean" takes the user's interest at its posterior mean, as the paper; "sample" draws it anew for every
             event, and propagates what the organic model does not know.
@@ -294,10 +294,10 @@ class BLOB(ClickModel):
         """Learn from *new* events: the posterior becomes the prior.
 
         What the guide correlates stays correlated: after "arrowhead_normal", "low_rank", "full" and "laplace" the prior
-        is one Gaussian over all sites, `BanditPriors.vector`. Scales are learned again, from what all events say of them, as far as it
-        is Gaussian: see `BanditModel.earlier_evidence`. The cost does not grow with the number of updates. A guide
-        given as an instance goes on from where it is; others start anew. What stops an update early leaves the model
-        as `fit` says.
+        is one Gaussian over all sites, `BanditPriors.vector`. Scales are learned again, from what all events say of
+        them, as far as it is Gaussian: see `BanditModel.earlier_evidence`. The cost does not grow with the number of
+        updates. A guide given as an instance goes on from where it is; others start anew. What stops an update early
+        leaves the model as `fit` says.
 
         Args:
             log: events that the model has not seen; its items are found by id.
