@@ -8,6 +8,9 @@ hyperparameters. The guide takes over the moments: mean and covariance of the we
 and that of zeta, which is weighted by ``sp(w_b)``: that keeps the mean of ``sp(w_b) zeta``, which is what a logit has.
 It is one Newton step from the optimum of the mean field, as in linear response (Giordano, Broderick & Jordan 2018,
 *Covariances, robustness, and variational Bayes*), but for the two weights that enter by a softplus.
+
+Other sites stay as the fit has them: where a term can stand in for a weight, as `ItemDeviations` can for ``w_a``, that
+weight is still too certain.
 """
 
 from __future__ import annotations
@@ -181,8 +184,8 @@ class _Grid:
         log_density = (h * z - 0.5 * j * z.square() - 0.5 * s * (y - nu).square() - 0.5 * room.log()).sum(-1)
         log_density = log_density + d @ p.h_w[:2] - 0.5 * (d @ p.h_ww[:2, :2] * d).sum(-1)
         for i in range(2):
-            if p.free[i] and not p.prior.is_vector:
-                prior = p.prior.marginals[i]
+            prior = p.prior.marginals[i]
+            if prior is not None and not p.prior.is_vector:
                 log_density = log_density + prior.log_prob(w[:, i].to(p.prior.kind)).double()
         slope = (nu_c - s * b * f) / room  # of zeta by w_c
         if p.free[2]:
