@@ -119,11 +119,11 @@ class Basis(NamedTuple):
     curvature: Tensor
 
     def form(self, matrix: Tensor) -> Tensor:
-        """Coordinates of a linear form, ``... x K x K``: ``... x K^2``."""
+        """Return the coordinates of a linear form, ``... x K x K``: ``... x K^2``."""
         return self._turn(matrix * self.scale)
 
     def point(self, matrix: Tensor) -> Tensor:
-        """Coordinates of a point, ``... x K x K``: ``... x K^2``."""
+        """Return the coordinates of a point, ``... x K x K``: ``... x K^2``."""
         return self._turn(matrix / self.scale)
 
     def matrix(self, point: Tensor) -> Tensor:
