@@ -150,7 +150,10 @@ def _(distribution: BlockArrowheadNormal, new: Insertion) -> TorchDistribution:
 @inserted.register
 def _(distribution: NestedNormal, new: Insertion) -> TorchDistribution:
     starts = new.starts(new.before)
-    site = next(name for name, start in starts.items() if start == distribution.index)
+    here = [n for n, start in starts.items() if start == distribution.index and new.before[n].numel() == 1]
+    if len(here) != 1:
+        raise ValueError(f"NestedNormal: number {distribution.index} is no site of its own in {dict(new.before)}")
+    (site,) = here
     of_others: Any = ({n: v for n, v in m.items() if n != site} for m in (new.before, new.after, new.loc, new.scale))
     rest = Insertion(*of_others)
     at_nodes: list[Any] = [inserted(distribution.at_node(number), rest) for number in range(distribution.num_nodes)]

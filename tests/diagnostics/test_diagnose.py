@@ -4,10 +4,12 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from matplotlib import pyplot
 
 from blob_pyro import BLOB, BanditPriors, EventLog
 from blob_pyro.diagnostics import diagnose
+from blob_pyro.diagnostics.diagnose import _prior, _sensitivities
 
 matplotlib.use("Agg")
 QUICK = {"num_draws": 200, "max_events": 1000}
@@ -114,3 +116,26 @@ def test_more_prior_is_seen(report):
     assert table.loc["w_b", "says"] == "prior and data pull: both matter"
     assert table.loc["w_b", "prior"] > 3 * table.loc["w_b", "likelihood"]
     assert np.isfinite(table[["prior", "likelihood"]].to_numpy()).all()
+
+
+def test_the_prior_decides_what_the_data_say_nothing_of():
+    """Of two normal numbers events have seen one, whose prior is wide: the other's posterior is its prior."""
+    rng = np.random.default_rng(0)
+    unseen, seen = rng.normal(0, 1, 4000), rng.normal(3, 0.1, 4000)
+    log_prior = {"unseen": -0.5 * unseen**2, "seen": -0.5 * (seen / 10) ** 2}
+    log_likelihood = -0.5 * ((seen - 3) / 0.1) ** 2
+    groups = {
+        "posterior": {"unseen": unseen, "seen": seen},
+        "log_prior": log_prior,
+        "sample_stats": {"log_p": sum(log_prior.values()) + log_likelihood},
+    }
+    data = {name: xr.Dataset({n: ("sample", v) for n, v in values.items()}) for name, values in groups.items()}
+    table = _sensitivities(data, None)
+    assert table.says.to_dict() == {
+        "unseen": "the prior decides: the data say next to nothing",
+        "seen": "the prior matters little",
+    }
+    assert _prior(table, known=True).flagged
+    assert _prior(table, known=True).says == "the prior decides unseen"
+    assert _prior(table.drop("unseen"), known=True).flagged is False
+    assert _prior(table, known=False).flagged is None

@@ -147,6 +147,7 @@ def test_new_numbers_come_in_between(blocks):
     before = {**SHAPES, "kappa": Size((4,))} if not blocks else {
         "a": Size(()), "w": Size(()), "b": Size(()), "zeta": Size((1, 2)), "beta": Size((2, 1)), "kappa": Size((2,))
     }  # fmt: skip
+    before = {"a": Size(()), "empty": Size((0,)), **before}  # which begins where w does
     after = {"new": Size(()), **before, "kappa": Size((5,))}
     if blocks:
         after = {**after, "beta": Size((3, 1)), "kappa": Size((3,))}
@@ -160,6 +161,9 @@ def test_new_numbers_come_in_between(blocks):
     assert torch.allclose(longer.covariance_matrix[place.unsqueeze(-1), place], q.covariance_matrix)
     assert torch.allclose(longer.variance[others], torch.tensor(9.0).double())
     assert longer.covariance_matrix[others][:, place].abs().max() < 1e-9
+    apart = {"a": Size((2,)), **{name: shape for name, shape in before.items() if name not in ("a", "w")}}
+    with pytest.raises(ValueError, match="number 1 is no site of its own in"):
+        inserted(q, Insertion(apart, apart, loc, scale))
 
 
 def test_it_is_saved_and_its_shapes_are_checked():
