@@ -29,19 +29,37 @@ def test_all_cells_are_exact(large):
     exact = large.recommend(HISTORIES, k=20)
     index = large.item_index(recall=1.0, num_lists=9)
     assert index.probed.num_probes <= 9
-    some = index.search(module.with_one(large.blo.embed(HISTORIES)), 20, num_probes=9)
+    some = index.search(module.with_one(large.blo.embed(HISTORIES)), 20, num_probes=9, multiple=25)
     assert some[1].flatten().tolist() == exact.item.tolist()
     np.testing.assert_allclose(some[0].flatten(), exact.score, rtol=1e-4, atol=1e-5)
+
+
+def recall(exact, found):
+    return np.mean([len(set(a) & set(b)) for a, b in zip(exact.tolist(), found.tolist())]) / exact.shape[1]
 
 
 def test_recall_is_that_of_other_queries(large):
     index = large.item_index(recall=0.9)
     queries = module.with_one(large.blo.embed(module.made_up_users(500, 1)))
     exact = (queries @ index.table.mT).topk(100).indices
+
     found = index.search(queries, 100)[1]
-    share = np.mean([len(set(a) & set(b)) for a, b in zip(exact.tolist(), found.tolist())]) / 100
+    share = recall(exact, found)
     assert abs(share - index.probed.recall) < 0.05
     assert share > 0.85
+
+
+def test_exact_products_decide_among_enough_candidates():
+    """The best by numbers of four bits are not the best: as many candidates are taken as it needs."""
+    source = torch.Generator().manual_seed(1)
+    table, queries, others = (torch.randn(size, 32, generator=source) for size in (3000, 128, 64))
+    index = module.ItemIndex.build(table, queries, recall=0.95, num_lists=20)
+    exact = (others @ table.mT).topk(100).indices
+    assert index.probed.multiple > 1
+    assert recall(exact, index.search(others, 100)[1]) > 0.94
+    score, item = index.search(others, 100, multiple=1)
+    assert recall(exact, item) < 0.93
+    torch.testing.assert_close(score, (others @ table.mT).gather(1, item), rtol=1e-5, atol=1e-5)
 
 
 def test_more_items_than_the_cells_looked_at_hold(large):
