@@ -44,7 +44,7 @@ def wrapped(ax: Axes, text: str, fontsize: float = 9.0) -> str:
     """
     figure = ax.get_figure()
     inches = 6.0 if figure is None else figure.bbox.width / figure.dpi * ax.get_position().width
-    return textwrap.fill(text, max(24, int(inches * 72 / (0.5 * fontsize))))
+    return textwrap.fill(text, max(24, int(inches * 72 / (0.6 * fontsize))))
 
 
 def evenly_spaced(size: int, most: int) -> np.ndarray:

@@ -93,7 +93,7 @@ def plot_growing_interest(
         spread = (mean[:, k] - scale[:, k], mean[:, k] + scale[:, k])
         _band(ax, lengths, mean[:, k], *spread, number, f"coordinate {k}")
     ax.axhline(0, color="0.5", linewidth=0.8, linestyle="--")
-    ax.set(ylabel="interest, prior standard deviations (mean ± 1 sd)")
+    ax.set(ylabel="interest, in prior standard\ndeviations (mean ± 1 sd)")
     _of_views(ax, views, lengths, f"the {len(shown)} of {mean.shape[1]} coordinates that move the most")
     return ax
 

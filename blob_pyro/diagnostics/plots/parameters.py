@@ -75,9 +75,9 @@ def plot_prior_posterior(
                 ax.plot(grid, density / density.max(), color=color, label=group)
             says.append(f"{group} {_interval(np.logaddexp(0, draws) if name in _POSITIVE else draws)}")
         before = " before its softplus" if name in _POSITIVE else ""
-        ax.set(xlabel=f"{name}{before}: {_MEANING[name]}" if name in _MEANING else name, ylim=(0, None), yticks=[])
+        ax.set(xlabel=f"{name}{before}:\n{_MEANING[name]}" if name in _MEANING else name, ylim=(0, None), yticks=[])
         ax.set_title("\n".join([f"softplus({name}), logits" if name in _POSITIVE else name, *says]), fontsize=9)
-    axes[0].set_ylabel("density, share of its maximum")
+    axes[0].set_ylabel("density, share\nof its maximum")
     axes[0].legend(frameon=False, fontsize="small")
     return axes
 

@@ -86,10 +86,16 @@ def _scale(ax: Axes, values: np.ndarray, linear: float) -> None:
     ax.set_ylim(*(linear * np.sinh(reach + np.array([-0.06, 0.06]) * np.ptp(reach))))
     low, high = ax.get_ylim()
     first, last = int(np.ceil(np.log10(linear))), int(np.floor(np.log10(max(-low, high))))
-    powers = [10.0**k for k in range(first, last + 1, max(1, (last - first) // 4))] or [linear]
+    powers = [10.0**k for k in range(first, last + 1, max(1, (last - first) // 4))] or [_one_digit(linear)]
     ticks = [-p for p in powers[::-1] if -p > low] + [0.0] + [p for p in powers if p < high]
     ax.set_yticks(ticks, [f"{tick:g}".replace("-", "\N{MINUS SIGN}", 1) if tick else "0" for tick in ticks])
     ax.set_yticks([], minor=True)
+
+
+def _one_digit(value: float) -> float:
+    """Round a positive number down to its first digit."""
+    power = np.floor(np.log10(value))
+    return float(f"{np.floor(value / 10**power) * 10**power:.0e}")
 
 
 def _end(values: np.ndarray) -> tuple[float, float]:

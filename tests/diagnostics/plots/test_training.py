@@ -79,3 +79,18 @@ def test_the_old_name_still_draws(noisy):
     with pytest.warns(DeprecationWarning, match="'plot_elbo' is now called 'plot_training'"):
         old = plots.plot_elbo
     assert old is plots.plot_training
+
+
+def test_ticks_have_one_digit_and_the_verdict_fits():
+    """A fit that starts where it ends: no power of ten lies within its noise."""
+    values = -0.066 + 2e-4 * np.random.default_rng(1).standard_normal(120)
+    said = "the last quarter of the steps gained -1.75e-05 +- 5e-05 nats per row, less than 0.2 % of the ELBO"
+    ax = plots.plot_training(trace(values, converged=True, convergence=said))
+    figure = ax.figure
+    figure.canvas.draw()
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    assert len(labels) == 3
+    assert all(len(label.lstrip("\N{MINUS SIGN}").replace("0.", "").lstrip("0")) <= 1 for label in labels)
+    title = ax.title.get_window_extent()
+    assert title.x0 > 0
+    assert title.x1 < figure.bbox.width
