@@ -104,7 +104,7 @@ def test_same_numbers_same_stories(settings, history, monkeypatch):
     # A click rate near 20 % rather than 1 %, so that clicks matter, also on the last event of a life.
     monkeypatch.setattr(environment_module, "click_response", lambda x: torch.sigmoid(x / 3 - 1))
     monkeypatch.setattr("recogym.envs.reco_env_v1.ff", lambda x: 1 / (1 + np.exp(1 - x / 3)))
-    users, organic = (60, 20) if "prob_leave_organic" in settings else (20, 10)
+    users, organic = (40, 10) if "prob_leave_organic" in settings else (12, 4)
     ours = vectorised.simulate(NextItem(settings["num_items"]), users, organic, seed=3, history=history)
     assert ours.reward.sum() > 100
 
