@@ -7,24 +7,17 @@
 
 import argparse
 import warnings
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import torch
 
-from blob_pyro import BLO, BLOB, BanditPriors, Learned
-from blob_pyro.models import ItemDeviations
+from blob_pyro import BLO, BLOB, BanditPriors
 from blob_pyro.policies import Greedy, SessionPopularity, Uniform
 from blob_pyro.simulation import RecoGym, ab_test
 
 
-def shrunk() -> BanditPriors:
-    """The recommended priors, whose deviations must earn their scale: see `Learned`."""
-    return replace(BanditPriors.recommended(), terms=(ItemDeviations(Learned(0.1, rate=30.0)),))
-
-
-PRIORS = {"default": BanditPriors, "recommended": BanditPriors.recommended, "shrunk": shrunk}
+PRIORS = {"default": BanditPriors, "recommended": BanditPriors.recommended}
 
 
 def organic(environment: RecoGym, folder: Path) -> BLO:
@@ -40,7 +33,7 @@ def organic(environment: RecoGym, folder: Path) -> BLO:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[210, 211, 212, 213, 214, 215])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[230, 231, 232, 233, 234, 235])
     parser.add_argument("--users", type=int, nargs="+", default=[1_000, 3_000, 10_000, 30_000])
     parser.add_argument("--flips", type=int, nargs="+", default=[50, 0])
     parser.add_argument("--test-users", type=int, default=1_000)

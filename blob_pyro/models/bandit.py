@@ -128,6 +128,7 @@ class BanditModel(PyroModule):
         self.num_items, self.embedding_dim = item_embedding.shape
         self.learned: dict[str, str] = {}
         self.scale_rates: dict[str, float] = {}
+        self.scale_starts: dict[str, float] = {}
         self.terms: tuple[PlacedTerm, ...] = ()
         psi, norms = item_embedding.detach(), item_embedding.detach().new_ones(item_embedding.shape[1])
         if self.priors.normalize_embeddings:
@@ -167,6 +168,7 @@ class BanditModel(PyroModule):
         go_on = name in self.priors.scales
         if isinstance(value, Learned) and (go_on or site not in self.priors.replaced):
             start = self.priors.scales.get(name, value.start)
+            self.scale_starts[name] = value.start
             setattr(self, name, PyroParam(self.item_embedding.new_tensor(start), constraints.positive))
             self.learned[name] = site
             if value.rate:

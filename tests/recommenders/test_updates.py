@@ -1,5 +1,6 @@
 """What one fit leaves to the next: a power prior, and scales that are learned from all events."""
 
+from dataclasses import replace
 from functools import partial
 
 import pyro.distributions as dist
@@ -151,18 +152,34 @@ def test_scales_are_learned_from_all_events(blo, log, guide):
     assert torch.allclose(reached.variance.sqrt(), exact.variance.sqrt(), rtol=alike)
 
 
-def test_recommended_priors_learn_by_updates_what_a_refit_learns(blo, log, tmp_path):
-    """Items' own betas, with learned scales: no product of unknown numbers, and so no second mode."""
+def own_betas(blo, log, size) -> torch.Tensor:
+    """Clicks of items that have betas of their own, of standard deviation ``size``."""
     noise = torch.Generator().manual_seed(5)
-    slopes = 1.5 * torch.randn(12, blo.embedding_dim, generator=noise)
+    slopes = size * torch.randn(12, blo.embedding_dim, generator=noise)
     interest = blo.embed(log.contexts).detach()[log.context]
-    reward = torch.bernoulli((-2 + (slopes[log.action] * interest).sum(-1)).sigmoid(), generator=noise)
-    turns = torch.arange(log.num_impressions) % 4
-    whole, parts = (BLOB(blo, "laplace", BanditPriors.recommended()) for _ in range(2))
-    whole.fit(some(log, turns >= 0, reward), device="cpu", progress=False)
+    return torch.bernoulli((-2 + (slopes[log.action] * interest).sum(-1)).sigmoid(), generator=noise)
+
+
+def by_quarters(blob, log, reward) -> list[float]:
+    """Fit, and update three times; the scale of the items' own betas after each."""
+    turns, scales = torch.arange(log.num_impressions) % 4, []
     for turn in range(4):
-        learn = parts.update if turn else partial(parts.fit, device="cpu")
+        learn = blob.update if turn else partial(blob.fit, device="cpu")
         learn(some(log, turns == turn, reward), progress=False)
+        scales.append(blob.model.beta_deviation_scale.item())
+    return scales
+
+
+def test_recommended_priors_learn_by_updates_what_a_refit_learns(blo, log, tmp_path):
+    """Items' own betas, with learned scales: no product of unknown numbers, and so no second mode.
+
+    Without the exponential prior of a scale, which twelve items cannot outweigh.
+    """
+    reward = own_betas(blo, log, 1.5)
+    priors = replace(BanditPriors.recommended(), terms=(ItemDeviations(),))
+    whole, parts = (BLOB(blo, "laplace", priors) for _ in range(2))
+    whole.fit(some(log, slice(None), reward), device="cpu", progress=False)
+    by_quarters(parts, log, reward)
     for name in ("kappa_scale", "beta_deviation_scale"):
         expected, found = (getattr(blob.model, name).item() for blob in (whole, parts))
         assert expected > 0.05
@@ -179,6 +196,16 @@ def test_recommended_priors_learn_by_updates_what_a_refit_learns(blo, log, tmp_p
     assert isinstance(back.model.vector_prior.distribution, BlockArrowheadNormal)
     assert torch.equal(back.scores(histories), parts.scores(histories))
     assert back.model.learned == parts.model.learned
+
+
+def test_a_scale_that_few_events_left_at_nothing_is_found_by_more(blo, log):
+    """Under its exponential prior nothing is a maximum, too; an update that began there would stay, whatever it saw."""
+    reward = own_betas(blo, log, 0.4)
+    whole, parts = (BLOB(blo, "laplace", BanditPriors.recommended()) for _ in range(2))
+    whole.fit(some(log, slice(None), reward), device="cpu", progress=False)
+    first, *_, last = by_quarters(parts, log, reward)
+    assert first < 0.002
+    assert last == pytest.approx(whole.model.beta_deviation_scale.item(), rel=0.1)
 
 
 def test_updates_of_updates_keep_their_beginning(blo, log, tmp_path):

@@ -161,6 +161,7 @@ class _Search:
 
     def run(self) -> tuple[ArrowheadNormal | BlockArrowheadNormal | NestedNormal, bool]:
         """The approximate posterior, and whether its curvature is the exact one."""
+        self.posterior.begin_scales_again()
         self.find_mode(_TOLERANCE if self.hyperparameter is None else _ROUGH_TOLERANCE, learn=True)
         self.spread_kappa_scale()
         if self.hyperparameter is not None:

@@ -197,6 +197,12 @@ class LogPosterior:
         setattr(self.model, name, self.scale(name).new_tensor(value))
         self._prior = None
 
+    def begin_scales_again(self) -> None:
+        """Move scales that earlier events have left below their first start back to it: at nothing they would stay."""
+        for name, start in self.model.scale_starts.items():
+            if float(self.scale(name)) < start:
+                self.set_scale(name, start)
+
     def num_known(self, site: str, variance: Tensor) -> Tensor:
         """Count a site's numbers that events have determined, given the variances of all: MacKay's gamma."""
         name = next(name for name, scaled in self.model.learned.items() if scaled == site)
