@@ -16,7 +16,6 @@ from blob_pyro import BLO, BLOB, BanditPriors
 from blob_pyro.policies import Greedy, SessionPopularity, Uniform
 from blob_pyro.simulation import RecoGym, ab_test
 
-
 PRIORS = {"default": BanditPriors, "recommended": BanditPriors.recommended}
 
 

@@ -161,8 +161,9 @@ class BanditPriors:
 
         `ItemDeviations` of learned scale take the place of zeta. Where the log does not ask for them the evidence, and
         the exponential prior of that scale, put it to nothing, and what is left is `BanditPriors` without zeta; with
-        more data it grows, and clicks that views do not explain are learned item by item. No product of two unknown numbers is left, so the posterior
-        is close to a Gaussian, and `blob_pyro.BLOB.update` ends near where a fit to all events does.
+        more data it grows, and clicks that views do not explain are learned item by item. No product of two unknown
+        numbers is left, so the posterior is close to a Gaussian, and `blob_pyro.BLOB.update` ends near where a fit to
+        all events does.
 
         In RecoGym, 100 items, six environments, greedy play under these and under `BanditPriors()` went .58 and .57 of
         the way from random items to the oracle with 1,000 logged users and 50 pairs swapped, .68 and .67 with 3,000;
