@@ -38,6 +38,9 @@ class ArrowheadNormalGuide(NormalGuide):
         ValueError: for a `BanditPriors.vector` of another shape than updates of this guide leave.
     """
 
+    takes_workers = True
+    """Its own fit adds up over workers what it needs of all events."""
+
     def __init__(self, model: BanditModel) -> None:
         super().__init__(model)
         priors, prior = model.site_priors(), model.vector_prior

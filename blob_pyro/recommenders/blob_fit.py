@@ -39,17 +39,18 @@ def workers_of(log: Any, guide: nn.Module) -> Workers | None:
 
     Args:
         log: that a model is to be fitted to.
-        guide: of it, which SVI must fit.
+        guide: of it, which SVI must fit, or that says that its own fit ``takes_workers``.
 
     Raises:
         ValueError: for a guide that is fitted to all events at once; if there are no other workers.
     """
     if not isinstance(log, EventLog) or log.part_of is None:
         return None
-    if fit_guide.dispatch(type(guide)) is not fit_guide.dispatch(object):
+    by_svi = fit_guide.dispatch(type(guide)) is fit_guide.dispatch(object)
+    if not by_svi and not getattr(guide, "takes_workers", False):
         raise ValueError(
             f"log: is a shard, and guide {guide_name(guide)} is fitted to all events at once, not by SVI; fit the "
-            "whole log, or use 'normal', 'matrix_normal', 'matrix_normal_full' or 'delta'"
+            "whole log, or use 'normal', 'arrowhead_normal', 'matrix_normal', 'matrix_normal_full' or 'delta'"
         )
     return Workers.of(log.part_of, "impressions")
 

@@ -15,6 +15,7 @@ from blob_pyro.infer import FitRequest, Training, correlate_weights, fit_guide
 from blob_pyro.infer.weights import fit
 from blob_pyro.models import ItemDeviations
 from blob_pyro.policies import SessionPopularity
+from blob_pyro.recommenders.blob_fit import workers_of
 from blob_pyro.simulation import RecoGym
 
 
@@ -110,6 +111,15 @@ def test_workers_find_what_one_does(blo: BLO, log: EventLog) -> None:
     torch.testing.assert_close(
         other.multivariate().covariance_matrix, guide.multivariate().covariance_matrix, atol=1e-5, rtol=1e-4
     )
+
+
+def test_a_shard_is_not_refused(blo: BLO, log: EventLog) -> None:
+    """What is missing is the other worker, and no other guide."""
+    blob = BLOB(blo, "arrowhead_normal", BanditPriors(kappa_scale=0.3))
+    with pytest.raises(ValueError, match="there are no other workers"):
+        workers_of(log.shard(0, 2), blob.guide)
+    with pytest.raises(ValueError, match="use 'normal', 'arrowhead_normal'"):
+        workers_of(log.shard(0, 2), BLOB(blo, "laplace").guide)
 
 
 def test_a_fit_that_was_interrupted_stays_independent(blo: BLO, log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
