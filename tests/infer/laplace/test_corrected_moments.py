@@ -8,6 +8,7 @@ import torch
 
 from blob_pyro.distributions import ArrowheadNormal, BlockArrowheadNormal
 from blob_pyro.guides import make_guide
+from blob_pyro.infer.laplace.arrowhead_precision import ArrowheadPrecision
 from blob_pyro.infer.laplace.corrected_moments import Correction, correction, moved
 from blob_pyro.infer.laplace.fit import fit_laplace
 from blob_pyro.infer.laplace.log_posterior import LogPosterior
@@ -65,3 +66,26 @@ def test_others_follow(blocks):
     expected = covariance + (1.4**2 - 1) * deviation**2 * torch.outer(direction, direction)
     assert torch.allclose(found.covariance_matrix, expected)
     assert found.variance[1].sqrt() == pytest.approx(float(1.4 * deviation))
+
+
+@pytest.mark.parametrize("slope", [0.3, -0.5])
+def test_room_beside_the_line_counts(slope):
+    """``exp(-(a^2 + x^2 e^{2 s a}) / 2)``: the joint mode is at zero, and ``a`` has a normal marginal around ``-s``."""
+
+    class Funnel:
+        def objective(self, theta):
+            a, _, x = theta
+            return float(0.5 * (a.square() + x.square() * (2 * slope * a).exp()))
+
+        def expansion(self, theta):
+            a, _, x = theta
+            tight = (2 * slope * a).exp()
+            gradient = torch.stack([a + slope * x.square() * tight, 0 * a, x * tight])
+            diagonal = torch.stack([torch.ones_like(a), torch.ones_like(a), tight])
+            return gradient, ArrowheadPrecision(diagonal.diag(), theta.new_zeros(0, 3), theta.new_zeros(0))
+
+    theta = torch.zeros(3).double()
+    gaussian = ArrowheadNormal(theta[:2], torch.eye(2).double(), theta.new_zeros(0, 2), theta[:0])
+    found = correction(Funnel(), theta, gaussian, fixed=1, number=0)
+    assert found.shift == pytest.approx(-slope, abs=0.01)
+    assert found.ratio == pytest.approx(1, abs=0.01)
