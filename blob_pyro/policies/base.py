@@ -34,6 +34,7 @@ class Policy(ABC):
         items: the catalogue, or its size when ids are ``0 .. num_items - 1``.
     """
 
+    _numbers_at_once: int = 1 << 21  # contexts times items times slots of a chunk
     _catalogue_of: ClassVar[str] = ""  # the attribute whose catalogue the policy's is, and goes on to be
 
     def __init__(self, items: Vocabulary | int) -> None:
@@ -210,6 +211,11 @@ class Policy(ABC):
         """What items are ranked by, ``n x P``: what a method ``scores`` says; None where there is none."""
         own = getattr(self, "scores", None)
         return own(contexts.histories) if callable(own) else None
+
+    def _scores_of(self, contexts: Contexts, items: Tensor) -> Tensor | None:
+        """What some items of each context are ranked by, ``n x L`` item numbers; None where there is none."""
+        scores = self._scores(contexts)
+        return None if scores is None else scores.gather(1, items.to(scores.device))
 
 
 @runtime_checkable

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ChunkedSlates", "Slots", "decide"]
 
-_AT_ONCE, _CONTEXTS_AT_ONCE = 1 << 21, 1 << 13  # contexts times items times slots of a chunk, and contexts
+_CONTEXTS_AT_ONCE = 1 << 13
 
 
 class Slots(NamedTuple):
@@ -124,7 +124,7 @@ class ChunkedSlates:
         parts = []
         with torch.no_grad():
             for contexts, _ in self._parts():
-                slates, scores = self._slates_of(contexts), self.policy._scores(contexts)
+                slates = self._slates_of(contexts)
                 item, propensity, error = self._drawn(slates, contexts, source)
                 never = ~(propensity > 0)
                 if bool(never.any()):
@@ -134,8 +134,8 @@ class ChunkedSlates:
                         f"{int(item[row, slot])} was drawn, and its propensity is computed as "
                         f"{float(propensity[row, slot])}; a decision without one cannot be logged"
                     )
-                nothing = torch.full_like(propensity, torch.nan)
-                score = nothing if scores is None else scores.gather(1, item.to(scores.device)).to(nothing)
+                nothing, scores = torch.full_like(propensity, torch.nan), self.policy._scores_of(contexts, item)
+                score = nothing if scores is None else scores.to(nothing)
                 parts.append([t.cpu() for t in (item, propensity.clamp(max=1.0), error, score)])
         if not parts:
             none = torch.zeros(0, self.num_slots, dtype=torch.float64)
@@ -161,7 +161,7 @@ class ChunkedSlates:
         return slates
 
     def _parts(self) -> Iterator[tuple[Contexts, slice]]:
-        size = min(max(1, _AT_ONCE // (self.policy.num_items * self.num_slots)), _CONTEXTS_AT_ONCE)
+        size = min(max(1, self.policy._numbers_at_once // (self.policy.num_items * self.num_slots)), _CONTEXTS_AT_ONCE)
         for start in range(0, len(self), size):
             rows = slice(start, min(start + size, len(self)))
             histories = self.histories[rows]

@@ -45,6 +45,7 @@ __all__ = [
     "TotalVariation",
 ]
 
+_CONTENDING_AT_ONCE = 1 << 24  # contexts times items of a chunk, in single precision
 _BY_DRAWS = (
     "propensity: 'conditional' needs a posterior in closed form, and this one is known by draws: given a draw every "
     "score is known, and one item always played; use shared_draws"
@@ -222,21 +223,37 @@ class ThompsonSampling(Policy):
         if self.shared_draws is not None:
             mixture = MixtureThompsonActions(logits, self.shared_draws, self.seed)
             return MixtureThompsonSlates(mixture, contexts, num_slots)
-        actions = ThompsonActions(
-            logits, self.num_points, self.num_replicates, self.seed, self.tolerance, self.max_points
-        )
+
+        def actions_of() -> ThompsonActions:
+            return ThompsonActions(
+                logits, self.num_points, self.num_replicates, self.seed, self.tolerance, self.max_points
+            )
+
         if self.propensity == "conditional":
-            return ConditionalThompsonSlates(actions, contexts, num_slots, self.mass_left_out)
+            return ConditionalThompsonSlates(logits, actions_of, contexts, num_slots, self.mass_left_out)
         if num_slots > 1:
             raise ValueError(
                 f"slots: got {num_slots}; items share parameters, and rank propensities are known only of a finite "
                 "mixture over these, ThompsonSampling(model, shared_draws=32), or given the draw of each decision, "
                 "propensity='conditional'"
             )
-        return PosteriorActions(actions, contexts)
+        return PosteriorActions(actions_of(), contexts)
 
     def _scores(self, contexts: Contexts) -> Tensor:
         return self._logits(contexts.histories, contexts.covariates).mean
+
+    def _scores_of(self, contexts: Contexts, items: Tensor) -> Tensor | None:
+        if self.mass_left_out is None:
+            return super()._scores_of(contexts, items)
+        logits = self._logits(contexts.histories, contexts.covariates)
+        if isinstance(logits, DrawnClickLogits):
+            raise ValueError(_BY_DRAWS)
+        few, place = items.unique(return_inverse=True)  # of very many: only what is played is looked at
+        return logits.of_items(few).mean.gather(1, place)
+
+    @property
+    def _numbers_at_once(self) -> int:  # type: ignore[override] # a product of more rows reads each item as often
+        return Policy._numbers_at_once if self.mass_left_out is None else _CONTENDING_AT_ONCE
 
     def given_draw(self, histories: Histories | Any, covariates: Any = None, *, seed: int) -> TorchDistribution:
         """Return the actions after each history, given one draw of the shared parameters for each of these decisions.

@@ -212,8 +212,14 @@ class ClickLogits(LogitsOfContexts):
         if self.num_shared:
             deviation = deviation + _in_each(self.deviation_shared, shared)
         direction = along.unsqueeze(-1) * self.interest + across.unsqueeze(-1) * deviation
-        own = shared @ self.item_loadings.mT if self._effects is None else _in_each(self.item_loadings, shared)
-        return direction @ self.item_embedding.mT + (self.own_loc + own)
+        own = self.own_loc
+        if self.num_shared:
+            own = own + (
+                shared @ self.item_loadings.mT if self._effects is None else _in_each(self.item_loadings, shared)
+            )
+        if direction.dim() == 2:
+            return torch.addmm(own, direction, self.item_embedding.mT)
+        return direction @ self.item_embedding.mT + own
 
     def split(self, factors: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
         """Say what standard-normal numbers stand for.

@@ -26,11 +26,17 @@ def contending(
         mass_left_out: the most that the probability of another item among the best may be.
         num_slots: how many of the best count.
         allowed: which items may be played, ``n x P``; None for all.
+
+    Raises:
+        ValueError: for a posterior with means that are not finite.
     """
     with torch.no_grad():
+        slack = logits.rounding(shared)
+        if not bool(slack.isfinite().all()):  # it is a bound of every mean
+            raise ValueError("logits: their means are not finite. Repair the posterior that they come from")
         loc = logits.given_shared(shared)
         scale = logits.own_scale.expand_as(loc)
-        return contenders(loc, scale, mass_left_out, num_slots, allowed=allowed, slack=logits.rounding(shared))
+        return contenders(loc, scale, mass_left_out, num_slots, allowed=allowed, slack=slack)
 
 
 class ContendingSlates:

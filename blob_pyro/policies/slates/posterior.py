@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cached_property
+
 import torch
 from torch import Tensor
 
@@ -12,6 +15,7 @@ from blob_pyro.policies.slates.contending import ContendingSlates
 from blob_pyro.policies.slates.scores import NormalSlates, at_items, best_few, normal_ranks, same_size
 from blob_pyro.policies.thompson_actions import ConditionalThompsonActions, MixtureThompsonActions, ThompsonActions
 from blob_pyro.posteriors.drawn_click_logits import DrawnClickLogits
+from blob_pyro.posteriors.logits_of_contexts import LogitsOfContexts
 
 __all__ = ["ConditionalThompsonSlates", "DrawnSlates", "MixtureThompsonSlates", "PosteriorActions"]
 
@@ -59,7 +63,9 @@ class ConditionalThompsonSlates(Slates):
     Given those numbers, drawn for each decision, the logits are independent normals. `rank_probs` are marginal.
 
     Args:
-        actions: over all items, for ``n`` contexts; for the marginal probabilities.
+        logits: of all items, in ``n`` contexts.
+        actions_of: makes the actions over all items, for the marginal probabilities; where items are left out only if
+            these are asked for.
         contexts: these.
         num_slots: ``L``.
         mass_left_out: of items that are left out, see `ContendingSlates`; None to leave none out.
@@ -68,11 +74,23 @@ class ConditionalThompsonSlates(Slates):
     knows_alike_contexts = True  # there are none: each decision has a draw of its own
 
     def __init__(
-        self, actions: ThompsonActions, contexts: Contexts, num_slots: int, mass_left_out: float | None = None
+        self,
+        logits: LogitsOfContexts,
+        actions_of: Callable[[], ThompsonActions],
+        contexts: Contexts,
+        num_slots: int,
+        mass_left_out: float | None = None,
     ) -> None:
-        super().__init__(num_slots, actions.num_actions)
-        self.logits, self.contexts, self.mass_left_out = actions.click_logits, contexts, mass_left_out
-        self.marginal = PosteriorActions(actions, contexts)
+        super().__init__(num_slots, logits.event_shape[0])
+        self.logits, self.contexts, self.mass_left_out = logits, contexts, mass_left_out
+        self._actions_of = actions_of
+        if mass_left_out is None:
+            self.marginal  # noqa: B018 - it says what is wrong with the posterior
+
+    @cached_property
+    def marginal(self) -> PosteriorActions:
+        """The same actions, whatever the draw is."""
+        return PosteriorActions(self._actions_of(), self.contexts)
 
     def draw(self, generator: torch.Generator) -> Tensor:
         """Draw slates, ``n x L`` item numbers; see `Slates.draw`."""

@@ -27,7 +27,7 @@ _STEPS = 32
 _FEWEST, _MOST = 16, 512  # of the core
 _REACH = 3.0  # the core has the highest loc + 3 scale
 _PAIRS = 1 << 17
-_GROUP, _GROUPED_FROM, _COLUMNS = 16, 1 << 14, 1 << 16  # neighbours that are looked at together; in cache
+_GROUP, _GROUPED_FROM, _KEYS = 16, 1 << 14, 1 << 18  # neighbours that are looked at together; keys, in cache
 _TINY = 1e-300
 
 
@@ -110,9 +110,9 @@ class _Grouped:
 
     def maxima(self, reach: float) -> Tensor:
         """The largest key of each group."""
-        parts = []
-        for start in range(0, self.arms, _COLUMNS):
-            key = self.key(reach, slice(start, start + _COLUMNS))
+        parts, columns = [], _GROUP * max(1, _KEYS // _GROUP // len(self.loc))
+        for start in range(0, self.arms, columns):
+            key = self.key(reach, slice(start, start + columns))
             if rest := -key.shape[-1] % self.size:
                 key = torch.nn.functional.pad(key, (0, rest), value=-torch.inf)
             parts.append(key.view(len(key), -1, self.size).amax(-1) if self.size > 1 else key)

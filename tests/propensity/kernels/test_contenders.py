@@ -29,7 +29,7 @@ def marked(found: module.Contenders, arms: int) -> torch.Tensor:
 @pytest.mark.parametrize("grouped_from", [1 << 14, 100], ids=["one by one", "in groups"])
 def test_what_is_left_out_is_less_than_the_bound(mass, grouped_from, monkeypatch):
     monkeypatch.setattr(module, "_GROUPED_FROM", grouped_from)
-    monkeypatch.setattr(module, "_COLUMNS", 256)
+    monkeypatch.setattr(module, "_KEYS", 1024)
     loc, scale = unequal(3, 2000, 1)
     found = contenders(loc, scale, mass)
     mask = marked(found, 2000)
