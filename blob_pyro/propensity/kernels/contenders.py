@@ -23,7 +23,7 @@ from torch import Tensor
 __all__ = ["Contenders", "contenders"]
 
 _SQRT_HALF = math.sqrt(0.5)
-_STEPS = 32
+_STEPS, _COARSE = 32, 8  # steps, and how many of them are one where a rough bound does
 _FEWEST, _MOST = 16, 512  # of the core
 _REACH = 3.0  # the core has the highest loc + 3 scale
 _PAIRS = 1 << 17
@@ -85,11 +85,21 @@ def contenders(
     index, valid, in_core = seen.above(step[:, :1] - slack, far * (1 + 1e-5), core)
     unseen = (arms - valid.sum(-1)).double() * (0.5 * math.erfc(far * _SQRT_HALF))
 
+    # What few steps, from above, say costs hardly anything goes without more: another quarter.
     mean, width = seen.at(index)
-    cost = _costs(mean + slack, width, step, height).masked_fill(~valid | in_core, 1.0)
+    few = torch.arange(0, step.shape[1], _COARSE, device=step.device)
+    cost = _costs(mean + slack, width, step[:, few], height[:, few]).masked_fill_(~valid | in_core, 1.0)
+    cheap = cost <= mass / 4 / arms
+    unseen = unseen + torch.where(cheap, cost, 0.0).sum(-1)
+    keep = valid & ~cheap
+    index, valid, in_core = (_packed(part, keep)[0] for part in (index, valid, in_core))
+    valid, in_core = valid.bool(), in_core.bool()
+
+    mean, width = seen.at(index)
+    cost = _costs(mean + slack, width, step, height).masked_fill_(~valid | in_core, 1.0)
     ordered = cost.sort(-1)
     total = ordered.values.cumsum(-1)
-    dropped = total <= mass / 2
+    dropped = total <= mass / 4
     left_out = height[:, 0] + unseen + torch.where(dropped, total, 0.0).amax(-1)
     valid = valid & ~torch.zeros_like(valid).scatter_(1, ordered.indices, dropped)
     left_out = torch.where(valid.sum(-1) == arms, 0.0, left_out)
@@ -142,12 +152,16 @@ class _Grouped:
         if self.allowed is not None:
             own = own.masked_fill(~self.allowed.gather(1, core), torch.inf)
         level = torch.minimum(level.to(own.dtype), own.amin(-1, keepdim=True))
-        groups, real = _of_mask(self.maxima(reach) >= level)
-        index, key = self.members(groups, reach)
-        there = (key >= level) & (key > -torch.inf)
-        if self.size > 1 or not bool(real.all()):
-            there &= real.repeat_interleave(self.size, -1)
-        index, valid = _packed(index, there)
+        # Pairs of context and group: rows differ in how many they have.
+        row, group = (self.maxima(reach) >= level).nonzero(as_tuple=True)
+        index = group.unsqueeze(-1) * self.size + torch.arange(self.size, device=group.device)
+        beyond, row = index >= self.arms, row.unsqueeze(-1)
+        index = index.clamp_(max=self.arms - 1)
+        key = torch.add(self.loc[row, index], self.scale[row, index], alpha=reach)
+        if self.allowed is not None:
+            beyond |= ~self.allowed[row, index]
+        there = (key >= level[row[:, 0]]) & (key > -torch.inf) & ~beyond
+        index, valid = _in_rows(index[there], row.expand_as(there)[there], len(level))
         known = core.sort(-1).values
         in_core = known.gather(1, torch.searchsorted(known, index).clamp(max=known.shape[-1] - 1)) == index
         return index, valid, in_core
@@ -191,9 +205,13 @@ def _costs(loc: Tensor, scale: Tensor, step: Tensor, height: Tensor) -> Tensor:
     return torch.cat(parts, -1)
 
 
-def _of_mask(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """The numbers of what a mask marks, rows x most of a row, and which of them are any."""
-    return _packed(torch.arange(mask.shape[-1], device=mask.device).expand_as(mask), mask)
+def _in_rows(values: Tensor, row: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    """Values by row, in order, as rows x most of a row; and which of them are any."""
+    sizes = torch.bincount(row, minlength=rows)
+    valid = torch.arange(int(sizes.amax()), device=row.device) < sizes[:, None]
+    packed = torch.zeros_like(valid, dtype=torch.int64)
+    packed[valid] = values
+    return packed, valid
 
 
 def _packed(values: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
