@@ -178,7 +178,7 @@ BAD = {
     "not fitted": (lambda blo: BLOB(BLO(4, 2)), "blo: is not fitted; call blo.fit"),
     "guide": (
         lambda blo: BLOB(blo, guide="flow"),
-        "guide: unknown name 'flow'; known: delta, full, laplace, low_rank, matrix_normal, matrix_normal_full, normal",
+        "guide: unknown name 'flow'; known: arrowhead_normal, delta, full, laplace, low_rank, matrix_normal, ",
     ),
     "no events": (lambda blo: BLOB(blo).fit(NO_CLICKS), "log: has no bandit events"),
     "other items": (lambda blo: BLOB(blo).fit(OTHER), "38 of its 50 items are not among the 12 that the organic"),
