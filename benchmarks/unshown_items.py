@@ -186,7 +186,7 @@ def described(blob: BLOB, guide: str, rate: float, seed: int) -> list[dict[str, 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--gold", action="store_true", help="NUTS, in place of the guides")
-    parser.add_argument("--guides", nargs="+", default=["normal", "low_rank", "laplace", "full"])
+    parser.add_argument("--guides", nargs="+", default=["normal", "arrowhead_normal", "laplace", "low_rank", "full"])
     parser.add_argument("--rates", nargs="+", type=float, default=RATES)
     parser.add_argument("--seed", type=int, default=200)
     parser.add_argument("--draws", type=int, default=1600)
