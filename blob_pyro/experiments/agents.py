@@ -223,6 +223,7 @@ AGENTS: dict[str, AgentMaker] = {
     "top-two Thompson": BLOBAgent("top_two"),
     "greedy, recommended priors": BLOBAgent("greedy", priors="recommended"),
     "Thompson, recommended priors": BLOBAgent("thompson", priors="recommended"),
+    "Thompson, recommended priors, updated": BLOBAgent("thompson", learn="update", priors="recommended"),
     "greedy, updated": BLOBAgent("greedy", learn="update"),
     "Thompson, updated": BLOBAgent("thompson", learn="update"),
     "Thompson, omega sampled": BLOBAgent("thompson", guide="normal", omega="sample"),
