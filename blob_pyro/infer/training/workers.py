@@ -373,6 +373,8 @@ class Workers:
     def _in_touch(self) -> Iterator[None]:
         try:
             yield
+        except torch.cuda.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             raise WorkerLost(
                 f"{self}: cannot reach the others, one of which has ended ({str(error).splitlines()[0][:200]}). Start "
