@@ -12,6 +12,7 @@ next: its *share* is 0 where it is as good as random items, and 1 where it is as
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
@@ -28,6 +29,7 @@ from blob_pyro.experiments.round_files import RoundFiles
 from blob_pyro.experiments.rounds_result import RoundsResult
 from blob_pyro.experiments.saved_runs import claim
 from blob_pyro.ope import evaluate
+from blob_pyro.ope.importance import NoOverlap
 from blob_pyro.ops.arguments import true_or_false, whole_number
 from blob_pyro.ops.seeds import check_seed, derived_seed
 from blob_pyro.policies import Policy, SessionPopularity, Uniform
@@ -246,10 +248,16 @@ class _Scene:
         }
 
     def _estimated(self, new: EventLog, policy: Policy) -> dict[str, float]:
-        """The next policy's click rate as the round's log has it, with its standard error and effective sample size."""
+        """The next policy's click rate as the round's log has it, with its standard error and effective sample size.
+
+        NaN, from an effective sample of none, where the policy plays nothing that the log shows.
+        """
         if not self.setting.off_policy:
             return {}
-        estimate = evaluate(new, policy, estimators=["snips"])["snips"]
+        try:
+            estimate = evaluate(new, policy, estimators=["snips"])["snips"]
+        except NoOverlap:
+            return {"estimate": math.nan, "estimate_error": math.nan, "effective_sample_size": 0.0}
         return {
             "estimate": float(estimate.value),
             "estimate_error": float(estimate.standard_error),

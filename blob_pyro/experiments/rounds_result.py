@@ -37,7 +37,7 @@ class RoundsResult:
             ``oracle``, expected click rates on the round's users; ``regret`` of the round in clicks; ``greedy``,
             ``test_random`` and ``test_oracle``, click rates on the users of the A/B test after the round; ``estimate``
             with ``estimate_error`` and ``effective_sample_size``: SNIPS of the next round's policy from this round's
-            log, which that policy has learned from.
+            log, which that policy has learned from; NaN and 0 where it plays nothing that this log shows.
     """
 
     rows: pd.DataFrame

@@ -25,7 +25,7 @@ from blob_pyro.ope.estimate import Estimate
 from blob_pyro.ope.moments import Moments
 from blob_pyro.ope.weights import Weights, importance_weights, support_gap
 
-__all__ = ["beta_ips", "fold_of_rows", "ips", "snips"]
+__all__ = ["NoOverlap", "beta_ips", "fold_of_rows", "ips", "snips"]
 
 
 class _Rows(NamedTuple):
@@ -189,10 +189,18 @@ def fold_of_rows(rows: int, folds: int, groups: Any) -> Tensor:
     return codes % folds
 
 
+class NoOverlap(ValueError):
+    """The target plays nothing that the log shows, so that a weighted average of its rewards would be 0 / 0."""
+
+
 def require_weight(weight: Tensor, name: str) -> None:
-    """Raise a ValueError where all weights are 0, and a weighted average would be 0 / 0."""
+    """Raise an error where all weights are 0.
+
+    Raises:
+        NoOverlap: naming the argument.
+    """
     if not bool((weight.detach() != 0).any()):
-        raise ValueError(
+        raise NoOverlap(
             f"{name}: is 0 for every logged action, so the target plays nothing that the log shows; check that actions "
             "are numbered alike, or log what the target plays"
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyro.distributions as dist
 import pytest
 import torch
 from click.testing import CliRunner
@@ -19,6 +20,7 @@ from blob_pyro.experiments.agents import UpdatedPolicy
 from blob_pyro.policies import (
     EpsilonGreedy,
     Greedy,
+    Policy,
     SessionPopularity,
     ThompsonSampling,
     TopTwoThompsonSampling,
@@ -78,6 +80,42 @@ def test_what_an_agent_is_told():
         first[0].num_views,
         first[0].num_impressions,
     )
+
+
+class OneItem(Policy):
+    """Always recommends the same item."""
+
+    def __init__(self, item):
+        super().__init__(10)
+        self.item = item
+
+    def action_distribution(self, histories):
+        return dist.Categorical(probs=torch.eye(10)[[self.item] * len(histories)])
+
+
+class Turns:
+    """Another item in every round."""
+
+    def __init__(self, start):
+        self.round = 0
+
+    def learn(self, new, everything):
+        self.round += 1
+
+    def policy(self, seed):
+        return OneItem(self.round)
+
+    def greedy(self):
+        return OneItem(self.round)
+
+
+def test_a_policy_that_plays_nothing_of_the_log_has_no_estimate(tmp_path):
+    first = rounds(TWO[0], {"turns": Turns}, 2, output=tmp_path, **SMALL).rows
+    again = rounds(TWO[0], {"turns": Turns}, 3, output=tmp_path, **SMALL)
+    assert again.rows["estimate"].isna().tolist() == [False, True, True]
+    assert again.rows["effective_sample_size"].tolist()[1:] == [0, 0]
+    pd.testing.assert_frame_equal(again.rows[:2], first, rtol=1e-6)
+    assert np.isnan(again.predictions()["errors"].iloc[-1])
 
 
 def test_rates_and_regret_against_a_simulation_of_ones_own():
