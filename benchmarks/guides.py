@@ -25,7 +25,7 @@ from blob_pyro.simulation import RecoGym
 def readable(table: pd.DataFrame) -> str:
     """The table as README has it."""
     lines = [
-        "| guide | ELBO, nats per event | k-hat | held-out log score | Thompson's decisions that change | "
+        "| guide | ELBO, nats per event | k-hat | held-out log loss | Thompson's decisions that change | "
         "best items that change |",
         "|---|---|---|---|---|---|",
     ]

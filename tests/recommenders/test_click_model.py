@@ -15,8 +15,8 @@ from blob_pyro.guides.draws import DrawsGuide
 from blob_pyro.models import HorseshoeKappa, ItemDeviations, KappaOnPopularity, UserCovariates
 from blob_pyro.models.sites import KAPPA, W_C
 from blob_pyro.policies import ThompsonSampling
-from blob_pyro.posteriors.click_logits import ClickLogits
 from blob_pyro.posteriors.drawn_click_logits import DrawnClickLogits
+from blob_pyro.posteriors.logits_of_contexts import LogitsOfContexts
 
 HISTORIES = [[0, 0, 1], [], [5, 3]]
 QUICK = {"num_epochs": 3, "batch_size": 1024, "progress": False}
@@ -249,7 +249,7 @@ def test_popularity_keeps_the_closed_form(blo, log, guide):
     blob = BLOB(blo, guide, BanditPriors(terms=(KappaOnPopularity(),), kappa_scale=0.2))
     blob.fit(log, num_epochs=20, batch_size=1024, progress=False, device="cpu")
     exact = blob.click_logits(HISTORIES)
-    assert isinstance(exact, ClickLogits)
+    assert isinstance(exact, LogitsOfContexts)
     with torch.no_grad():
         coefficients = torch.vmap(blob.model.coefficients)(blob.sample(20_000))
     features = torch.cat([blo.embed(as_histories(HISTORIES, blo.items)), torch.ones(3, 1)], -1)

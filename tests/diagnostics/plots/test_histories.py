@@ -40,4 +40,4 @@ def test_interest_of_every_prefix(blo):
         top = (posterior.mean + posterior.stddev)[:, k].max()
         assert band.get_paths()[0].vertices[:, 1].max() == pytest.approx(float(top), rel=1e-5)
     assert ax.get_lines()[0].get_ydata()[0] == pytest.approx(0, abs=1e-6)  # nothing is known of no views
-    assert "prior standard deviations" in ax.get_ylabel()
+    assert "prior standard deviations" in ax.get_ylabel().replace("\n", " ")
