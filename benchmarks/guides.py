@@ -2,9 +2,10 @@
 
     python benchmarks/guides.py
 
-RecoGym's environment 200, 30 items of which 15 pairs are swapped, 100 logged users; the log score is on events of 100
-other users. Each guide is compared with the first; a row is written when it is done, and a run that was stopped goes on
-with those that are missing. Writes ``guides.csv``, ``guides.md`` and ``guides.png`` into ``--folder``.
+RecoGym's environment 200, 30 items of which 15 pairs are swapped, 100 logged users; the log score, of which higher is
+better, is on events of 100 other users. Each guide is compared with the first; a row is written when it is done, and a
+run that was stopped goes on with those that are missing. Writes ``guides.csv``, ``guides.md`` and ``guides.png`` into
+``--folder``.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from blob_pyro.simulation import RecoGym
 def readable(table: pd.DataFrame) -> str:
     """The table as README has it."""
     lines = [
-        "| guide | ELBO, nats per event | k-hat | held-out log loss | Thompson's decisions that change | "
+        "| guide | ELBO, nats per event | k-hat | held-out log score | Thompson's decisions that change | "
         "best items that change |",
         "|---|---|---|---|---|---|",
     ]
@@ -43,7 +44,9 @@ def main() -> None:
 
     matplotlib.use("Agg")
     parser = argparse.ArgumentParser()
-    parser.add_argument("--guides", nargs="+", default=["normal", "matrix_normal", "laplace"])
+    parser.add_argument(
+        "--guides", nargs="+", default=["normal", "arrowhead_normal", "matrix_normal", "laplace", "low_rank"]
+    )
     parser.add_argument("--users", type=int, default=100)
     parser.add_argument("--folder", type=Path, default=Path("benchmarks/results/guides"))
     settings = parser.parse_args()

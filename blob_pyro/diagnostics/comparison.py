@@ -42,9 +42,10 @@ class Comparison:
 
     Attributes:
         table: a row per choice. ``elbo`` and ``elbo_error`` in nats per event; ``k_hat`` of guide against model;
-            ``log_score`` of held-out clicks, nats per event (lower is better), and ``log_score_gain`` over the first
-            choice with its error, clustered by user; ``seconds`` of the fit; ``converged``. Of decisions, against the
-            first choice: ``total_variation`` between Thompson propensities, averaged over contexts, with
+            ``log_score`` of held-out clicks, the mean log-probability of what happened, nats per event (higher is
+            better, as in `blob_pyro.BLOB.evaluate`), and ``log_score_gain`` over the first choice with its error,
+            clustered by user; ``seconds`` of the fit; ``converged``. Of decisions, against the first choice:
+            ``total_variation`` between Thompson propensities, averaged over contexts, with
             ``total_variation_error`` (how much of it the propensities' own errors explain) and ``_low`` and ``_high``
             (95 % interval over contexts); ``greedy_changes``, the share of contexts whose best item is another, with
             ``_low`` and ``_high``; ``value_gain``, the click rate of Thompson sampling from this choice minus the
@@ -246,7 +247,7 @@ def _fit_of(model: BLOB, log: EventLog, num_draws: int, seed: int) -> dict[str, 
 def _log_score(losses: np.ndarray, reference: np.ndarray, user: np.ndarray) -> dict[str, float]:
     gain = reference - losses
     return {
-        "log_score": float(losses.mean()),
+        "log_score": -float(losses.mean()),
         "log_score_gain": float(gain.mean()),
         "log_score_gain_error": clustered_error(gain, user),
     }

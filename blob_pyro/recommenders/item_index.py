@@ -19,7 +19,6 @@ from blob_pyro.ops.inner_products import largest_inner_products
 
 __all__ = ["ItemIndex", "ProbedRecall", "nearest_neighbours"]
 
-_LISTS_OF_ROOT = 1.0  # lists of an index, as a multiple of the root of the number of items
 _OF_A_LIST, _ITERATIONS = 64, 8  # items of each list that k-means sees, and how often
 _TOP = 100  # what recall is of
 _RIDGE = 1e-3
@@ -135,7 +134,7 @@ class ItemIndex:
         """
         faiss = nearest_neighbours()
         recall = number_between(recall, "recall", 0, 1)
-        lists = max(1, round(_LISTS_OF_ROOT * len(table) ** 0.5)) if num_lists is None else num_lists
+        lists = max(1, round(len(table) ** 0.5)) if num_lists is None else num_lists
         lists = min(whole_number(lists, "num_lists"), len(table))
         table, queries = table.detach().float().cpu().contiguous(), queries.detach().float().cpu()
         second = (queries.mT.double() @ queries.double()) / max(1, len(queries))

@@ -105,7 +105,8 @@ def test_priors_change_decisions(blo, few):
     found = compare_priors(blob, priors, few, **QUICK)
     assert found.table.loc["none", "total_variation"] > 0.1  # items that cannot differ are played alike
     score = found.table.log_score
-    assert found.table.loc["none", "log_score_gain"] == pytest.approx(score["flat"] - score["none"])
+    assert found.table.loc["none", "log_score_gain"] == pytest.approx(score["none"] - score["flat"])
+    assert (score < 0).all()
     assert found.table.loc["none", "log_score_gain_error"] > 0
     assert "sbc_failed" not in found.table
     assert not blob.fitted

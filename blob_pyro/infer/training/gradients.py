@@ -11,7 +11,7 @@ from torch import Tensor
 from blob_pyro.infer.training.buffers import Batch
 from blob_pyro.infer.training.capture import CannotCapture, CapturedStep
 from blob_pyro.infer.training.settings import clip_gradients
-from blob_pyro.infer.training.workers import Part, Share
+from blob_pyro.infer.training.shares import Part, Share
 from blob_pyro.ops.row_noise import rows_of_a_whole
 
 if TYPE_CHECKING:

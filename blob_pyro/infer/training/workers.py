@@ -7,30 +7,27 @@ Nothing is pickled: what is sent is numbers and text.
 
 from __future__ import annotations
 
-import atexit
 import json
-import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
-from torch.distributed.distributed_c10d import PrefixStore
-from torch.distributed.rendezvous import rendezvous
 
 from blob_pyro.data import Shard
 from blob_pyro.infer.training.capture import CannotCapture
+from blob_pyro.infer.training.process_group import join_workers
 from blob_pyro.infer.training.settings import Training
+from blob_pyro.infer.training.shares import Share
 from blob_pyro.ops.fingerprints import differences
-from blob_pyro.ops.row_noise import Placed, placed
 
-__all__ = ["Part", "Share", "Traffic", "WorkerLost", "Workers", "WorkersDiffer", "join_workers"]
+__all__ = ["Traffic", "WorkerLost", "Workers", "WorkersDiffer"]
 
 _TOGETHER = 1.0  # seconds in which several signals are one Ctrl-C: a launcher passes on what the terminal sent, too
 
@@ -41,59 +38,6 @@ class WorkersDiffer(ValueError):
 
 class WorkerLost(RuntimeError):
     """A worker cannot reach the others: one has ended. A fit with a checkpoint goes on from it, once all run again."""
-
-
-class Part(NamedTuple):
-    """The rows of a step that a worker has.
-
-    Attributes:
-        own: row numbers in its own batch, ``b``; never none: a worker without a row of the step lends one, without
-            weight.
-        weight: its share of the step's rows.
-        where: they are among the rows of the step; None where they are all of them.
-    """
-
-    own: Tensor
-    weight: float = 1.0
-    where: Placed | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Share:
-    """The rows of a whole batch that are a worker's own.
-
-    Args:
-        rows: in the order of the worker's batch, ascending, int64.
-        num_rows: of the whole.
-
-    Example:
-        >>> part = Share(torch.tensor([1, 4]), 6).part(torch.tensor([4, 0]))
-        >>> part.own, part.weight, part.where.positions
-        (tensor([1]), 0.5, tensor([0]))
-    """
-
-    rows: Tensor
-    num_rows: int
-
-    def part(self, index: Tensor, device: torch.device | str = "cpu") -> Part:
-        """Find the rows of a step that are here.
-
-        Args:
-            index: rows of the whole; if it has all of them they are in their own order.
-            device: where it is computed.
-        """
-        if len(index) == self.num_rows:
-            own, positions = torch.arange(len(self.rows)), self.rows
-        elif len(self.rows):
-            at = torch.searchsorted(self.rows, index).clamp(max=len(self.rows) - 1)
-            positions = (self.rows[at] == index).nonzero().squeeze(-1)
-            own = at[positions]
-        else:
-            own = positions = torch.zeros(0, dtype=torch.int64)
-        weight = len(own) / len(index)
-        if not len(own):
-            own = positions = torch.zeros(1, dtype=torch.int64)
-        return Part(own, weight, placed(positions, len(index), device))
 
 
 @dataclass
@@ -385,40 +329,3 @@ class Workers:
         self.traffic.num_sums += num_sums
         self.traffic.num_bytes += sent.numel() * sent.element_size()
         self.traffic.seconds += time.perf_counter() - start
-
-
-def join_workers() -> None:
-    """Join the process group that a launcher such as torchrun has told this process of, unless it is in one.
-
-    NCCL where every worker has a CUDA device of its own, the one that ``LOCAL_RANK`` says; gloo elsewhere, also where
-    some of them share a device, which NCCL refuses.
-
-    Raises:
-        ValueError: if there is none to join.
-    """
-    if dist.is_initialized():
-        return
-    needed = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-    missing = [name for name in needed if name not in os.environ]
-    if missing:
-        raise ValueError(
-            f"log: is a shard, and there are no other workers: {', '.join(missing)} not set. Start the program with "
-            "torchrun --nproc-per-node=2 (or torch.distributed.init_process_group), use blob_pyro.distributed.fit, or "
-            "fit the whole log"
-        )
-    num_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if num_devices:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % num_devices)
-    # torchrun keeps one store for all its attempts, where addresses of workers that have ended are still to be read.
-    store, rank, world = next(rendezvous("env://"))
-    store = PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
-    num_here = int(os.environ.get("LOCAL_WORLD_SIZE", world))  # who does not say may have all on one machine
-    store.set(f"a device of its own {rank}", str(num_here <= num_devices))
-    said = [store.get(f"a device of its own {other}") for other in range(world)]
-    dist.init_process_group("nccl" if set(said) == {b"True"} else "gloo", store=store, rank=rank, world_size=world)
-    atexit.register(_leave)
-
-
-def _leave() -> None:
-    if dist.is_initialized():
-        dist.destroy_process_group()

@@ -206,7 +206,7 @@ def _costs(loc: Tensor, scale: Tensor, step: Tensor, height: Tensor) -> Tensor:
 
 
 def _in_rows(values: Tensor, row: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-    """Values by row, in order, as rows x most of a row; and which of them are any."""
+    """Values by row, in order, as rows x most of a row; and which of them are any: the rest are zeros."""
     sizes = torch.bincount(row, minlength=rows)
     valid = torch.arange(int(sizes.amax()), device=row.device) < sizes[:, None]
     packed = torch.zeros_like(valid, dtype=torch.int64)
@@ -216,8 +216,4 @@ def _in_rows(values: Tensor, row: Tensor, rows: int) -> tuple[Tensor, Tensor]:
 
 def _packed(values: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
     """What is kept of each row, in its order, rows x most of a row; and which of it is any: the rest are zeros."""
-    sizes = keep.sum(-1)
-    valid = torch.arange(int(sizes.amax()) if len(sizes) else 0, device=keep.device) < sizes[:, None]
-    packed = torch.zeros_like(valid, dtype=torch.int64)
-    packed[valid] = values[keep].long()
-    return packed, valid
+    return _in_rows(values[keep].long(), keep.nonzero()[:, 0], len(keep))

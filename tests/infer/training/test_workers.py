@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 import blob_pyro.infer.training.run as run_module
-import blob_pyro.infer.training.workers as workers_module
 from blob_pyro import BLO, BLOB, EventLog
 from blob_pyro.diagnostics import diagnose
 from blob_pyro.infer import CannotCapture, NotFiniteError, Training
-from blob_pyro.infer.training.workers import Share, Workers
+from blob_pyro.infer.training.shares import Share
+from blob_pyro.infer.training.workers import Workers
 from tests.workers import outcomes, received, results, started
 
 FIT = {"num_epochs": 2, "batch_size": 1024, "progress": False, "device": "cpu"}
@@ -194,35 +194,6 @@ def _press_twice(workers):
         assert workers.asked_to_stop
 
 
-@pytest.mark.parametrize(
-    ("num_devices", "num_here", "other", "backend"),
-    [
-        (0, "2", b"False", "gloo"),
-        (1, "2", b"False", "gloo"),
-        (1, None, b"True", "gloo"),  # both may be on this machine
-        (2, None, b"True", "nccl"),
-        (1, "1", b"True", "nccl"),
-        (2, "2", b"False", "gloo"),  # all have to talk in one way
-    ],
-)
-def test_nccl_needs_a_device_for_each_worker(monkeypatch, num_devices, num_here, other, backend):
-    store, chosen, devices = torch.distributed.HashStore(), [], []
-    store.set("attempt 0/a device of its own 1", other)
-    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "localhost"), ("MASTER_PORT", "1")):
-        monkeypatch.setenv(name, value)
-    for name, value in (("LOCAL_WORLD_SIZE", num_here), ("TORCHELASTIC_RESTART_COUNT", None), ("LOCAL_RANK", "3")):
-        monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: num_devices > 0)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: num_devices)
-    monkeypatch.setattr(torch.cuda, "set_device", devices.append)
-    monkeypatch.setattr(workers_module, "rendezvous", lambda _: iter([(store, 0, 2)]))
-    monkeypatch.setattr(workers_module.atexit, "register", lambda _: None)
-    monkeypatch.setattr(torch.distributed, "init_process_group", lambda name, **_: chosen.append(name))
-    workers_module.join_workers()
-    assert chosen == [backend]
-    assert devices == ([3 % num_devices] if num_devices else [])
-
-
 def _fit_until_told(rank, world, log, blo, begun):
     epoch = run_module.Run.epoch
 
@@ -236,6 +207,28 @@ def _fit_until_told(rank, world, log, blo, begun):
     with pytest.warns(UserWarning, match="interrupted; the model is as it was after epoch"):
         trace = blob.fit(log.shard(rank, world), **{**FIT, "num_epochs": 100_000})
     return values(blob.model, blob.guide), len(trace), trace.attrs["interrupted"]
+
+
+def test_nobody_leaves_before_all_know():
+    """Worker 1 reads late what was last sent; worker 0 waits for it. One that has gone already is not waited for."""
+    (error, waited), _ = outcomes(_leave_together, 2, 0.5)
+    assert error is None, error[2]
+    assert waited > 0.4
+    (error, waited), (gone, _) = outcomes(_leave_together, 2, None)
+    assert error is None, error[2]
+    assert gone[0] == "KeyError"
+
+
+def _leave_together(rank, world, late):
+    workers = Workers(rank, world, Share(torch.arange(rank, 4, world), 4), "")
+    workers.gather("the last words")
+    if rank == 1 and late is None:
+        raise KeyError("gone")
+    if rank == 1:
+        time.sleep(late)
+    began = time.monotonic()
+    workers.leave_together()
+    return time.monotonic() - began
 
 
 def test_who_cannot_take_part_is_named(log, blo, tmp_path):
@@ -339,16 +332,8 @@ def test_one_shard_of_one_is_the_log(log, blo):
     require_equal([fit_blob(0, 1, log, blo, FIT, {})], fit_blob(None, None, log, blo, FIT, {}))
 
 
-def test_a_part_of_a_step():
+def test_one_worker_alone():
     share = Share(torch.tensor([1, 4, 5]), 8)
-    part = share.part(torch.tensor([5, 0, 1, 7]))
-    assert (part.own.tolist(), part.where.positions.tolist(), part.weight) == ([2, 0], [0, 2], 0.5)
-    everything = share.part(torch.arange(8))
-    assert (everything.own.tolist(), everything.where.positions.tolist(), everything.weight) == (
-        [0, 1, 2], [1, 4, 5], 3 / 8,
-    )  # fmt: skip
-    lent = share.part(torch.tensor([0, 2]))
-    assert (lent.own.tolist(), lent.weight) == ([0], 0.0)
     alone = Workers(0, 1, share, "")
     with pytest.raises(CannotCapture, match='use capture="auto", or a batch_size of all rows'):
         alone.can_capture(Training(1, 4, 0.1, capture=True), 2)
