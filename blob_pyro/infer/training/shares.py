@@ -1,4 +1,4 @@
-"""Which rows of a step a worker has."""
+"""Rows of a step, and which of them a worker has."""
 
 from __future__ import annotations
 
