@@ -128,9 +128,9 @@ class Histories:
         """
         row = torch.arange(len(self), device=self.device)
         row = row.repeat_interleave(self.lengths, output_size=self.num_views)
-        first = self.lengths.cumsum(0) - self.lengths
-        within = torch.arange(row.shape[0], device=self.device) - first[row]
-        return self.views[self.starts[row] + within], row
+        shift = self.starts - (self.lengths.cumsum(0) - self.lengths)  # the same for all views of a history
+        place = torch.arange(row.shape[0], device=self.device).add_(shift.index_select(0, row))
+        return self.views.index_select(0, place), row
 
     def padded(self) -> Tensor:
         """Return the histories as a rectangle: ``N x max(lengths)`` item numbers, -1 after the last view of each."""

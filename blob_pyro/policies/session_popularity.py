@@ -61,13 +61,14 @@ class SessionPopularity(Policy):
     def _actions(self, histories: Histories) -> TorchDistribution:
         (num_contexts, num_items), (item, row) = (len(histories), self.num_items), histories.flatten()
         cell, viewed = row * num_items + item, histories.lengths.to(torch.float64)
-        one = torch.ones(len(cell), dtype=torch.float64, device=item.device)
-        count = one.new_zeros(num_contexts * num_items).index_add_(0, cell, one)[cell]
-        fresh = num_items - one.new_zeros(num_contexts).index_add_(0, row, one / count).round()  # items not viewed
+        counts = cell.new_zeros(num_contexts * num_items).scatter_add_(0, cell, torch.ones_like(cell))
+        fresh = (num_items - counts.view(num_contexts, num_items).count_nonzero(-1)).to(torch.float64)  # not viewed
         explore = torch.where(viewed == 0, 1.0, torch.where(fresh == 0, 0.0, self.epsilon))
         dtype = torch.get_default_dtype()
         probs = (explore / fresh.clamp(min=1)).to(dtype).unsqueeze(-1).repeat(1, num_items)
-        probs.view(-1)[cell] = ((1 - explore[row]) * count / viewed[row]).to(dtype)
+        share = (1 - explore).to(torch.float64).index_select(0, row) * counts.index_select(0, cell)
+        share /= viewed.index_select(0, row)
+        probs.view(-1).index_copy_(0, cell, share.to(dtype))  # an item viewed twice is written twice, with the same
         return categorical(probs)
 
     def _slates(self, contexts: Contexts, num_slots: int) -> TwoClassSlates:

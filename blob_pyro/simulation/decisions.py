@@ -7,6 +7,7 @@ too. Of any other distribution we know that it can be sampled: its actions come 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import pyro.distributions as dist
 import torch
@@ -85,15 +86,21 @@ def sample_by_inversion(probs: Tensor, row: Tensor, uniform: Tensor) -> Tensor:
     tensor([0, 0, 2, 2])
     """
     num_items = probs.shape[1]
+    return _cell_by_inversion(probs, row, uniform).sub_(row * num_items)
+
+
+def _cell_by_inversion(probs: Tensor, row: Tensor, uniform: Tensor) -> Tensor:
+    """The same, as places in the flat ``probs``."""
+    num_items = probs.shape[1]
     # All rows end to end make one sorted sequence: row r runs from where row r - 1 ends to where it ends itself.
     cumulative = probs.reshape(-1).cumsum(0, dtype=torch.float64)
     end = cumulative[num_items - 1 :: num_items]
     start = torch.cat([end.new_zeros(1), end[:-1]])
-    target = torch.addcmul(start[row], uniform, (end - start)[row])
+    target = torch.addcmul(start.index_select(0, row), uniform, (end - start).index_select(0, row))
     # Rounding must not carry a uniform near 1 into the next row.
-    target = torch.minimum(target, torch.nextafter(end, start)[row])
+    target = torch.minimum(target, torch.nextafter(end, start).index_select(0, row))
     # right=True: an item without probability ends where it starts and is stepped over.
-    return torch.searchsorted(cumulative, target, right=True).sub_(row * num_items)
+    return torch.searchsorted(cumulative, target, right=True)
 
 
 def _all_alike(rows: Tensor) -> bool:
@@ -119,12 +126,13 @@ class _Choice:
         # A policy that ignores histories, such as `Uniform`: one row says it all, and stays in cache.
         self.shared = self.probs is not None and _all_alike(self.probs)
 
-    def draw(self, session: Tensor, uniform: Tensor, propensities: bool) -> tuple[Tensor, Tensor | None]:
+    def draw(self, session: Tensor, uniform: Callable[[], Tensor], propensities: bool) -> tuple[Tensor, Tensor | None]:
         if self.probs is not None:
             row = torch.zeros_like(session) if self.shared else session
             probs = self.probs[:1] if self.shared else self.probs
-            actions = sample_by_inversion(probs, row, uniform)
-            return actions, probs[row, actions].to(torch.float64) if propensities else None
+            cell = _cell_by_inversion(probs, row, uniform())
+            actions = cell if self.shared else cell - row * self.num_items
+            return actions, probs.reshape(-1).index_select(0, cell).to(torch.float64) if propensities else None
         counts = torch.bincount(session, minlength=self.num_users)
         actions = sample_each(self.distribution, counts, self.num_items).to(self.device)
         if not propensities:
@@ -164,14 +172,14 @@ class Decisions:
             self._rest = choose(Histories(histories.views, nothing, nothing, histories.num_items))
 
     def draw(
-        self, session: Tensor, position: Tensor, uniform: Tensor, propensities: bool = False
+        self, session: Tensor, position: Tensor, uniform: Callable[[], Tensor], propensities: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         """Draw actions, with their propensities if wanted.
 
         Args:
             session: ``M`` int64, whose recommendation it is: ``0 .. N - 1``, in ascending order.
             position: ``M`` int64, its place in the session, from 0.
-            uniform: ``M`` float64 in (0, 1), used if the policy is categorical.
+            uniform: returns ``M`` float64 in (0, 1); asked if the policy is categorical.
             propensities: whether to compute the policy's probabilities of the actions.
 
         Returns:
@@ -179,11 +187,11 @@ class Decisions:
         """
         if self._rest is None:
             return self._first.draw(session, uniform, propensities)
-        action, propensity = torch.empty_like(session), torch.empty_like(uniform)
+        action, propensity = torch.empty_like(session), torch.empty_like(session, dtype=torch.float64)
         for choice, part in ((self._first, position == 0), (self._rest, position > 0)):
             if not part.any():
                 continue
-            action[part], probability = choice.draw(session[part], uniform[part], propensities)
+            action[part], probability = choice.draw(session[part], lambda part=part: uniform()[part], propensities)
             if probability is not None:
                 propensity[part] = probability
         return action, propensity if propensities else None

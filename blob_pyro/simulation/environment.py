@@ -80,5 +80,7 @@ class Environment(Settings):
         """
         if actions is None:
             return click_response(omega @ self.beta.T + self.mu_bandit)
-        affinity = torch.einsum("...k,...k->...", self.beta[actions], omega)
-        return click_response(affinity.add_(self.mu_bandit[actions]))
+        flat = actions.reshape(-1)
+        beta = self.beta.index_select(0, flat).view(*actions.shape, self.embedding_dim)
+        affinity = torch.einsum("...k,...k->...", beta, omega)
+        return click_response(affinity.add_(self.mu_bandit.index_select(0, flat).view(actions.shape)))

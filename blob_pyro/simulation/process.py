@@ -88,7 +88,10 @@ def simulate_users(
         if policy is None:
             return
         time = time + viewed
-        users, time, omega, leaves, row, viewed = (x[stays] for x in (users, time, omega, leaves, row, viewed))
+        stays = stays.nonzero().squeeze(1)
+        users, time, omega, leaves, row, viewed = (
+            x.index_select(0, stays) for x in (users, time, omega, leaves, row, viewed)
+        )
         if not len(users):  # a policy need not know what to do with nobody
             return
 
@@ -96,12 +99,14 @@ def simulate_users(
         shown, clicked = torch.empty_like(length), torch.empty_like(length, dtype=torch.bool)
         # Sessions of like length together, so that little is drawn beyond a session's end.
         for batch in length.argsort(descending=True, stable=True).split(batch_size):
+            who = [x.index_select(0, batch) for x in (users, time, length, omega)]
             recent = viewed[batch] if history == "since_last_action" else None
-            decisions = Decisions(policy, memory.recall(row[batch], recent), omega[batch], recent is not None)
-            who = users[batch], time[batch], length[batch], omega[batch]
-            impressions, shown[batch], clicked[batch], omega[batch] = recommend(
+            decisions = Decisions(policy, memory.recall(row[batch], recent), who[-1], recent is not None)
+            impressions, *after = recommend(
                 environment, random, decisions, *who, propensities, click_probabilities, interests
             )
+            for whole, part in zip((shown, clicked, omega), after):
+                whole.index_copy_(0, batch, part)
             yield impressions
         time = time + shown
         # The chain's own return moves the interests; a click brings the user back as they were.
@@ -111,31 +116,45 @@ def simulate_users(
             omega[returns] += environment.sigma_omega * step
         kept = clicked & (time - 1 == leaves)  # by a click on the last recommendation before leaving
         leaves[kept] = patience(environment, random, users[kept], leaves[kept])
-        stays = returns | clicked
-        users, time, omega, leaves, row = (x[stays] for x in (users, time, omega, leaves, row))
+        stays = (returns | clicked).nonzero().squeeze(1)
+        users, time, omega, leaves, row = (x.index_select(0, stays) for x in (users, time, omega, leaves, row))
+        row = memory.keep(row)
 
 
 class _Memory:
-    """The views of each user so far: a rectangle that widens as needed, read through ragged `Histories`."""
+    """The views of each user so far: a rectangle that widens as needed, read through ragged `Histories`.
+
+    Few users live long: once half of them have left, it forgets these.
+    """
 
     def __init__(self, num_users: int, num_items: int, device: torch.device) -> None:
         self.num_items = num_items
         self.items = torch.zeros(num_users, 32, dtype=torch.int64, device=device)
         self.lengths = torch.zeros(num_users, dtype=torch.int64, device=device)
 
+    def keep(self, row: Tensor) -> Tensor:
+        """Forget all rows but these, once they are less than half of all; returns where they are then."""
+        if 2 * len(row) > len(self.items):
+            return row
+        self.items, self.lengths = self.items.index_select(0, row), self.lengths.index_select(0, row)
+        return torch.arange(len(row), device=row.device)
+
     def append(self, row: Tensor, count: Tensor, items: Tensor) -> None:
         """Add ``count[i]`` views to ``row[i]``, from the flat ``items``."""
-        start = self.lengths[row]
-        self.lengths[row] = start + count
-        while int(self.lengths.max()) > self.items.shape[1]:
-            self.items = torch.cat([self.items, torch.zeros_like(self.items)], dim=1)
+        start = self.lengths.index_select(0, row)
+        self.lengths.index_copy_(0, row, start + count)
+        if (longest := int(self.lengths.max())) > (width := self.items.shape[1]):
+            wider = self.items.new_zeros(len(self.items), 2 ** (longest - 1).bit_length())
+            wider[:, :width] = self.items
+            self.items = wider
         # From places in the flat ``items`` to places in the flat rectangle, the same shift for all views of a row.
         shift = row * self.items.shape[1] + start - (count.cumsum(0) - count)
-        place = torch.arange(len(items), device=items.device) + shift.repeat_interleave(count)
-        self.items.view(-1).index_copy_(0, place, items)
+        place = torch.arange(len(items), device=items.device)
+        self.items.view(-1).index_copy_(0, place.add_(shift.repeat_interleave(count, output_size=len(items))), items)
 
     def recall(self, row: Tensor, recent: Tensor | None = None) -> Histories:
         """The histories of these rows: everything, or the ``recent[i]`` latest views."""
-        lengths = self.lengths[row] if recent is None else recent
-        starts = row * self.items.shape[1] + self.lengths[row] - lengths
+        known = self.lengths.index_select(0, row)
+        lengths = known if recent is None else recent
+        starts = row * self.items.shape[1] + known - lengths
         return Histories(self.items.view(-1), starts, lengths, self.num_items)

@@ -104,7 +104,7 @@ class CounterRandom:
             row: picks the user of each event, where users have many: cheaper than ``page(user[row], event)``.
         """
         page = _mix_(user * _signed(_USER) + _signed(self.key))
-        page = page if row is None else page[row]
+        page = page if row is None else page.index_select(0, row)
         return _mix_(page + _scaled(event, _EVENT))
 
     def bits(self, page: Tensor, slot: Tensor | int) -> Tensor:

@@ -125,19 +125,20 @@ def browse(
     """
     session = torch.repeat_interleave(length)
     last = length.cumsum(0) - 1
-    position = torch.arange(len(session), device=user.device) - (last + 1 - length)[session]
-    time = start[session] + position
+    position = torch.arange(len(session), device=user.device).sub_((last + 1 - length).index_select(0, session))
+    viewer, time = user.index_select(0, session), start.index_select(0, session).add_(position)
     later = position.nonzero().squeeze(1)  # the step before the first view was the caller's to take, or not
+    who, before = viewer.index_select(0, later), time.index_select(0, later).sub_(1)
     step = omega.new_zeros(len(session), environment.embedding_dim)
-    step[later] = environment.sigma_omega * drift(environment, random, user[session[later]], time[later] - 1)
-    path = omega[session] + _cumulative_sum(step, position)
+    step.index_copy_(0, later, drift(environment, random, who, before).mul_(environment.sigma_omega))
+    path = omega.index_select(0, session).add_(_cumulative_sum(step, position))
     draw = random.uniform(random.page(user, time, session), _VIEW)
     rows = max(1, _SCORES_AT_ONCE // environment.num_items)
     item = [_view(environment, *part) for part in zip(path.split(rows), draw.split(rows))]
-    omega = path[last]
+    omega = path.index_select(0, last)
     if environment.change_omega_for_bandits:
         omega = omega + environment.sigma_omega * drift(environment, random, user, time[last])
-    return Views(user[session], time, torch.cat(item)), omega
+    return Views(viewer, time, torch.cat(item)), omega
 
 
 def _view(environment: Environment, omega: Tensor, uniform: Tensor) -> Tensor:
@@ -180,36 +181,38 @@ def recommend(
         The impressions; for each user their number and whether the last was clicked; the interests after them.
     """
     session = torch.repeat_interleave(length)
-    position = torch.arange(len(session), device=user.device) - (length.cumsum(0) - length)[session]
-    event = start[session] + position
+    number, first = torch.arange(len(session), device=user.device), length.cumsum(0) - length
+    position = number - first.index_select(0, session)
+    event = number.add_((start - first).index_select(0, session))
     page = random.page(user, event, session)
-    action, propensity = decisions.draw(session, position, random.uniform(page, _ACTION), propensities)
+    action, propensity = decisions.draw(session, position, lambda: random.uniform(page, _ACTION), propensities)
     if environment.change_omega_for_bandits:
-        steps = environment.sigma_omega * drift(environment, random, user[session], event)
-        after = omega[session] + _cumulative_sum(steps, position)
+        steps = environment.sigma_omega * drift(environment, random, user.index_select(0, session), event)
+        after = omega.index_select(0, session) + _cumulative_sum(steps, position)
 
     def now(part: Tensor) -> Tensor:
-        return after[part] - steps[part] if environment.change_omega_for_bandits else omega[session[part]]
+        if environment.change_omega_for_bandits:
+            return after[part] - steps[part]
+        return omega.index_select(0, session.index_select(0, part))
 
     def click_probability(part: Tensor) -> Tensor:
-        return environment.click_probability(now(part), action[part])
+        return environment.click_probability(now(part), action.index_select(0, part))
 
     # Thinning: no click probability reaches the ceiling, so what lies above it needs no closer look.
     draw = random.uniform(page, _CLICK)
     maybe = (draw < environment.click_ceiling).nonzero().squeeze(1)
-    clicks = maybe[draw[maybe] < click_probability(maybe)]
+    clicks = maybe[draw.index_select(0, maybe) < click_probability(maybe)]
     clicked = torch.zeros_like(length, dtype=torch.bool).index_fill_(0, session[clicks], True)
     shown = length.scatter_reduce(0, session[clicks], position[clicks] + 1, "amin")
-    seen = (position < shown[session]).nonzero().squeeze(1)
-    seen_session = session[seen]
-    last = position[seen] + 1 == shown[seen_session]
+    seen = (position < shown.index_select(0, session)).nonzero().squeeze(1)
+    last = shown.cumsum(0).sub_(1)  # place of each session's last impression among those seen
     impressions = Impressions(
-        user=user[seen_session],
-        time=event[seen],
-        action=action[seen],
-        click=last & clicked[seen_session],
+        user=user.repeat_interleave(shown, output_size=len(seen)),
+        time=event.index_select(0, seen),
+        action=action.index_select(0, seen),
+        click=torch.zeros_like(seen, dtype=torch.bool).index_copy_(0, last, clicked),
         click_probability=click_probability(seen) if click_probabilities else None,
-        propensity=propensity[seen] if propensity is not None else None,
+        propensity=propensity.index_select(0, seen) if propensity is not None else None,
         interests=now(seen) if interests else None,
     )
     return impressions, shown, clicked, after[seen[last]] if environment.change_omega_for_bandits else omega
@@ -221,9 +224,10 @@ def _cumulative_sum(steps: Tensor, position: Tensor) -> Tensor:
     By doubling (Hillis and Steele 1986): the order of additions depends on the position in the session alone, so
     the last bit of a user's interests does not depend on who else is in the batch.
     """
-    reach = 1
-    longest = int(position.max()) if len(position) else 0
-    while reach <= longest:
-        steps = steps.clone().index_add_(0, inside := (position >= reach).nonzero().squeeze(1), steps[inside - reach])
+    reach, steps = 1, steps.clone()
+    inside = (position >= reach).nonzero().squeeze(1)
+    while len(inside):
+        steps.index_add_(0, inside, steps.index_select(0, inside - reach))
         reach *= 2
+        inside = inside[position.index_select(0, inside) >= reach]
     return steps

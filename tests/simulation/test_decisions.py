@@ -42,14 +42,14 @@ def test_actions_and_propensities(family, forget):
     session, position = torch.arange(3).repeat_interleave(1000), torch.arange(1000).repeat(3)
     uniform = torch.rand(3000, dtype=torch.float64)
     choices = decisions(Fixed(PROBS[0], family), forget)
-    action, propensity = choices.draw(session, position, uniform, propensities=True)
+    action, propensity = choices.draw(session, position, lambda: uniform, propensities=True)
     forgetful = forget & (position > 0)
     assert bool((action[forgetful] == 0).all())
     expected = torch.where(forgetful, 1.0, PROBS[0][action])
     assert torch.allclose(propensity, expected, rtol=1e-12, atol=0)
     if not forget:
         assert stats.chisquare(torch.bincount(action, minlength=6)[[1, 3, 4]], [300, 1800, 900]).pvalue > 1e-3
-    assert choices.draw(session, position, uniform)[1] is None
+    assert choices.draw(session, position, lambda: uniform)[1] is None
 
 
 @pytest.mark.parametrize("counts", [[5, 0, 2], [0, 0, 0], [1, 1, 1]], ids=str)
@@ -64,7 +64,7 @@ def test_a_propensity_that_rounding_has_carried_above_one_is_one():
             return torch.full(value.shape, 3e-16, dtype=torch.float64)
 
     _, propensity = decisions(Fixed(PROBS[0], Rounded)).draw(
-        torch.tensor([0]), torch.tensor([0]), torch.tensor([0.5], dtype=torch.float64), propensities=True
+        torch.tensor([0]), torch.tensor([0]), lambda: pytest.fail("nobody needs it"), propensities=True
     )
     assert propensity.tolist() == [1.0]
 
@@ -76,7 +76,8 @@ def test_conditional_propensities_are_those_of_one_draw_a_session():
     with seeded(3, "cpu"):
         two = [Decisions(policy, histories, torch.zeros(4, 5)) for _ in range(2)]
         drawn = [
-            one.draw(session, torch.zeros_like(session), torch.rand(2000).double(), propensities=True) for one in two
+            one.draw(session, torch.zeros_like(session), lambda: torch.rand(2000).double(), propensities=True)
+            for one in two
         ]
     for action, propensity in drawn:
         for mine in range(4):
@@ -89,7 +90,7 @@ def test_conditional_propensities_are_those_of_one_draw_a_session():
 
 def test_plain_categoricals_do_not_touch_the_generator():
     before = torch.get_rng_state()
-    decisions(Uniform(6)).draw(torch.tensor([0]), torch.tensor([0]), torch.tensor([0.5]).double())
+    decisions(Uniform(6)).draw(torch.tensor([0]), torch.tensor([0]), lambda: torch.tensor([0.5]).double())
     assert torch.equal(torch.get_rng_state(), before)
 
 
