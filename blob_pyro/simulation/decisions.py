@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 
 import pyro.distributions as dist
 import torch
@@ -103,6 +104,10 @@ def _cell_by_inversion(probs: Tensor, row: Tensor, uniform: Tensor) -> Tensor:
     return torch.searchsorted(cumulative, target, right=True)
 
 
+def _of(uniform: Callable[[], Tensor], part: Tensor) -> Tensor:
+    return uniform()[part]
+
+
 def _all_alike(rows: Tensor) -> bool:
     few = rows[:2]  # where these differ already the others need not be looked at
     return bool((few == few[:1]).all()) and bool((rows == rows[:1]).all())
@@ -191,7 +196,8 @@ class Decisions:
         for choice, part in ((self._first, position == 0), (self._rest, position > 0)):
             if not part.any():
                 continue
-            action[part], probability = choice.draw(session[part], lambda part=part: uniform()[part], propensities)
+            of_part = partial(_of, uniform, part)
+            action[part], probability = choice.draw(session[part], of_part, propensities)
             if probability is not None:
                 propensity[part] = probability
         return action, propensity if propensities else None

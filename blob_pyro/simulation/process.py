@@ -99,11 +99,11 @@ def simulate_users(
         shown, clicked = torch.empty_like(length), torch.empty_like(length, dtype=torch.bool)
         # Sessions of like length together, so that little is drawn beyond a session's end.
         for batch in length.argsort(descending=True, stable=True).split(batch_size):
-            who = [x.index_select(0, batch) for x in (users, time, length, omega)]
+            who, when, long, where = (x.index_select(0, batch) for x in (users, time, length, omega))
             recent = viewed[batch] if history == "since_last_action" else None
-            decisions = Decisions(policy, memory.recall(row[batch], recent), who[-1], recent is not None)
+            decisions = Decisions(policy, memory.recall(row[batch], recent), where, recent is not None)
             impressions, *after = recommend(
-                environment, random, decisions, *who, propensities, click_probabilities, interests
+                environment, random, decisions, who, when, long, where, propensities, click_probabilities, interests
             )
             for whole, part in zip((shown, clicked, omega), after):
                 whole.index_copy_(0, batch, part)
