@@ -10,6 +10,9 @@ from blob_pyro import BLO, BLOB, EventLog
 from blob_pyro.policies import SessionPopularity
 from blob_pyro.simulation import RecoGym
 
+# What is imported and collected stays: to look through it for garbage, again and again, took a quarter of the time.
+gc.disable()
+
 # It registers parts when it is imported, which is for `test_extension` to do and undo.
 collect_ignore = ["mine.py"]
 
@@ -26,7 +29,8 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    gc.freeze()  # what was imported stays: each full collection would look through all of it
+    gc.freeze()  # each full collection would look through all that was imported
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)
