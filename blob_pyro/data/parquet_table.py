@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from bisect import bisect_right
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -11,19 +10,18 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset
-import pyarrow.fs
 
 from blob_pyro.data import schema
 from blob_pyro.data.columns import Column
+from blob_pyro.data.parquet_files import ParquetFiles
 
 __all__ = ["ParquetTable"]
 
 CHUNK = 1 << 18
 """Rows that are read at once, about."""
-_FOOTER = 1 << 16  # bytes at the end of a file, which say what is in it
 
 
-class ParquetTable:
+class ParquetTable(ParquetFiles):
     """Files of one table, with what is needed to say whether they are still what they were.
 
     Args:
@@ -46,24 +44,9 @@ class ParquetTable:
         columns: Mapping[str, Hashable | None],
         storage_options: Mapping[str, Any] | None = None,
     ) -> None:
-        self.table, self.columns, self.location = table, columns, str(location)
-        self._filesystem, path = _open(location, table, storage_options)
-        try:
-            found = pa.dataset.dataset(path, filesystem=self._filesystem, format="parquet", partitioning="hive")
-            fragments = sorted(found.get_fragments(), key=lambda fragment: fragment.path)
-            self._pieces = [(fragment, fragment.split_by_row_group()) for fragment in fragments]
-        except FileNotFoundError as error:
-            problem = f"{table}: {location} is not there; give the path or URL of a Parquet file or folder"
-            raise FileNotFoundError(problem) from error
-        except (pa.ArrowException, OSError, ValueError) as error:
-            self._explain(path)
-            raise ValueError(f"{table}: {location} cannot be read as Parquet: {error}") from None
-        if not fragments:
-            raise ValueError(f"{table}: {location} holds no Parquet file; give the path or URL of one, or of a folder")
-        self._partitions = [field for field in found.schema if field.name not in fragments[0].physical_schema.names]
+        self.table, self.columns = table, columns
+        super().__init__(location, table, storage_options)
         self._names = self._check_columns()
-        self.num_rows = sum(group.num_rows for _, pieces in self._pieces for p in pieces for group in p.row_groups)
-        self._marks = {fragment.path: self._mark(fragment.path) for fragment in fragments}
 
     def holds_fractions(self, role: str) -> bool:
         """Say whether a column is one of floats in any file.
@@ -74,17 +57,6 @@ class ParquetTable:
         name = self._names[role]
         fields = (self._schema(fragment).field(name) for fragment, _ in self._pieces)
         return any(pa.types.is_floating(field.type) for field in fields)
-
-    def check(self) -> None:
-        """Compare the files with what they were when the table was opened: size, time of change, or their footers.
-
-        What a file system has kept of earlier answers is not believed.
-
-        Raises:
-            ValueError: naming a file that has vanished or changed.
-        """
-        for path in self._marks:
-            self._check(path)
 
     def chunks(self, roles: Iterable[str]) -> Iterator[dict[str, Column]]:
         """Read some columns of all rows, in order, in chunks of some 250,000 rows that lie in one file.
@@ -157,31 +129,6 @@ class ParquetTable:
                 )
         return names
 
-    def _mark(self, path: str) -> tuple[int, str]:
-        """What tells a file from what it becomes: its size, and when it was changed or, where nobody knows, its end."""
-        info = self._filesystem.get_file_info(path)
-        if info.type == pa.fs.FileType.NotFound:
-            raise FileNotFoundError(path)
-        if info.mtime_ns is not None:
-            return info.size, str(info.mtime_ns)
-        with self._filesystem.open_input_file(path) as file:
-            file.seek(max(0, file.size() - _FOOTER))
-            return info.size, hashlib.sha256(file.read(_FOOTER)).hexdigest()
-
-    def _check(self, path: str) -> None:
-        _ask_again(self._filesystem, path)
-        try:
-            now = self._mark(path)
-        except FileNotFoundError:
-            raise ValueError(
-                f"{self.table}: {path} has vanished since the log was scanned; put it back, or scan the log again"
-            ) from None
-        if now != self._marks[path]:
-            what = f"it had {self._marks[path][0]:,} bytes and has {now[0]:,}" if now[0] != self._marks[path][0] else (
-                "it has been written again"
-            )  # fmt: skip
-            raise ValueError(f"{self.table}: {path} has changed since the log was scanned ({what}); scan the log again")
-
 
 def _columns(
     batches: list[pa.RecordBatch], starts: list[tuple[int, int, int]], wanted: Mapping[str, str], label: str
@@ -198,33 +145,3 @@ def _columns(
         return Column(table.column(name), where, place)
 
     return {role: column(role, name) for role, name in wanted.items()}
-
-
-def _open(location: Any, table: str, storage_options: Mapping[str, Any] | None) -> tuple[pa.fs.FileSystem, str]:
-    """The file system of a path or URL, and the path in it."""
-    if not isinstance(location, (str, Path)):
-        raise TypeError(f"{table}: expected the path or URL of a Parquet file or folder, got {type(location).__name__}")
-    if not str(location):
-        raise ValueError(f"{table}: is empty; give the path or URL of a Parquet file or folder")
-    if "://" not in str(location):
-        if storage_options:
-            raise ValueError(f"storage_options: are for URLs, and {table} is a path, {str(location)!r}; leave them out")
-        return pa.fs.LocalFileSystem(), str(Path(location).absolute())
-    try:
-        from fsspec.core import url_to_fs
-    except ImportError:
-        raise ImportError(f"{table}: {location} is a URL, which fsspec reads: pip install fsspec") from None
-    try:
-        filesystem, path = url_to_fs(str(location), **(storage_options or {}))
-        filesystem.invalidate_cache()  # one object serves all who ask for the same, and remembers what was there
-    except ImportError as error:  # s3fs, gcsfs, adlfs
-        raise ImportError(f"{table}: to read {location}, {error}") from None
-    except ValueError as error:
-        raise ValueError(f"{table}: {location} is no URL that fsspec knows: {error}") from None
-    return pa.fs.PyFileSystem(pa.fs.FSSpecHandler(filesystem)), path
-
-
-def _ask_again(filesystem: pa.fs.FileSystem, path: str) -> None:
-    """Let fsspec forget what it knows of a file: for stores such as S3 it keeps what it once was told."""
-    if isinstance(filesystem, pa.fs.PyFileSystem):
-        filesystem.handler.fs.invalidate_cache(path)

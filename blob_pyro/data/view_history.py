@@ -15,6 +15,7 @@ from blob_pyro.data.concatenation import concatenate
 from blob_pyro.data.event_log import EventLog
 from blob_pyro.data.histories import Histories
 from blob_pyro.data.ids import read_ids
+from blob_pyro.data.shards import fingerprint
 from blob_pyro.data.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -68,6 +69,10 @@ class ViewHistory:
 
     def __repr__(self) -> str:
         return f"ViewHistory({self.num_users:,} users, {self._log.num_items:,} items, {self.num_views:,} views)"
+
+    def fingerprint(self) -> str:
+        """Hash users, items, times and views; SHA-256, 64 hexadecimal digits."""
+        return fingerprint(self._log)
 
     def append(self, log: EventLog) -> ViewHistory:
         """Return these views and those of a later log; what both have counts once.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -19,15 +20,17 @@ from blob_pyro.data.covariates import slice_covariates
 from blob_pyro.data.ids import read_ids
 from blob_pyro.ops.arguments import whole_number
 from blob_pyro.ops.memory import require_memory
-from blob_pyro.ops.seeds import check_seed, generator
+from blob_pyro.ops.seeds import check_seed, derived_seed, generator
 from blob_pyro.policies.slates import Contexts, Slates
 from blob_pyro.policies.slates.distinct import distinct_contexts
 
 if TYPE_CHECKING:
     from blob_pyro.policies.base import Policy
 
-__all__ = ["ChunkedSlates", "Slots", "decide"]
+__all__ = ["BLOCK", "ChunkedSlates", "Slots", "decide"]
 
+BLOCK = 256
+"""Contexts that share a seed, where a sequence of contexts is drawn a part at a time."""
 _CONTEXTS_AT_ONCE = 1 << 13
 
 
@@ -114,16 +117,25 @@ class ChunkedSlates:
             found.append(self._slates_of(contexts).propensities(slates).cpu())
         return torch.cat(found)
 
-    def draw(self, seed: int) -> Slots:
+    def draw(self, seed: int, first: int | None = None) -> Slots:
         """Draw slates, with what is known of them.
+
+        Args:
+            seed: of the draws.
+            first: the number of the first context in a sequence that is drawn a part at a time, a multiple of `BLOCK`:
+                each block of so many contexts is computed by itself and has a seed of its own, made of ``seed`` and its
+                number, so that what is drawn does not depend on the parts. Default: one seed for all.
 
         Raises:
             FloatingPointError: if what was drawn is found to have probability 0, as an estimate may be, naming the row.
         """
         source = generator(check_seed(seed))
+        blocks = None if first is None else _first_block(first)
         parts = []
         with torch.no_grad():
-            for contexts, _ in self._parts():
+            for contexts, _ in self._parts(BLOCK if blocks is not None else None):
+                if blocks is not None and contexts.first % BLOCK == 0:
+                    source = generator(derived_seed(seed, blocks + contexts.first // BLOCK))
                 slates = self._slates_of(contexts)
                 item, propensity, error = self._drawn(slates, contexts, source)
                 never = ~(propensity > 0)
@@ -160,10 +172,13 @@ class ChunkedSlates:
             raise TypeError(f"_slates: {type(self.policy).__name__} must return Slates, got a {type(slates).__name__}")
         return slates
 
-    def _parts(self) -> Iterator[tuple[Contexts, slice]]:
+    def _parts(self, block: int | None = None) -> Iterator[tuple[Contexts, slice]]:
+        """A few contexts at a time; none of two blocks, where there are blocks."""
         size = min(max(1, self.policy._numbers_at_once // (self.policy.num_items * self.num_slots)), _CONTEXTS_AT_ONCE)
-        for start in range(0, len(self), size):
-            rows = slice(start, min(start + size, len(self)))
+        block = block or max(len(self), 1)
+        starts = (start for begin in range(0, len(self), block) for start in range(begin, begin + block, size))
+        for start in takewhile(lambda start: start < len(self), starts):
+            rows = slice(start, min(start + size, len(self), (start // block + 1) * block))
             histories = self.histories[rows]
             allowed = None if self.candidates is None else self.candidates.mask(rows, histories.device)
             yield Contexts(histories, allowed, self._covariates(rows), start), rows
@@ -201,12 +216,18 @@ class ChunkedSlates:
             )
 
 
-def decide(slates: ChunkedSlates, user: Any, time: Any, seed: int) -> pd.DataFrame:
-    """Draw slates and return the rows to be logged of them; see `Policy.decide`."""
+def _first_block(first: int) -> int:
+    if whole_number(first, "first", at_least=0) % BLOCK:
+        raise ValueError(f"first: must be a multiple of {BLOCK}, the contexts of a block, got {first}")
+    return first // BLOCK
+
+
+def decide(slates: ChunkedSlates, user: Any, time: Any, seed: int, first: int | None = None) -> pd.DataFrame:
+    """Draw slates and return the rows to be logged of them; see `Policy.decide`, and `ChunkedSlates.draw` for first."""
     policy, count = slates.policy, len(slates)
     users, times = _users(user, count), _times(time, count)
     name, version = policy.name, policy.version
-    shown = slates.draw(seed)
+    shown = slates.draw(seed, first)
     context = np.repeat(np.arange(count), slates.num_slots)
     return pd.DataFrame(
         {

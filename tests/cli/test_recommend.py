@@ -1,6 +1,5 @@
 """A stream of contexts in, recommendations out: none lost, none doubled, whatever stops the run."""
 
-import importlib
 import json
 
 import numpy as np
@@ -11,9 +10,8 @@ import pytest
 
 from blob_pyro import BLOB
 from blob_pyro.data import ViewHistory
+from blob_pyro.distributed.answering import Answering
 from tests.cli.commands import done, run
-
-recommend = importlib.import_module("blob_pyro.cli.recommend")  # the package's attribute is the command
 
 
 def test_recommend_is_what_python_recommends(monday, contexts, tmp_path):
@@ -29,27 +27,49 @@ def test_recommend_is_what_python_recommends(monday, contexts, tmp_path):
 
 
 def test_a_killed_run_goes_on(monday, contexts, tmp_path, monkeypatch):
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    arguments = ["--contexts", contexts, "--history", monday / "history", "-k", 2, "--policy", "softmax", "--rows", 10]
+    users = pd.read_parquet(contexts)["user"].to_numpy()
+    many, whole, cut = tmp_path / "many.parquet", tmp_path / "whole", tmp_path / "cut"
+    pa.parquet.write_table(pa.table({"user": np.resize(users, 700)}), many, row_group_size=90)
+    arguments = ["--contexts", many, "--history", monday / "history", "-k", 2, "--policy", "softmax", "--rows", 256]
     done("recommend", monday / "model", *arguments, "--output", whole)
-    answer, calls = recommend._answer, []
+    write, calls = Answering.write, []
 
     def dies(*given):
         calls.append(given)
-        if len(calls) == 3:
+        if len(calls) == 2:
             raise KeyboardInterrupt
-        return answer(*given)
+        return write(*given)
 
-    monkeypatch.setattr(recommend, "_answer", dies)
-    told = run("recommend", monday / "model", *arguments, "--output", cut)
+    with monkeypatch.context() as patch:
+        patch.setattr(Answering, "write", dies)
+        told = run("recommend", monday / "model", *arguments, "--output", cut)
     assert told.exit_code == 130
     assert "go on" in told.output
     assert not (cut / "_SUCCESS").exists()
-    monkeypatch.setattr(recommend, "_answer", answer)
-    assert "6 parts, 4 of them new" in done("recommend", monday / "model", *arguments, "--output", cut)
+    assert "3 parts, 2 of them new" in done("recommend", monday / "model", *arguments, "--output", cut)
     columns = ["user", "action", "position", "propensity"]
     assert pd.read_parquet(cut)[columns].equals(pd.read_parquet(whole)[columns])
     assert "0 of them new" in done("recommend", monday / "model", *arguments, "--output", cut)
+
+
+def test_views_sorted_by_user_are_contexts(monday, tmp_path):
+    views = pd.read_parquet(monday / "views.parquet")
+    views.sort_values(["user", "time"]).to_parquet(tmp_path / "sorted.parquet")
+    arguments = ["--output", tmp_path / "out", "-k", 1]
+    told = done("recommend", monday / "model", "--contexts", tmp_path / "sorted.parquet", *arguments)
+    assert f"{views['user'].nunique()} contexts in 1 parts, 1 of them new" in told
+    views.sort_values(["item", "user"]).to_parquet(tmp_path / "by_item.parquet")
+    told = run(
+        "recommend",
+        monday / "model",
+        "--contexts",
+        tmp_path / "by_item.parquet",
+        *arguments[2:],
+        "--output",
+        tmp_path / "o",
+    )
+    assert told.exit_code == 1
+    assert "sort the rows by user and time" in told.output
 
 
 def test_another_run_is_refused(monday, contexts, tmp_path):
@@ -57,7 +77,7 @@ def test_another_run_is_refused(monday, contexts, tmp_path):
     done("recommend", monday / "model", *arguments, "-k", 2)
     told = run("recommend", monday / "model", *arguments, "-k", 3)
     assert told.exit_code == 1
-    assert "holds another run: k differ" in told.output
+    assert "holds another run: k differ (k is 2 there, 3 here)" in told.output
     (tmp_path / "out" / "_settings.json").write_text(json.dumps({}))
     assert "differ" in run("recommend", monday / "model", *arguments, "-k", 2).output
 
