@@ -1,4 +1,4 @@
-"""`Answering`: how the contexts of a part are answered, and how its file is written: the same whoever does it."""
+"""`Answering`: a part of the contexts is answered and written in the same way whoever does it."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Answering:
         return True
 
     def write(self, files: ContextFiles, part: Part, folder: Path, run: str) -> None:
-        """Answer the contexts of a part and write the file, in one move.
+        """Write the answers to the contexts of a part, in one move.
 
         Args:
             files: the contexts.

@@ -23,7 +23,7 @@ _ROLES = ("user", "time", "history", "candidates", "item")
 
 @dataclass(frozen=True)
 class Part:
-    """Which contexts are answered together, and where they are.
+    """Contexts that are answered together, and where they are.
 
     Attributes:
         number: of the part, from 0.
@@ -117,7 +117,7 @@ class ContextFiles:
 
     @property
     def says_time(self) -> bool:
-        """Whether a context says when it is decided in."""
+        """True where a context says when it is decided in."""
         return not self.are_views and "time" in self._there
 
     def contents(self) -> str:

@@ -74,7 +74,7 @@ def write_parts(
 
 
 class Worker:
-    """What Ray runs in a process of its own: it opens the contexts once, and writes what parts it is given.
+    """A process that Ray runs: it opens the contexts once, and writes what parts it is given.
 
     Args:
         request: a reference to what `write_parts` asks for.

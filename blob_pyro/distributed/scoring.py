@@ -38,7 +38,7 @@ _ROWS = 1 << 16
 
 @dataclass(frozen=True)
 class Scored:
-    """What is in an output folder now.
+    """The content of an output folder: parts, and how many are new.
 
     Attributes:
         output: the folder.
