@@ -79,7 +79,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser()
     parser.add_argument("--folder", type=Path, default=Path("gallery"))
-    parser.add_argument("--guides", nargs="+", default=["normal", "laplace", "low_rank"])
+    parser.add_argument("--guides", nargs="+", default=["arrowhead_normal", "laplace", "low_rank"])
     parser.add_argument("--large", type=int, default=10_000, help="items of the large catalogue; 0 for none")
     settings = parser.parse_args()
     torch.set_num_threads(1)

@@ -45,7 +45,9 @@ def main() -> None:
     matplotlib.use("Agg")
     parser = argparse.ArgumentParser()
     parser.add_argument(
-        "--guides", nargs="+", default=["normal", "arrowhead_normal", "matrix_normal", "laplace", "low_rank"]
+        "--guides",
+        nargs="+",
+        default=["arrowhead_normal", "normal", "matrix_normal", "matrix_normal_full", "laplace", "low_rank", "full"],
     )
     parser.add_argument("--users", type=int, default=100)
     parser.add_argument("--folder", type=Path, default=Path("benchmarks/results/guides"))

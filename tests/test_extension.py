@@ -197,7 +197,7 @@ def test_a_term_by_itself(blo, log, tmp_path, mine):
     assert back.model.priors.terms == (mine.Waves(3, 0.5),)
     assert torch.equal(back.scores(HISTORIES), blob.scores(HISTORIES))
     back.update(log, num_epochs=2, progress=False)
-    assert "wave_weight" in back.model.priors.sites
+    assert "wave_weight" in back.model.priors.vector.shapes
 
 
 def test_messages_name_it(blo, log):

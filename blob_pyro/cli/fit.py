@@ -29,7 +29,7 @@ _HISTORY = click.option(
 @log_options
 @_OUTPUT
 @click.option("--embedding-dim", type=click.IntRange(min=1), default=20, help="K.")
-@click.option("--guide", default="normal", help="By name: normal, matrix_normal, low_rank, laplace, ...")
+@click.option("--guide", default="arrowhead_normal", help="By name: arrowhead_normal, normal, low_rank, laplace, ...")
 @click.option("--organic-epochs", type=click.IntRange(min=1), help="Passes over the views. Default: BLO's.")
 @click.option(
     "--epochs", type=click.IntRange(min=1), help="Passes over the impressions. Default: until it has arrived."

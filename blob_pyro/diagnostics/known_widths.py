@@ -6,8 +6,8 @@ Outside the 90 % interval, where 10 % belong, lay 15 +- 4 % of the true values o
 of ``w_c``, 12 +- 3 % of kappa, 7 +- 3 % of zeta and 10 +- 3 % of click logits; the root mean square of their distances
 was 0.95 to 1.10 posterior standard deviations: none is known to be too narrow.
 
-``python benchmarks/calibration.py --guides arrowhead_normal --simulations 100 --seed 240``: 10 +- 3 % of ``w_a``,
-12 +- 3 % of ``w_b``, 7 +- 3 % of ``w_c``, 9 +- 1 % of kappa, 9 +- 1 % of click logits; and of zeta 20 +- 2 %, whose
+``python benchmarks/calibration.py --guides arrowhead_normal --simulations 100 --seed 250``: 9 +- 3 % of ``w_a``,
+7 +- 3 % of ``w_b``, 6 +- 2 % of ``w_c``, 12 +- 2 % of kappa, 9 +- 1 % of click logits; and of zeta 22 +- 2 %, whose
 entries have the width that they have given one another. Guides that are not here have not been measured.
 """
 
@@ -15,5 +15,5 @@ from __future__ import annotations
 
 __all__ = ["TOO_NARROW"]
 
-TOO_NARROW: dict[str, dict[str, float]] = {"laplace": {}, "arrowhead_normal": {"zeta": 0.20}}
+TOO_NARROW: dict[str, dict[str, float]] = {"laplace": {}, "arrowhead_normal": {"zeta": 0.22}}
 """By guide and site the share of true values outside the central 90 % interval, where that is too large."""

@@ -71,7 +71,7 @@ def _(multivariate: BlockArrowheadNormal) -> Factors:
 
 @singledispatch
 def shear(multivariate: TorchDistribution, loading: Tensor, column: int) -> TorchDistribution | None:
-    """Give a vector's distribution when ``loading`` times its number ``column`` is added; None if it leaves its family.
+    """Give a vector's distribution when ``loading`` times its number ``column`` is added; None if that is not known.
 
     Args:
         multivariate: the Gaussian, over ``D`` numbers.
@@ -93,9 +93,28 @@ def _(multivariate: dist.MultivariateNormal, loading: Tensor, column: int) -> To
 def _(multivariate: ArrowheadNormal, loading: Tensor, column: int) -> TorchDistribution | None:
     if loading[: multivariate.num_shared].any():
         return None
+    if column >= multivariate.num_shared:
+        return _shear_by_own(multivariate, loading, column)
     own = multivariate.loading + torch.outer(loading[multivariate.num_shared :], multivariate.shared_scale_tril[column])
     loc = multivariate.loc + loading * multivariate.loc[column]
     return ArrowheadNormal(loc, multivariate.shared_scale_tril, own, multivariate.scale, validate_args=False)
+
+
+_LEFT = 1e-6  # of a number's own variance, where a factor takes over the rest: low-rank families divide by it
+
+
+def _shear_by_own(multivariate: ArrowheadNormal, loading: Tensor, column: int) -> TorchDistribution:
+    """The same where the number has noise of its own, which becomes one more that all share."""
+    loc, factor, scale = factors(multivariate)
+    assert scale is not None, "an arrowhead has noise of its own"
+    unit = torch.zeros_like(loading)
+    unit[column] = (1 - _LEFT) ** 0.5
+    shared = torch.cat(
+        [factor + torch.outer(loading, factor[column]), (scale[column] * (loading + unit)).unsqueeze(-1)], -1
+    )
+    own = torch.where(unit > 0, _LEFT, 1.0) * scale.square()
+    own[: multivariate.num_shared] = _LEFT * multivariate.variance[: multivariate.num_shared]
+    return dist.LowRankMultivariateNormal(loc + loading * loc[column], shared, own, validate_args=False)
 
 
 @register_kl(ArrowheadNormal, ArrowheadNormal)

@@ -49,7 +49,7 @@ class Variant:
         embedding_dim: ``K``.
     """
 
-    guide: str = "normal"
+    guide: str = "arrowhead_normal"
     kappa_scale: float | None = None
     normalize_embeddings: bool = False
     centred: bool = False
@@ -65,6 +65,7 @@ VARIANTS: dict[str, Variant] = {
     DEFAULT: Variant(),
     "play: greedy by expected click": Variant(play="expected click"),
     "play: Thompson sampling": Variant(play="Thompson"),
+    "guide: normal": Variant(guide="normal"),
     "guide: matrix_normal": Variant(guide="matrix_normal"),
     "guide: laplace": Variant(guide="laplace"),
     "guide: low_rank": Variant(guide="low_rank"),

@@ -92,7 +92,9 @@ class ArrowheadNormalGuide(NormalGuide):
 
     @torch.no_grad()
     def share_nothing(self) -> None:
-        """Become a vector in which nothing follows the weights, as it is where their posterior was not looked for."""
+        """Leave a fit as independent normals; under a vector prior as a vector where nothing follows the weights."""
+        if self.is_auxiliary:
+            return
         self.weights_correlation_tril.copy_(torch.eye(len(self.weights)))
         self.is_correlated = bool(self.weights)
 

@@ -29,6 +29,7 @@ from blob_pyro.infer.training.trace import ELBO, EPOCH, LOG_JOINT, SECONDS
 from blob_pyro.infer.training.workers import Workers
 from blob_pyro.models import BanditBatch, BanditModel, StreamedBatch
 from blob_pyro.ops.exclusive import own_parameter_store
+from blob_pyro.ops.interrupts import to_the_end
 from blob_pyro.ops.seeds import seeded
 
 __all__ = ["fit_by_svi", "training_defaults"]
@@ -108,7 +109,8 @@ def fit_by_svi(guide: nn.Module, request: FitRequest) -> pd.DataFrame:
         training = replace(training, num_epochs=2 * training.num_epochs, learning_rate=training.learning_rate / slower)
     trace = _whole_trace(rounds, start, guide, model)
     if isinstance(guide, NormalGuide) and len(trace) and not trace.attrs["interrupted"]:
-        trace.attrs.update(**spread_kappa_scale(model, guide, batch, request.workers))
+        with to_the_end("kappa's scale"):
+            trace.attrs.update(**spread_kappa_scale(model, guide, batch, request.workers))
     return trace
 
 

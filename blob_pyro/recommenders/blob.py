@@ -52,8 +52,9 @@ class BLOB(ClickModel):
         blo: a fitted `BLO`. A copy of it is kept, ``blob.blo``, which takes as much memory as its parameters (the item
             embedding, ``P x K``, and the encoder) and cannot be fitted: what happens to ``blo`` afterwards, another
             fit for example, changes nothing here. BLOBs made from one ``blob.blo`` share it.
-        guide: how the posterior is approximated: "normal" (the paper's NQ, default), "arrowhead_normal" (the same, and
-            then how uncertain the weights are, and what follows them; see `blob_pyro.infer.weights.posterior`),
+        guide: how the posterior is approximated: "arrowhead_normal" (default: independent normals, and then how
+            uncertain the three weights are and what follows them; see `blob_pyro.infer.weights.posterior`), "normal"
+            (independent normals alone: the paper's NQ, whose weights are two to four times as certain as they may be),
             "matrix_normal" (MNQ), "matrix_normal_full", "low_rank", "full", "laplace" (mode and full curvature,
             integrated over ``w_b``; see `blob_pyro.infer.laplace.fit` for where it misleads), "delta" (MAP), "nuts"
             (exact draws, for small logs), or the name of one of yours, see `blob_pyro.register_guide`; a class that is
@@ -77,7 +78,7 @@ class BLOB(ClickModel):
     def __init__(
         self,
         blo: BLO,
-        guide: str | Callable[..., Any] = "normal",
+        guide: str | Callable[..., Any] = "arrowhead_normal",
         priors: BanditPriors | None = None,
         *,
         omega: Literal["mean", "sample"] = "mean",

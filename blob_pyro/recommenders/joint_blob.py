@@ -11,8 +11,10 @@ import torch
 from torch import nn
 
 from blob_pyro.data import EventLog
+from blob_pyro.guides.arrowhead import ArrowheadNormalGuide
 from blob_pyro.guides.registry import guide_name
 from blob_pyro.infer import GuidedELBO, LocalReparameterization, NotFiniteError, Training, train, warn_unless_converged
+from blob_pyro.infer.weights.fit import find_weights
 from blob_pyro.models import BanditPriors
 from blob_pyro.models.joint import JointBatch, JointModel
 from blob_pyro.ops.arguments import true_or_false
@@ -142,15 +144,21 @@ class JointBLOB(BLOB):
             assert blo.bound is not None, "a fitted BLO has a bound"
             elbo = GuidedELBO(blo.bound, LocalReparameterization)
             both = _Both(blo.guide, guide)
+            if isinstance(guide, ArrowheadNormalGuide):
+                guide.to_mean_field()
             fits = [*self.fits, training.record("fit_jointly", seed, len(batch))]
             with seeded(seed, device):
                 try:
                     trace = train(model, both, elbo, batch, training, progress=progress, description="BLOB, jointly")
                 except NotFiniteError as error:
                     model.update_bandit_items()
+                    if isinstance(guide, ArrowheadNormalGuide):
+                        guide.share_nothing()
                     take(self, fresh, error.trace, fits)
                     raise
                 model.update_bandit_items()
+                if isinstance(guide, ArrowheadNormalGuide):
+                    find_weights(guide, bandit, self._batch(fresh, log, covariates), trace)
                 take(self, fresh, trace, fits)
         if not trace.attrs["interrupted"]:
             warn_unless_converged(trace, what="JointBLOB.fit_jointly")

@@ -111,15 +111,14 @@ def test_rewards_that_do_not_differ(blob, log):
 
 def test_what_objects_say_of_themselves(blo, blob, log):
     assert repr(blo) == "BLO(12 items, embedding_dim=3, fitted)"
-    assert (
-        repr(blob) == f"BLOB(12 items, embedding_dim=3, guide 'normal', fitted to {log.num_impressions:,} impressions)"
-    )
+    impressions = f"{log.num_impressions:,} impressions"
+    assert repr(blob) == f"BLOB(12 items, embedding_dim=3, guide 'arrowhead_normal', fitted to {impressions})"
     assert repr(BLOB(blo, "laplace")) == "BLOB(12 items, embedding_dim=3, guide 'laplace', not fitted)"
     assert repr(blob.click_logits([[1], []])) == "ClickLogits(2 contexts, 12 items)"
     assert "distinct contexts" in log._repr_html_()
     for thing, says in (
         (blo, ("<th>embedding_dim</th>", "<td>3</td>", f"<td>{len(log.sessions)}</td>")),
-        (blob, ("<td>normal</td>", "w_a, w_b, w_c, kappa, zeta", f"<td>{log.num_impressions}</td>")),
+        (blob, ("<td>arrowhead_normal</td>", "w_a, w_b, w_c, kappa, zeta", f"<td>{log.num_impressions}</td>")),
         (blob.click_logits([[1], []]), ("<th>contexts</th>", "<td>2</td>", "<td>12</td>", "<td>yes</td>")),
     ):
         shown = thing._repr_html_()

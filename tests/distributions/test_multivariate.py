@@ -51,6 +51,22 @@ def test_shear_adds_one_number_to_others(name):
     assert shear(vectors()["low rank"], loading, 1) is None
 
 
+def test_an_arrowhead_is_sheared_by_one_of_its_own_numbers():
+    """As a slope that no weight moves is one, under guide "arrowhead_normal"."""
+    q = arrowhead()
+    loading = torch.zeros(S + M).double()
+    loading[S + 2 :] = torch.tensor([1.5, -0.7]).double()[: M - 2]
+    matrix = torch.eye(S + M).double()
+    matrix[:, S] += loading
+    sheared = shear(q, loading, S)
+    assert torch.allclose(sheared.mean, matrix @ q.mean)
+    torch.testing.assert_close(
+        sheared.covariance_matrix, matrix @ q.covariance_matrix @ matrix.mT, atol=1e-9, rtol=3e-6
+    )
+    x = torch.randn(3, S + M).double()
+    assert torch.isfinite(sheared.log_prob(x)).all()
+
+
 def test_the_vector_of_a_part_by_its_old_name():
     d = arrowhead()
     with pytest.warns(DeprecationWarning, match="MultivariatePart: 'joint' is now called 'multivariate'"):

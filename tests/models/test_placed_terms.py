@@ -118,9 +118,11 @@ def test_both_are_saved_loaded_updated_and_labelled(guide, two, blo, log, tmp_pa
     assert posterior["type_category_kappa"].shape == (1, 10, 2)
 
 
-def test_a_name_changes_no_number(blo, log):
+@pytest.mark.parametrize("guide", ["normal", "arrowhead_normal"])
+def test_a_name_changes_no_number(blo, log, guide):
     """Of a term that has a closed form, under a guide that is projected."""
-    blobs = [BLOB(blo, priors=BanditPriors(terms=t)) for t in ((KappaOnPopularity(),), {"views": KappaOnPopularity()})]
+    terms = ((KappaOnPopularity(),), {"views": KappaOnPopularity()})
+    blobs = [BLOB(blo, guide, BanditPriors(terms=t)) for t in terms]
     for blob in blobs:
         blob.fit(log, num_epochs=3, progress=False, device="cpu")
     plain, named = (blob.click_logits(HISTORIES) for blob in blobs)

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from blob_pyro.ops.interrupts import uninterrupted
+from blob_pyro.ops.interrupts import to_the_end, uninterrupted
 
 
 @pytest.fixture(autouse=True)
@@ -64,3 +64,32 @@ def test_other_threads_are_not_concerned():
     thread.start()
     thread.join()
     assert handlers == [signal.default_int_handler]
+
+
+def test_a_block_is_brought_to_its_end():
+    done = []
+
+    def block():
+        with to_the_end("the last sum"):
+            signal.raise_signal(signal.SIGINT)
+            done.append("the rest of the block")
+
+    with pytest.warns(UserWarning, match="the last sum: interrupted at its end, which was near: it is whole"):
+        block()
+    assert done == ["the rest of the block"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_ctrl_c_ends_it():
+    done = []
+
+    def block():
+        with to_the_end("the last sum"):
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            done.append("the rest of the block")
+
+    with pytest.raises(KeyboardInterrupt):
+        block()
+    assert not done
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

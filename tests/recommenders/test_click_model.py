@@ -243,7 +243,7 @@ def test_terms_answer_by_draws(blo, log):
         assert blob.click_probabilities(HISTORIES).shape == (3, 12)
 
 
-@pytest.mark.parametrize("guide", ["normal", "matrix_normal", "laplace", "full"])
+@pytest.mark.parametrize("guide", ["normal", "arrowhead_normal", "matrix_normal", "laplace", "full"])
 def test_popularity_keeps_the_closed_form(blo, log, guide):
     """Against the same posterior by draws; and it can be played."""
     blob = BLOB(blo, guide, BanditPriors(terms=(KappaOnPopularity(),), kappa_scale=0.2))

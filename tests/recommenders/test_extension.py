@@ -15,7 +15,9 @@ from blob_pyro.models.operations import broadcast
 from blob_pyro.policies import Greedy, Mixture, ThompsonSampling, Uniform
 
 HISTORIES = [[0, 3], [], [5, 5, 7]]
-GUIDES = ["normal", "matrix_normal", "matrix_normal_full", "low_rank", "full", "laplace", "delta", "nuts"]
+GUIDES = [
+    "normal", "arrowhead_normal", "matrix_normal", "matrix_normal_full", "low_rank", "full", "laplace", "delta", "nuts",
+]  # fmt: skip
 
 
 def few_draws(model):

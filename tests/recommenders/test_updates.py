@@ -15,7 +15,7 @@ from blob_pyro.models.sites import EARLIER, KAPPA, MULTIVARIATE
 from blob_pyro.posteriors.next_priors import next_priors
 
 QUICK = {"num_epochs": 3, "batch_size": 1024, "progress": False}
-GUIDES = ["normal", "matrix_normal", "laplace", "low_rank", "full"]
+GUIDES = ["normal", "arrowhead_normal", "matrix_normal", "laplace", "low_rank", "full"]
 
 
 def some(log, keep, reward=None):

@@ -2,12 +2,14 @@ r"""The clicks' log-likelihood to second order in what logits are linear in, wit
 
 With ``Z = sp(w_a) L^{-T} + sp(w_b) zeta`` a logit is
 :math:`\lambda_n = l_n' Z r_n + \kappa_{a_n} + w_c + \text{terms}`, where ``l_n`` is the item's row of Psi and
-``r_n = L' omega_n``: linear in ``Z``, kappa and ``w_c``. Around the means of a fit the log-likelihood is a quadratic
-form of these, made of each item's moments of its contexts; kappas, each of which meets one item's events alone, are
-eliminated by a Schur complement. What is left is a number for ``w_c`` and a matrix for ``Z``, which is put into the
-basis in which it is diagonal: that of the eigenvectors where ``K`` is small, and otherwise the Kronecker product of
-those of its two factors, as George et al. (2018, *Fast approximate natural gradient descent in a Kronecker-factored
-eigenbasis*) have it, which leaves out what is off the diagonal there.
+``r_n = L' omega_n``: linear in ``Z``, kappa and ``w_c``. Around the means of a fit the log-likelihood is taken as a
+quadratic form of these, made of each item's moments of its contexts. Its slope and curvature are averages over the
+logits that the fit has, where a Gaussian approximation has its optimum (Opper & Archambeau 2009, *The variational
+Gaussian approximation revisited*): of few clicks those at the means say something else. Kappas, each of which meets one
+item's events alone, are eliminated by a Schur complement. What is left is a number for ``w_c`` and a matrix for ``Z``,
+which is put into the basis in which it is diagonal: that of the eigenvectors where ``K`` is small, and otherwise the
+Kronecker product of those of its two factors, as George et al. (2018, *Fast approximate natural gradient descent in a
+Kronecker-factored eigenbasis*) have it, which leaves out what is off the diagonal there.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from blob_pyro.infer.elbo import Posterior
 from blob_pyro.infer.training.workers import Workers
+from blob_pyro.infer.weights.logit_moments import expected_click, logit_moments
 from blob_pyro.models import BanditBatch, BanditModel, StreamedBatch
 from blob_pyro.models.operations import unhandled
 
@@ -60,15 +64,18 @@ def item_moments(
     means: dict[str, Tensor],
     batch: BanditBatch | StreamedBatch,
     workers: Workers | None = None,
+    posterior: Posterior | None = None,
     rotation: Tensor | None = None,
 ) -> ItemMoments:
-    """Sum over all events, a few at a time, at the means of all sites.
+    """Sum over all events, a few at a time, at the means of all sites, or averaged around them.
 
     Args:
         model: the bandit model.
         means: of each site.
         batch: all events, with rewards; of this worker where there are others.
         workers: who have the other events, where there are some.
+        posterior: distribution of each site, over which a click's probability and variance are averaged: None takes
+            them at the means.
         rotation: of ``r``, ``K x K``: ``r' rotation`` takes its place.
     """
     num_items, size = model.item_embedding.shape
@@ -77,18 +84,17 @@ def item_moments(
     shapes = [(num_items,), (num_items,), *[(num_items, size)] * 3, (size, size)]
     sums = [rotation.new_zeros(shape) for shape in shapes]
     second = rotation.new_zeros(num_items, size, size) if is_small else None
-    with unhandled():
-        for some in _parts(batch, max(1024, _AT_ONCE // size**2)):
-            assert some.reward is not None, "there are clicks to explain"
-            probability = torch.sigmoid(model.logit(means, replace(some, interest_scale=None)).double())
-            v, left = (probability * (1 - probability)).unsqueeze(-1), (some.reward - probability).unsqueeze(-1)
-            interest = some.interest[some.context] * model.column_norms
-            r = (interest @ model.whitening).double() @ rotation
-            for total, value in zip(sums, (v[:, 0], left[:, 0], v * r, left * r, v * r.square())):
-                total.index_add_(0, some.action, value)
-            sums[-1] += r.mT @ (v * r)
-            if second is not None:
-                second.index_add_(0, some.action, (v * r).unsqueeze(-1) * r.unsqueeze(-2))
+    for some in _parts(batch, max(1024, _AT_ONCE // size**2)):
+        assert some.reward is not None, "there are clicks to explain"
+        probability, variance = _click(model, means, posterior, replace(some, interest_scale=None))
+        v, left = variance.unsqueeze(-1), (some.reward - probability).unsqueeze(-1)
+        interest = some.interest[some.context] * model.column_norms
+        r = (interest @ model.whitening).double() @ rotation
+        for total, value in zip(sums, (v[:, 0], left[:, 0], v * r, left * r, v * r.square())):
+            total.index_add_(0, some.action, value)
+        sums[-1] += r.mT @ (v * r)
+        if second is not None:
+            second.index_add_(0, some.action, (v * r).unsqueeze(-1) * r.unsqueeze(-2))
     if workers is not None:
         flat = workers.sum(torch.cat([t.flatten() for t in (*sums, *([second] if second is not None else []))]))
         pieces = flat.split([t.numel() for t in sums] + ([second.numel()] if second is not None else []))
@@ -96,6 +102,18 @@ def item_moments(
         second = None if second is None else pieces[-1].view_as(second)
     variance, residual, first, gradient, squares, total = sums
     return ItemMoments(variance, residual, first, gradient, squares, second, total)
+
+
+def _click(
+    model: BanditModel, means: dict[str, Tensor], posterior: Posterior | None, batch: BanditBatch
+) -> tuple[Tensor, Tensor]:
+    """Each event's click probability, and the slope of it in its logit."""
+    if posterior is not None:
+        mean, variance = logit_moments(model, means, posterior, batch)
+        return expected_click(mean.double(), variance.double())
+    with unhandled():
+        probability = torch.sigmoid(model.logit(means, batch).double())
+    return probability, probability * (1 - probability)
 
 
 def _parts(batch: BanditBatch | StreamedBatch, size: int) -> Iterator[BanditBatch]:
@@ -148,6 +166,7 @@ def diagonal_basis(
     precision: Tensor,
     scale: Tensor,
     workers: Workers | None = None,
+    posterior: Posterior | None = None,
 ) -> Basis:
     """Find coordinates of ``Z`` in which the clicks' curvature, with kappa eliminated, is diagonal.
 
@@ -159,6 +178,7 @@ def diagonal_basis(
         precision: of each kappa, by clicks and prior, ``P``; infinite where it is known.
         scale: units of ``Z``, ``K x K``.
         workers: as for `item_moments`.
+        posterior: as for `item_moments`.
     """
     psi, size = model.item_embedding.double(), model.embedding_dim
     if moments.second is not None:
@@ -174,7 +194,7 @@ def diagonal_basis(
     rows, columns = (square.mean(dim).sqrt() / square.mean() ** 0.25 for dim in (1, 0))  # of a product that is near
     left = torch.linalg.eigh((psi * rows).mT @ (moments.variance.unsqueeze(-1) * psi * rows))[1]
     right = torch.linalg.eigh(columns.unsqueeze(-1) * moments.total * columns)[1]
-    turned = item_moments(model, means, batch, workers, columns.unsqueeze(-1) * right)
+    turned = item_moments(model, means, batch, workers, posterior, columns.unsqueeze(-1) * right)
     own = turned.squares - turned.first.square() / precision.unsqueeze(-1)
     curvature = ((psi * rows) @ left).square().mT @ own
     return Basis(left, right, scale, curvature.clamp(min=0).flatten())

@@ -8,9 +8,12 @@ from blob_pyro.guides.arrowhead import ArrowheadNormalGuide
 from blob_pyro.infer.fit import fit_guide
 from blob_pyro.infer.fit_request import FitRequest
 from blob_pyro.infer.svi import fit_by_svi
+from blob_pyro.infer.training.workers import Workers
 from blob_pyro.infer.weights.posterior import correlate_weights
+from blob_pyro.models import BanditBatch, BanditModel, StreamedBatch
+from blob_pyro.ops.interrupts import to_the_end
 
-__all__ = ["fit_arrowhead_normal"]
+__all__ = ["find_weights", "fit_arrowhead_normal"]
 
 
 @fit_guide.register
@@ -27,10 +30,36 @@ def fit_arrowhead_normal(guide: ArrowheadNormalGuide, request: FitRequest) -> pd
         See `blob_pyro.infer.training.trace`; ``attrs["correlated"]`` says whether the weights' posterior was found.
     """
     guide.to_mean_field()
-    trace = fit_by_svi(guide, request)
+    try:
+        trace = fit_by_svi(guide, request)
+    except BaseException:
+        guide.share_nothing()
+        raise
+    find_weights(guide, request.model, request.batch, trace, request.workers)
+    return trace
+
+
+def find_weights(
+    guide: ArrowheadNormalGuide,
+    model: BanditModel,
+    batch: BanditBatch | StreamedBatch,
+    trace: pd.DataFrame,
+    workers: Workers | None = None,
+) -> None:
+    """Find the posterior of the weights, and what follows them, unless the training before was interrupted.
+
+    Ctrl-C does not end it: what was trained is worth more than its seconds.
+
+    Args:
+        guide: trained as independent normals; filled in place.
+        model: fitted.
+        batch: all events; of this worker where there are others.
+        trace: of the training; ``attrs["correlated"]`` says afterwards whether it was done.
+        workers: who have the other events, where there are some.
+    """
     trace.attrs["correlated"] = not trace.attrs["interrupted"]
     if trace.attrs["correlated"]:
-        correlate_weights(request.model, guide, request.batch, request.workers)
-    elif not guide.is_auxiliary:
+        with to_the_end("the weights' posterior"):
+            correlate_weights(model, guide, batch, workers)
+    else:
         guide.share_nothing()
-    return trace

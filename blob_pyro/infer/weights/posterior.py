@@ -2,12 +2,13 @@ r"""The posterior of the three weights around a fit by independent normals, and 
 
 Independent normals have each weight as certain as it is given all else, which is far too certain: ``w_b`` trades off
 with zeta, ``w_a`` with zeta, ``w_c`` with every kappa. With the clicks' log-likelihood to second order in what logits
-are linear in (`blob_pyro.infer.weights.expansion`), all but ``w_a`` and ``w_b`` is Gaussian given these two, and is
-integrated in closed form; their joint density is tabulated on a grid, as Rue, Martino & Chopin (2009, section 3) treat
-hyperparameters. The guide takes over the moments: mean and covariance of the weights, the regression of kappa on them,
-and that of zeta, which is weighted by ``sp(w_b)``: that keeps the mean of ``sp(w_b) zeta``, which is what a logit has.
-It is one Newton step from the optimum of the mean field, as in linear response (Giordano, Broderick & Jordan 2018,
-*Covariances, robustness, and variational Bayes*), but for the two weights that enter by a softplus.
+are linear in, averaged over the fit (`blob_pyro.infer.weights.expansion`), all but ``w_a`` and ``w_b`` is Gaussian
+given these two, and is integrated in closed form; their joint density is tabulated on a grid, as Rue, Martino & Chopin
+(2009, section 3) treat hyperparameters. The guide takes over the moments: mean and covariance of the weights, the
+regression of kappa on them, and that of zeta, which is weighted by ``sp(w_b)``: that keeps the mean of
+``sp(w_b) zeta``, which is what a logit has. It is one Newton step from the optimum of the mean field, as in linear
+response (Giordano, Broderick & Jordan 2018, *Covariances, robustness, and variational Bayes*), but for the two weights
+that enter by a softplus.
 
 Other sites stay as the fit has them: where a term can stand in for a weight, as `ItemDeviations` can for ``w_a``, that
 weight is still too certain.
@@ -24,12 +25,15 @@ from torch.nn.functional import softplus
 
 from blob_pyro.guides.arrowhead import ArrowheadNormalGuide
 from blob_pyro.guides.takeover import normal_moments
+from blob_pyro.infer.elbo import RecordDistributions
 from blob_pyro.infer.laplace.arrowhead_precision import ArrowheadPrecision
 from blob_pyro.infer.training.workers import Workers
 from blob_pyro.infer.weights.expansion import Basis, ItemMoments, diagonal_basis, item_moments
 from blob_pyro.models import BanditBatch, BanditModel, StreamedBatch
 from blob_pyro.models.priors.vector import VectorPrior
 from blob_pyro.models.sites import KAPPA, W_A, W_B, W_C, ZETA
+from blob_pyro.ops.exclusive import own_parameter_store
+from blob_pyro.ops.seeds import seeded
 from blob_pyro.ops.tensors import map_tensors
 
 __all__ = ["correlate_weights"]
@@ -88,10 +92,13 @@ def correlate_weights(
         return
     means = {**model.fixed_values(), **{name: getattr(guide, f"{name}_loc").detach() for name in guide.shapes}}
     at = {name: means[name].double() for name in (*_WEIGHTS, KAPPA, ZETA)}
-    moments = item_moments(model, means, batch, workers)
+    with own_parameter_store(), seeded(0, guide.weights_correlation_tril.device), RecordDistributions() as record:
+        guide()  # its distributions; what it draws is not asked for
+    around = record.posterior
+    moments = item_moments(model, means, batch, workers, around)
     prior = _prior(model, guide, at, moments.variance)
     units = torch.where(prior.zeta_scale > 0, prior.zeta_scale, 1)
-    basis = diagonal_basis(model, means, batch, moments, moments.variance + prior.kappa, units, workers)
+    basis = diagonal_basis(model, means, batch, moments, moments.variance + prior.kappa, units, workers, around)
     free = [name in guide.weights for name in _WEIGHTS]
     found = _Problem(model, free, at, moments, prior, basis).solve()
     here = torch.tensor(free, device=found.loc.device).nonzero().flatten()

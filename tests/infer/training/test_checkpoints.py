@@ -74,7 +74,7 @@ BLOB_CHANGES = {
     "guide": (
         lambda blo: BLOB(blo, "matrix_normal"),
         {},
-        "guide_given: 'normal' in the checkpoint, 'matrix_normal' now",
+        "guide_given: 'arrowhead_normal' in the checkpoint, 'matrix_normal' now",
     ),
     "priors": (lambda blo: BLOB(blo, priors=wide_priors()), {}, "priors.w_c.scale: 10.0 in the checkpoint, 9.0 now"),
     "learned": (

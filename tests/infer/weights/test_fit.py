@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from copy import deepcopy
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +18,7 @@ from blob_pyro.infer.weights import fit
 from blob_pyro.models import ItemDeviations
 from blob_pyro.policies import SessionPopularity
 from blob_pyro.recommenders.blob_fit import workers_of
+from blob_pyro.recommenders.joint_blob import JointBLOB
 from blob_pyro.simulation import RecoGym
 
 
@@ -129,6 +132,35 @@ def test_a_fit_that_was_interrupted_stays_independent(blo: BLO, log: EventLog, m
     trace = fit_guide(guide, FitRequest(blob.model, blob.batch(log), Training(1, 8, 0.1)))
     assert not trace.attrs["correlated"]
     assert not guide.is_correlated
+
+
+def test_ctrl_c_after_the_training_loses_nothing(blo: BLO, log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pass after it takes seconds, and what was trained may have taken hours."""
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.setattr(
+        fit, "correlate_weights", lambda *args: [signal.raise_signal(signal.SIGINT), correlate_weights(*args)]
+    )
+    blob = BLOB(blo, priors=BanditPriors(kappa_scale=0.3))
+    try:
+        with pytest.warns(UserWarning, match="the weights' posterior: interrupted at its end"):
+            blob.fit(log, num_epochs=2, progress=False, device="cpu")
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    assert blob.fitted
+    assert blob.guide.is_correlated
+
+
+@pytest.mark.filterwarnings("ignore::blob_pyro.infer.ConvergenceWarning", "ignore::blob_pyro.infer.PoorFitWarning")
+def test_a_joint_fit_finds_the_weights_of_what_it_trained(blo: BLO, log: EventLog) -> None:
+    """Slopes and correlations are those around where embeddings and means have ended, not where they began."""
+    joint = JointBLOB(fitted(blo, log))
+    before = joint.guide.kappa_slope.clone()
+    trace = joint.fit_jointly(log, num_epochs=3, learning_rate=0.05, progress=False, device="cpu")
+    assert trace.attrs["correlated"]
+    assert not torch.equal(joint.guide.kappa_slope, before)
+    again = deepcopy(joint.guide)
+    correlate_weights(joint.model, again, joint.batch(log))  # one more step from there stays near
+    torch.testing.assert_close(again.kappa_slope, joint.guide.kappa_slope, atol=0.05, rtol=0.1)
 
 
 def _interrupted() -> pd.DataFrame:

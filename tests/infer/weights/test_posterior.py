@@ -1,7 +1,11 @@
-"""The weights' posterior against dense algebra: one Gaussian of all else, by Hessians, at each point of a grid."""
+"""The weights' posterior against dense algebra: one Gaussian of all else, by Hessians, at each point of a grid.
+
+The log-likelihood is averaged over the logits that the fit has, whose variances are by the Jacobian of all sites.
+"""
 
 from __future__ import annotations
 
+import numpy as np
 import pyro.distributions as dist
 import pytest
 import torch
@@ -51,10 +55,25 @@ def by_dense_algebra(model: BanditModel, guide: ArrowheadNormalGuide, batch: Ban
     z = softplus(at["w_a"]) * along + softplus(at["w_b"]) * at["zeta"]
     start = torch.cat([z.flatten(), at["kappa"], at["w_c"].view(1)])
 
+    def logits(sites: dict) -> torch.Tensor:
+        v = {**at, **sites}
+        z = softplus(v["w_a"]) * along + softplus(v["w_b"]) * v["zeta"]
+        return ((psi @ z) * row).sum(-1) + v["kappa"][batch.action] + v["w_c"]
+
+    in_doubt = {n: at[n] for n in guide.shapes}
+    by_site = torch.func.jacrev(logits)(in_doubt)
+    variances = [
+        by_site[n].view(EVENTS, -1).square() @ getattr(guide, f"{n}_scale").detach().flatten().square()
+        for n in in_doubt
+    ]
+    nodes, weights = (torch.from_numpy(a) for a in np.polynomial.hermite_e.hermegauss(40))
+    spread = sum(variances).sqrt() * nodes.unsqueeze(-1)  # of each event's logit, by node
+
     def log_likelihood(beta: torch.Tensor) -> torch.Tensor:
         z, kappa, w_c = beta.split([SIZE**2, ITEMS, 1])
         logit = ((psi @ z.view(SIZE, SIZE)) * row).sum(-1) + kappa[batch.action] + w_c
-        return dist.Bernoulli(logits=logit).log_prob(batch.reward).sum()
+        each = dist.Bernoulli(logits=logit + spread).log_prob(batch.reward)
+        return (weights / weights.sum()) @ each.sum(-1)
 
     gradient, hessian = torch.func.grad(log_likelihood)(start), torch.func.hessian(log_likelihood)(start)
     names = [n for n in ("zeta", "kappa", "w_c") if n in guide.shapes]
