@@ -70,6 +70,7 @@ class _Reader:
     def __init__(self, without: Set[str]) -> None:
         self.digest, self.without = hashlib.sha256(), without
         self.met: dict[int, tuple[int, Any]] = {}  # keeps what it has met alive, so that no number is used twice
+        self.hashes: dict[tuple[Any, ...], str] = {}  # of tensors: two models may share the largest
 
     def read(self, value: Any, path: str) -> str:
         self._feed(value, path)
@@ -148,6 +149,12 @@ class _Reader:
         if isinstance(value, Tensor) and value.layout != torch.strided:
             coordinates = value.detach().to_sparse_coo().coalesce()
             self._parts(value, {"i": coordinates.indices(), "v": coordinates.values(), "s": tuple(value.shape)}, path)
+        elif isinstance(value, Tensor):
+            place = value.data_ptr(), value.stride(), value.shape  # each is kept alive: no other comes to lie there
+            where = (value.device, value.dtype, *place, value.is_conj(), value.is_neg())
+            if where not in self.hashes:
+                self.hashes[where] = content_hash(value)
+            self._say(self.hashes[where])
         else:
             self._say(content_hash(value))
 

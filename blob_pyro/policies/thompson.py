@@ -45,7 +45,7 @@ __all__ = [
     "TotalVariation",
 ]
 
-_CONTENDING_AT_ONCE = 1 << 24  # contexts times items of a chunk, in single precision
+_CONTENDING_AT_ONCE = 1 << 25  # contexts times items of a chunk, in single precision
 _BY_DRAWS = (
     "propensity: 'conditional' needs a posterior in closed form, and this one is known by draws: given a draw every "
     "score is known, and one item always played; use shared_draws"

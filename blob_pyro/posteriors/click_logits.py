@@ -35,6 +35,7 @@ __all__ = ["ClickLogits", "has_closed_form"]
 
 _WEIGHT_NODES = 32  # of Gauss-Hermite quadrature, for w_a and as many for w_b: moments
 _MIXTURE_NODES = 8  # the same for whole distributions, where every node costs an N x P matrix
+_LARGE = 1 << 16  # items, from which on their means are computed item by item
 _ROUNDINGS = 8  # the longest chain of them in a mean, as a multiple of its number of products
 # Attributes that are cached, and belong to the contexts.
 _OF_CONTEXTS = (
@@ -79,6 +80,7 @@ class ClickLogits(LogitsOfContexts):
     ) -> None:
         super().__init__(item_embedding, interest)
         self.whitening = whitening
+        self._of_items: dict[str, Tensor] = {}  # shared by the same posterior in other contexts
         self.num_shared = num_shared_factors(posterior)
         self.weights = [site_vector(posterior, name, self.num_shared) for name in (W_A, W_B, W_C)]
         doubtful = [not is_certain(posterior[name]) for name in (W_A, W_B)]
@@ -176,7 +178,7 @@ class ClickLogits(LogitsOfContexts):
     def of_items(self, index: Tensor) -> Self:
         """Return the logits of some of the items; see `LogitsOfContexts.of_items`."""
         new = self.in_contexts(self.interest)
-        new.item_embedding = self.item_embedding[index]
+        new.item_embedding, new._of_items = self.item_embedding[index], {}
         if self._effects is None:
             loc, scale, factor = self._kappa
             new._kappa = SiteVector(loc[index], scale[index], factor[:, index])
@@ -190,6 +192,7 @@ class ClickLogits(LogitsOfContexts):
         if self.interest.dtype == torch.float64:
             return self
         new = copy(self)
+        new._of_items = {}
         for name in (*_OF_CONTEXTS, "_standard"):
             new.__dict__.pop(name, None)
         for name in ("item_embedding", "whitening", "interest", "_zeta_factor"):
@@ -217,6 +220,9 @@ class ClickLogits(LogitsOfContexts):
             own = own + (
                 shared @ self.item_loadings.mT if self._effects is None else _in_each(self.item_loadings, shared)
             )
+        if direction.dim() == 2 and len(self.item_embedding) >= _LARGE:  # by items, which is twice as fast
+            by_item = (own if own.dim() > 1 else own.unsqueeze(0)).mT
+            return torch.addmm(by_item, self.item_embedding, direction.mT).mT
         if direction.dim() == 2:
             return torch.addmm(own, direction, self.item_embedding.mT)
         return direction @ self.item_embedding.mT + own
@@ -262,9 +268,16 @@ class ClickLogits(LogitsOfContexts):
             for strength, w in zip((along, across), self.weights)
         )
         direction = along * self.interest.double().norm(dim=-1) + across * deviation
-        size: Tensor = self.item_embedding.norm(dim=-1).amax().double() * direction + own
+        size: Tensor = self._largest_embedding() * direction + own
         products = self.item_embedding.shape[1] + self.num_shared + 1
         return size * (_ROUNDINGS * products * torch.finfo(self.interest.dtype).eps)
+
+    def _largest_embedding(self) -> Tensor:
+        """The largest norm of an item's embedding, which is the same in all contexts and computed once."""
+        key = "norm of an embedding"
+        if key not in self._of_items:
+            self._of_items[key] = self.item_embedding.norm(dim=-1).amax().double()
+        return self._of_items[key]
 
     def best_each(self, counts: Tensor, allowed: Tensor | None = None) -> Tensor:
         """Draw the item with the highest logit ``counts[n]`` times; see `blob_pyro.posteriors.best_items.best_each`."""

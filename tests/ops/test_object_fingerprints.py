@@ -222,3 +222,12 @@ def environment(seed):
     import os
 
     return {**os.environ, "PYTHONHASHSEED": seed}
+
+
+def test_what_lies_in_one_place_is_told_apart_by_how_it_is_read():
+    """The numbers of a tensor are hashed once, and no more than it says is taken for the same."""
+    whole = torch.arange(4.0).view(2, 2)
+    copies = [whole.clone(), whole.mT.clone(), whole[:1].clone(), whole.view(torch.int32).clone(), whole.clone()]
+    views = [whole, whole.mT, whole[:1], whole.view(torch.int32), whole.detach()]
+    assert fingerprint(views) == fingerprint(copies)
+    assert fingerprint([whole, whole.detach()]) != fingerprint([whole, whole.mT])

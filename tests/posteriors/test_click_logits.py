@@ -8,6 +8,7 @@ from torch.nn.functional import softplus
 from blob_pyro.distributions import MultivariatePart
 from blob_pyro.models.sites import KAPPA, W_A, W_B, W_C, ZETA
 from blob_pyro.ops.tensors import map_tensors
+from blob_pyro.posteriors import click_logits as module
 from blob_pyro.posteriors.click_logits import ClickLogits
 from tests.posteriors.posteriors import K, P, S, by_hand, correlated, draw_jointly, posterior, zetas
 
@@ -111,3 +112,20 @@ def test_some_items_are_those_of_all(problem, name):
     for answer in (lambda x: x.mean, lambda x: x.variance, lambda x: x.icdf(0.1), lambda x: x.click_probability()):
         torch.testing.assert_close(answer(some), answer(d)[:, index])
     assert d.mean.shape == (3, P)
+
+
+def test_of_very_many_items_means_are_those_of_each(monkeypatch):
+    """A catalogue from which on products are taken item by item."""
+    monkeypatch.setattr(module, "_LARGE", 5)
+    assert P >= 5
+    psi, whitening, interest = torch.randn(P, K), torch.randn(K, K), torch.randn(3, K)
+    for name, zeta in zetas().items():
+        exact = ClickLogits(posterior(zeta), psi.double(), whitening.double(), interest.double())
+        shared = torch.randn(3, exact.num_factors, dtype=torch.float64)
+        along, across, of_zeta, _ = exact.split(shared)
+        deviation = exact.deviation_loc + (exact.deviation_factor @ of_zeta.unsqueeze(-1)).squeeze(-1)
+        by_hand = (along[:, None] * exact.interest + across[:, None] * deviation) @ psi.double().mT + exact.own_loc
+        torch.testing.assert_close(exact.given_shared(shared), by_hand, rtol=1e-12, atol=1e-12, msg=name)
+        few = exact.of_items(torch.tensor([3, 1]))
+        assert bool((few.rounding(shared) <= exact.rounding(shared)).all())
+        assert bool((few.rounding(shared) != exact.rounding(shared)).all())

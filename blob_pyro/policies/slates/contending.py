@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -11,6 +13,8 @@ from blob_pyro.posteriors.logits_of_contexts import LogitsOfContexts
 from blob_pyro.propensity.kernels.contenders import Contenders, contenders
 
 __all__ = ["ContendingSlates", "contending"]
+
+_ALIKE = 8  # contexts that are drawn in at once: they differ in how many candidates they have
 
 
 def contending(
@@ -54,6 +58,10 @@ class ContendingSlates:
 
     Attributes:
         left_out: a bound on the probability that another item is among the best, ``n`` float64.
+        number: of each candidate, ``n x C``.
+        valid: which of these are any.
+        loc: mean scores of the candidates, given the draw.
+        scale: their standard deviations.
 
     Raises:
         ValueError: for a posterior that leaves an item's own logit no doubt.
@@ -64,18 +72,33 @@ class ContendingSlates:
     ) -> None:
         require_own_doubt(logits.own_scale)
         found = contending(logits, shared, mass_left_out, num_slots, allowed)
-        self.left_out, self.number = found.left_out, found.number
-        some, place = found.number.unique(return_inverse=True)
+        self.left_out, self.num_slots, self.number, self.valid = found.left_out, num_slots, found.number, found.valid
+        some, place = found.number[found.valid].unique(return_inverse=True)
+        place = torch.zeros_like(found.number).masked_scatter_(found.valid, place)
         few = logits.of_items(some).double()
         loc = few.given_shared(shared)
-        scale = few.own_scale.expand_as(loc)
-        self.slates = NormalSlates(loc.gather(1, place), scale.gather(1, place), found.valid, num_slots)
+        self.loc, self.scale = (t.gather(1, place) for t in (loc, few.own_scale.expand_as(loc)))
+
+    def _alike(self) -> Iterator[tuple[Tensor, NormalSlates]]:
+        """Contexts with about as many candidates, and their slates: numbers are places among the candidates."""
+        sizes = self.valid.sum(-1)
+        for rows in sizes.argsort().split(_ALIKE):
+            most = int(sizes[rows].amax())
+            loc, scale, valid = (t[rows, :most] for t in (self.loc, self.scale, self.valid))
+            yield rows, NormalSlates(loc, scale, valid, self.num_slots)
 
     def draw_known(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Draw slates, with propensities and their errors, ``n x L`` each; see `Slates.draw_known`."""
-        place, propensity, error = self.slates.draw_known(generator)
-        return self.number.gather(1, place), propensity, error
+        item = self.number.new_empty(len(self.number), self.num_slots)
+        propensity, error = (torch.empty_like(item, dtype=torch.float64) for _ in range(2))
+        for rows, slates in self._alike():
+            place, propensity[rows], error[rows] = slates.draw_known(generator)
+            item[rows] = self.number[rows].gather(1, place)
+        return item, propensity, error
 
     def draw(self, generator: torch.Generator) -> Tensor:
         """Draw slates, ``n x L`` item numbers."""
-        return self.number.gather(1, self.slates.draw(generator))
+        item = self.number.new_empty(len(self.number), self.num_slots)
+        for rows, slates in self._alike():
+            item[rows] = self.number[rows].gather(1, slates.draw(generator))
+        return item

@@ -12,9 +12,14 @@ is exact. A score ``e`` that is not in the core is among the best L only if it e
 a union bound over E of integrals with steps from above, since the last factor falls in t. No quadrature error is in it.
 E is what costs least. If none of E is among the best L, the best L of all are the best L of the others: every rank
 probability that is computed without E is off by at most the bound, and all those of a rank together by twice that.
+
+What a score costs grows with its mean. So for each of some intervals of standard deviations there is a mean below which
+it costs at most so much, and a line below all of these, ``loc + reach * scale = level``, under which nearly all of a
+million scores lie: those are not looked at one by one.
 """
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -23,11 +28,12 @@ from torch import Tensor
 __all__ = ["Contenders", "contenders"]
 
 _SQRT_HALF = math.sqrt(0.5)
-_STEPS, _COARSE = 32, 8  # steps, and how many of them are one where a rough bound does
-_FEWEST, _MOST = 16, 512  # of the core
+_STEPS = 32
+_FEWEST, _MOST = 16, 128  # of the core
 _REACH = 3.0  # the core has the highest loc + 3 scale
 _PAIRS = 1 << 17
 _GROUP, _GROUPED_FROM, _KEYS = 16, 1 << 14, 1 << 18  # neighbours that are looked at together; keys, in cache
+_SCALES, _NARROWEST, _BISECTIONS = 32, 1e-3, 24  # standard deviations that a line is drawn by; relative to the largest
 _TINY = 1e-300
 
 
@@ -58,7 +64,7 @@ def contenders(
     """Find scores without which the best few change with probability ``mass`` at most.
 
     Args:
-        loc: rows x A, means.
+        loc: rows x A, means; of very many scores it is fastest where those of one score lie side by side.
         scale: rows x A, or what expands to it, standard deviations; 0 is allowed.
         mass: greater than 0.
         num_ranks: L, how many of the best count.
@@ -73,102 +79,111 @@ def contenders(
     if not rows:
         none = torch.zeros(0, 0, dtype=torch.int64, device=loc.device)
         return Contenders(none, none.bool(), torch.zeros(0, dtype=torch.float64, device=loc.device))
-    seen = _Grouped(loc, scale.expand_as(loc), allowed)
+    seen = _Grouped(loc, scale, allowed)
     slack = torch.as_tensor(slack, dtype=torch.float64, device=loc.device).expand(rows)[:, None]
     core, key = seen.highest(min(arms, max(_FEWEST, num_ranks + 1, min(_MOST, math.isqrt(arms)))), _REACH)
+    counts = key > -torch.inf
     mean, width = seen.at(core)
-    step, height = _steps((mean - slack).masked_fill(key == -torch.inf, -torch.inf), width, mass, num_ranks)
+    step, height = _steps((mean - slack).masked_fill(~counts, -torch.inf), width, mass, num_ranks)
+    weight = torch.cat([height[:, 1:], torch.ones_like(height[:, :1])], -1) - height
+    step = step - slack  # of means that are all the lower
 
-    # What even the lowest step has nearly surely below it goes unseen: a quarter of the mass together, at most.
-    far = -float(torch.special.ndtri(torch.tensor(mass / 4 / arms, dtype=torch.float64)))
-    far = far if math.isfinite(far) else 38.0
-    index, valid, in_core = seen.above(step[:, :1] - slack, far * (1 + 1e-5), core)
-    unseen = (arms - valid.sum(-1)).double() * (0.5 * math.erfc(far * _SQRT_HALF))
+    # What costs next to nothing goes unseen: a quarter of the mass together, at most.
+    each = max(mass / 4 / arms, _TINY)
+    reach, level = _line(step, weight, *seen.widths(), each)
+    own = torch.where(counts, mean + reach * width, math.inf).amin(-1, keepdim=True)
+    row, index = seen.above(reach, torch.minimum(level, own))  # the core, too
+    unseen = (arms - torch.bincount(row, minlength=rows)).double() * each
 
-    # What few steps, from above, say costs hardly anything goes without more: another quarter.
-    mean, width = seen.at(index)
-    few = torch.arange(0, step.shape[1], _COARSE, device=step.device)
-    cost = _costs(mean + slack, width, step[:, few], height[:, few]).masked_fill_(~valid | in_core, 1.0)
-    cheap = cost <= mass / 4 / arms
-    unseen = unseen + torch.where(cheap, cost, 0.0).sum(-1)
-    keep = valid & ~cheap
-    index, valid, in_core = (_packed(part, keep)[0] for part in (index, valid, in_core))
-    valid, in_core = valid.bool(), in_core.bool()
-
-    mean, width = seen.at(index)
-    cost = _costs(mean + slack, width, step, height).masked_fill_(~valid | in_core, 1.0)
-    ordered = cost.sort(-1)
-    total = ordered.values.cumsum(-1)
-    dropped = total <= mass / 4
-    left_out = height[:, 0] + unseen + torch.where(dropped, total, 0.0).amax(-1)
-    valid = valid & ~torch.zeros_like(valid).scatter_(1, ordered.indices, dropped)
-    left_out = torch.where(valid.sum(-1) == arms, 0.0, left_out)
-    return Contenders(*_packed(index, valid), left_out)
+    # Of the others what costs least is left out: half of the mass. The core stays.
+    known = (core + arms * torch.arange(rows, device=core.device)[:, None])[counts].sort().values
+    pair = row * arms + index
+    loc, scale = seen.of_pairs(row, index)
+    cost = _costs(row, loc, scale, step[:, -1:], weight.sum(-1, keepdim=True))  # at least
+    near = (cost <= mass / 2).nonzero().squeeze(-1)
+    cost[near] = _costs(row[near], loc[near], scale[near], step, weight)
+    in_core = known[torch.searchsorted(known, pair).clamp(max=len(known) - 1)] == pair
+    cheap = ((cost <= mass / 2) & ~in_core).nonzero().squeeze(-1)
+    ordered, place = _in_rows(cost[cheap], row[cheap], rows, math.inf)[0].sort(-1)
+    dropped = ordered.cumsum(-1) <= mass / 2
+    left_out = height[:, 0] + unseen + ordered.masked_fill(~dropped, 0.0).sum(-1)
+    sizes = torch.bincount(row[cheap], minlength=rows)
+    first = (sizes.cumsum(0) - sizes)[:, None]
+    keep = torch.ones_like(in_core)
+    keep[cheap[(place + first)[dropped]]] = False
+    found, valid = _in_rows(index[keep], row[keep], rows, 0)
+    return Contenders(found, valid, torch.where(valid.sum(-1) == arms, 0.0, left_out))
 
 
 class _Grouped:
     """Scores of which some are looked for: neighbours in the catalogue are looked at together, by their largest."""
 
     def __init__(self, loc: Tensor, scale: Tensor, allowed: Tensor | None) -> None:
-        self.loc, self.scale, self.allowed, self.arms = loc, scale, allowed, loc.shape[-1]
+        self.loc, self.allowed, self.arms = loc, allowed, loc.shape[-1]
+        scale = scale.expand_as(loc)
+        self.scale = scale[:1] if scale.stride(0) == 0 else scale
         self.size = 1 if self.arms <= _GROUPED_FROM else _GROUP
 
-    def key(self, reach: float, part: slice) -> Tensor:
-        """Means and so many standard deviations; minus infinity for what does not count."""
-        key = torch.add(self.loc[:, part], self.scale[:, part], alpha=reach)
-        return key if self.allowed is None else key.masked_fill_(~self.allowed[:, part], -torch.inf)
+    def keys(self, reach: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Means and ``reach`` (rows x 1) standard deviations, some scores x rows at a time, and the first's number.
 
-    def maxima(self, reach: float) -> Tensor:
-        """The largest key of each group."""
-        parts, columns = [], _GROUP * max(1, _KEYS // _GROUP // len(self.loc))
-        for start in range(0, self.arms, columns):
-            key = self.key(reach, slice(start, start + columns))
-            if rest := -key.shape[-1] % self.size:
-                key = torch.nn.functional.pad(key, (0, rest), value=-torch.inf)
-            parts.append(key.view(len(key), -1, self.size).amax(-1) if self.size > 1 else key)
-        return torch.cat(parts, -1)
-
-    def members(self, groups: Tensor, reach: float) -> tuple[Tensor, Tensor]:
-        """The scores of groups, and their keys; minus infinity for what is beyond the last one."""
-        index = (groups.unsqueeze(-1) * self.size + torch.arange(self.size, device=groups.device)).flatten(1)
-        beyond = index >= self.arms
-        index = index.clamp(max=self.arms - 1)
-        key = torch.add(self.loc.gather(1, index), self.scale.gather(1, index), alpha=reach)
-        if self.allowed is not None:
-            beyond |= ~self.allowed.gather(1, index)
-        return index, key.masked_fill_(beyond, -torch.inf)
+        Minus infinity for what does not count.
+        """
+        columns, reach = self.size * max(1, _KEYS // self.size // len(self.loc)), reach.to(self.loc).mT
+        for first in range(0, self.arms, columns):
+            part = slice(first, first + columns)
+            key = torch.addcmul(self.loc[:, part].mT, self.scale[:, part].mT, reach)
+            yield first, key if self.allowed is None else key.masked_fill_(~self.allowed[:, part].mT, -torch.inf)
 
     def highest(self, number: int, reach: float) -> tuple[Tensor, Tensor]:
-        """The scores with the highest keys, and these."""
-        maxima = self.maxima(reach)
-        index, key = self.members(maxima.topk(min(number, maxima.shape[-1]), -1).indices, reach)
-        best = key.topk(number, -1)
+        """The scores with the highest keys, and these: rows x number; minus infinity for what does not count."""
+        each = self.loc.new_full((len(self.loc), 1), reach)
+        maxima = torch.cat([self._groups(key).amax(1) for _, key in self.keys(each)])
+        groups = maxima.mT.contiguous().topk(min(number, len(maxima)), -1, sorted=False).indices
+        index = (groups.unsqueeze(-1) * self.size + torch.arange(self.size, device=groups.device)).flatten(1)
+        beyond = index >= self.arms
+        index = index.clamp_(max=self.arms - 1)
+        if self.allowed is not None:
+            beyond |= ~self.allowed.gather(1, index)
+        key = torch.add(self.loc.gather(1, index), self.scale.expand_as(self.loc).gather(1, index), alpha=reach)
+        best = key.masked_fill_(beyond, -torch.inf).topk(number, -1)
         return index.gather(1, best.indices), best.values
 
-    def above(self, level: Tensor, reach: float, core: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Scores with keys at a level or above, and the core; which entries are any; which are of the core."""
-        # Low enough that the core is above it, too.
-        own = torch.add(self.loc.gather(1, core), self.scale.gather(1, core), alpha=reach)
-        if self.allowed is not None:
-            own = own.masked_fill(~self.allowed.gather(1, core), torch.inf)
-        level = torch.minimum(level.to(own.dtype), own.amin(-1, keepdim=True))
-        # Pairs of context and group: rows differ in how many they have.
-        row, group = (self.maxima(reach) >= level).nonzero(as_tuple=True)
-        index = group.unsqueeze(-1) * self.size + torch.arange(self.size, device=group.device)
-        beyond, row = index >= self.arms, row.unsqueeze(-1)
-        index = index.clamp_(max=self.arms - 1)
-        key = torch.add(self.loc[row, index], self.scale[row, index], alpha=reach)
-        if self.allowed is not None:
-            beyond |= ~self.allowed[row, index]
-        there = (key >= level[row[:, 0]]) & (key > -torch.inf) & ~beyond
-        index, valid = _in_rows(index[there], row.expand_as(there)[there], len(level))
-        known = core.sort(-1).values
-        in_core = known.gather(1, torch.searchsorted(known, index).clamp(max=known.shape[-1] - 1)) == index
-        return index, valid, in_core
+    def _groups(self, key: Tensor) -> Tensor:
+        """Keys by groups of scores, groups x size x rows."""
+        if rest := -len(key) % self.size:
+            key = torch.nn.functional.pad(key, (0, 0, 0, rest), value=-torch.inf)
+        groups: Tensor = key.unflatten(0, (-1, self.size))
+        return groups
+
+    def above(self, reach: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows and numbers of scores with keys at a level or above, row by row; ``reach`` and level are rows x 1."""
+        # What rounding does to a key that is near its level is less than this.
+        slack = 4 * torch.finfo(self.loc.dtype).eps * (level.abs() + 2 * reach * self.widths()[1])
+        level = (level - slack).to(self.loc).mT
+        found = []
+        for first, key in self.keys(reach):
+            groups = self._groups(key)
+            group, row = (groups.amax(1) >= level).nonzero(as_tuple=True)
+            place, member = (groups[group, :, row] >= level[0, row, None]).nonzero(as_tuple=True)
+            found.append(torch.stack([row[place], group[place] * self.size + member + first]))
+        row, index = torch.cat(found, -1)
+        row, order = row.sort(stable=True)
+        return row, index[order]
+
+    def widths(self) -> tuple[Tensor, Tensor]:
+        """The least and the largest standard deviation, rows x 1 or 1 x 1, float64."""
+        low, high = self.scale.aminmax(dim=-1, keepdim=True)
+        return low.double(), high.double()
+
+    def of_pairs(self, row: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Means and standard deviations of some scores of some rows, float64."""
+        scale = self.scale[0, index] if len(self.scale) == 1 else self.scale[row, index]
+        return self.loc[row, index].double(), scale.double()
 
     def at(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Means and standard deviations of some scores, float64."""
-        return self.loc.gather(1, index).double(), self.scale.gather(1, index).double()
+        """Means and standard deviations of some scores of each row, float64."""
+        return self.loc.gather(1, index).double(), self.scale.expand_as(self.loc).gather(1, index).double()
 
 
 def _steps(mean: Tensor, width: Tensor, mass: float, num_ranks: int) -> tuple[Tensor, Tensor]:
@@ -183,8 +198,8 @@ def _steps(mean: Tensor, width: Tensor, mass: float, num_ranks: int) -> tuple[Te
     place = torch.linspace(0, 1, _STEPS, dtype=torch.float64, device=mean.device)
     step = low + (high - low) * place
     z = (step.unsqueeze(-1) - mean.unsqueeze(-2)) / width.unsqueeze(-2)
-    log_cdf = torch.special.log_ndtr(z)
-    height = sum(log_cdf[..., group].sum(-1).exp() for group in groups)
+    cdf = z.mul_(-_SQRT_HALF).erfc_().mul_(0.5)
+    height = sum(cdf[..., group].prod(-1) for group in groups)
     height = torch.as_tensor(height).clamp(max=1.0)
     # Steps that are lower than the highest one below which there is so little are of no use: put them there.
     little = (height <= mass / 4).to(torch.int8)
@@ -194,26 +209,50 @@ def _steps(mean: Tensor, width: Tensor, mass: float, num_ranks: int) -> tuple[Te
     return step.gather(1, at), height.gather(1, at)
 
 
-def _costs(loc: Tensor, scale: Tensor, step: Tensor, height: Tensor) -> Tensor:
-    """What leaving a score out adds to the bound, rows x C."""
-    weight = torch.cat([height[:, 1:], torch.ones_like(height[:, :1])], -1) - height
-    inverse = scale.clamp_min(_TINY).reciprocal() * _SQRT_HALF
+def _line(step: Tensor, weight: Tensor, least: Tensor, largest: Tensor, each: float) -> tuple[Tensor, Tensor]:
+    """Reach and level, rows x 1 each: scores with ``loc + reach * scale < level`` cost at most ``each``.
+
+    Args:
+        step: rows x steps.
+        weight: rows x steps, which add up to 1 at most.
+        least: rows x 1 or 1 x 1, standard deviations.
+        largest: as ``least``.
+        each: what a score may cost.
+    """
+    place = torch.linspace(0, 1, _SCALES, dtype=step.dtype, device=step.device)
+    narrow = torch.maximum(least, largest * _NARROWEST)
+    ratio = largest / narrow.clamp_min(_TINY)
+    edge = torch.cat([least, narrow * ratio**place, narrow + (largest - narrow) * place], -1).sort(-1).values
+    edge = torch.minimum(edge, largest)
+    low, high = edge[:, :-1], edge[:, 1:]
+    # A mean that is surely low enough, and one that is not; halve what is between.
+    far = -float(torch.special.ndtri(torch.tensor(each, dtype=torch.float64)))
+    below, above = step[:, :1] - far * high, step[:, -1:] + far * high
+    slower, faster = (_SQRT_HALF / t.clamp_min(_TINY).unsqueeze(-1) for t in (high, low))
+    for _ in range(_BISECTIONS):
+        middle = (below + above) / 2
+        z = step.unsqueeze(1) - middle.unsqueeze(-1)
+        cost = (torch.where(z > 0, z * slower, z * faster).erfc_() @ weight.unsqueeze(-1)).squeeze(-1) / 2
+        below, above = torch.where(cost <= each, middle, below), torch.where(cost <= each, above, middle)
+    across = (high[:, -1:] - high[:, :1]).clamp_min(_TINY)
+    reach = ((below[:, :1] - below[:, -1:]) / across).clamp(0, far)
+    return reach, (below + reach * low).amin(-1, keepdim=True)
+
+
+def _costs(row: Tensor, loc: Tensor, scale: Tensor, step: Tensor, weight: Tensor) -> Tensor:
+    """What leaving scores out, of these rows, adds to the bound."""
+    rate = scale.clamp_min(_TINY).reciprocal() * _SQRT_HALF
     parts = []
-    for mean, rate in zip(*(t.split(max(1, _PAIRS // max(1, len(loc))), -1) for t in (loc, inverse))):
-        z = (step.unsqueeze(1) - mean.unsqueeze(-1)).mul_(rate.unsqueeze(-1))
-        parts.append((z.erfc_().mul_(0.5) @ weight.unsqueeze(-1)).squeeze(-1))
-    return torch.cat(parts, -1)
+    for where, middle, inverse in zip(*(t.split(max(1, _PAIRS // step.shape[-1])) for t in (row, loc, rate))):
+        z = (step[where] - middle.unsqueeze(-1)).mul_(inverse.unsqueeze(-1))
+        parts.append(z.erfc_().mul_(weight[where]).sum(-1) / 2)
+    return torch.cat(parts)
 
 
-def _in_rows(values: Tensor, row: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-    """Values by row, in order, as rows x most of a row; and which of them are any: the rest are zeros."""
+def _in_rows(values: Tensor, row: Tensor, rows: int, fill: float) -> tuple[Tensor, Tensor]:
+    """Values, which come row by row, as rows x most of a row; and which of them are any."""
     sizes = torch.bincount(row, minlength=rows)
     valid = torch.arange(int(sizes.amax()), device=row.device) < sizes[:, None]
-    packed = torch.zeros_like(valid, dtype=torch.int64)
+    packed = values.new_full(valid.shape, fill)
     packed[valid] = values
     return packed, valid
-
-
-def _packed(values: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
-    """What is kept of each row, in its order, rows x most of a row; and which of it is any: the rest are zeros."""
-    return _in_rows(values[keep].long(), keep.nonzero()[:, 0], len(keep))

@@ -7,6 +7,7 @@ from blob_pyro import BLO, BLOB
 from blob_pyro.infer.laplace.fit import fit_laplace
 from blob_pyro.models import BanditBatch
 from blob_pyro.policies import ThompsonSampling
+from blob_pyro.policies.slates import contending as contending_module
 from blob_pyro.policies.slates.contending import ContendingSlates, contending
 from blob_pyro.policies.thompson_actions import ConditionalThompsonActions
 from blob_pyro.propensity import ArgmaxNormal
@@ -50,10 +51,9 @@ def test_propensities_are_those_among_all_items(drawn):
     logits, shared = drawn
     slates = ContendingSlates(logits, shared, 1e-9, 1, None)
     whole = ConditionalThompsonActions(logits, shared).probs
-    loc, scale = slates.slates.parameters
-    for row, valid in enumerate(slates.slates.mask):
+    for row, valid in enumerate(slates.valid):
         items = slates.number[row, valid]
-        found = ArgmaxNormal(loc[row, valid], scale[row, valid]).probs
+        found = ArgmaxNormal(slates.loc[row, valid], slates.scale[row, valid]).probs
         assert len(items) < 0.8 * logits.event_shape[0]
         assert float((found - whole[row, items]).abs().sum() + 1 - whole[row, items].sum()) <= 2e-9
     assert bool((slates.left_out <= 1e-9).all())
@@ -91,6 +91,23 @@ def test_played_as_often_as_probable(blob, drawn):
     top = probs.topk(3).indices
     share = (played[:, None] == top).double().mean(0)
     torch.testing.assert_close(share, probs[top], rtol=0, atol=0.05)
+
+
+def test_contexts_that_are_drawn_together_keep_their_places(drawn, monkeypatch):
+    """What is logged of each context is of its own draw, also where others have more candidates."""
+    logits, shared = drawn
+    monkeypatch.setattr(contending_module, "_ALIKE", 2)
+    allowed = torch.rand(3, logits.event_shape[0], generator=torch.Generator().manual_seed(3)) < torch.tensor(
+        [[0.9], [0.1], [0.5]]
+    )
+    slates = ContendingSlates(logits, shared, 1e-9, 1, allowed)
+    item, propensity, error = slates.draw_known(torch.Generator().manual_seed(5))
+    whole = ConditionalThompsonActions(logits, shared).restrict(allowed).probs
+    torch.testing.assert_close(propensity, whole.gather(1, item), rtol=0, atol=1e-9)
+    assert len(propensity.unique()) == 3
+    assert bool(allowed.gather(1, item).all())
+    assert not error.any()
+    assert torch.equal(slates.draw(torch.Generator().manual_seed(5)), item)
 
 
 def test_never_among_what_may_not_be_played(drawn):

@@ -3,6 +3,7 @@
 import mpmath
 import pytest
 import torch
+from scipy.special import ndtr, ndtri
 
 from blob_pyro.propensity import ArgmaxNormal, RankNormal
 from blob_pyro.propensity.kernels import contenders as module
@@ -88,6 +89,37 @@ def test_the_allowed_alone():
     assert bool((mask.sum(-1) > 0).all())
     loc[1, 450] = 50.0  # who may not, does not count
     assert torch.equal(mask, marked(contenders(loc, scale, 1e-9, allowed=allowed), 500))
+
+
+@pytest.mark.parametrize("scales", [(0.1, 0.1), (0.02, 1.4), (0.0, 0.5), (1e-6, 2.0)])
+@pytest.mark.parametrize("each", [1e-3, 1e-15, 1e-200])
+def test_what_lies_under_the_line_costs_less_than_it_may(scales, each):
+    """By SciPy's normal distribution function, on the line and under it; and it is not much lower than it may be."""
+    source = torch.Generator().manual_seed(11)
+    step = (2 * torch.rand(2, 30, generator=source, dtype=torch.float64)).sort(-1).values
+    weight = torch.rand(2, 30, generator=source, dtype=torch.float64) ** 8
+    weight[:, :3] *= 1e-9
+    weight /= weight.sum(-1, keepdim=True)
+    low, high = (torch.tensor([[s]], dtype=torch.float64) for s in scales)
+    reach, level = module._line(step, weight, low, high, each)
+    scale = torch.cat([low + (high - low) * torch.rand(1, 200, generator=source, dtype=torch.float64), low, high], -1)
+    loc = level - reach * scale - 1e-9
+
+    def cost(loc):
+        z = (loc.unsqueeze(-1) - step.unsqueeze(1)).numpy() / scale.clamp_min(1e-300).unsqueeze(-1).numpy()
+        return (ndtr(z) * weight.unsqueeze(1).numpy()).sum(-1)
+
+    assert (cost(loc) <= each * (1 + 1e-9)).all()
+    assert (cost(loc - 0.3) <= each * (1 + 1e-9)).all()
+    assert (cost(loc - 0.07 * ndtri(each) * high).max(-1) > each).all()
+
+
+def test_the_order_of_numbers_in_memory_does_not_matter(monkeypatch):
+    monkeypatch.setattr(module, "_GROUPED_FROM", 100)
+    loc, scale = unequal(3, 1003, 13)
+    plain, turned = (contenders(mean, scale[:1], 1e-9) for mean in (loc, loc.mT.contiguous().mT))
+    assert torch.equal(plain.number, turned.number)
+    assert torch.equal(plain.left_out, turned.left_out)
 
 
 def test_scores_without_doubt():
