@@ -123,10 +123,9 @@ class ThompsonActions(_OfClickLogits, ArgmaxConditionallyNormal):
         max_points: int = 2**14,
     ) -> None:
         self.click_logits = click_logits
-        scale = click_logits.own_scale.to(torch.float64)
         super().__init__(
             lambda points: _means(click_logits, points),
-            scale.expand(*click_logits.batch_shape, -1),
+            click_logits.own_scale.to(torch.float64),
             click_logits.num_factors,
             num_points=num_points,
             num_replicates=num_replicates,
@@ -134,6 +133,18 @@ class ThompsonActions(_OfClickLogits, ArgmaxConditionallyNormal):
             tolerance=tolerance,
             max_points=max_points,
         )
+
+    def _location_shape(
+        self, location: Callable[[Tensor], Tensor], num_shared: int, scale: Tensor, validates: bool
+    ) -> Size:
+        # Logits say what shape they have. All items in one context, and all contexts' interests: where these are finite
+        # every logit is, and looking at each would take as long as drawing some of them.
+        logits = self.click_logits
+        if validates and bool(logits.interest.isfinite().all()) and len(logits.interest):
+            super()._location_shape(lambda points: _means(logits[:1], points), num_shared, scale, validates)
+        elif validates:
+            super()._location_shape(location, num_shared, scale, validates)
+        return logits.batch_shape
 
     def _estimate(self) -> tuple[Tensor, Tensor]:
         repeats = self._repeats()

@@ -144,6 +144,22 @@ class ArgmaxConditionallyNormal(EstimatedIndexDistribution):
             check_number(owner, "max_points", max_points, least, "One round of points in all replicates takes as many.")
         if not callable(location):
             raise ValueError(f"{owner}: location must be a function of draws, got {kind(location)}.")
+        validates = wants_validation(validate_args)
+        if validates:
+            check_scale(owner, "scale", scale)
+        of_location = self._location_shape(location, num_shared, scale, validates)
+        batch_shape = check_batch_shapes(owner, location=of_location, scale=scale.shape[:-1])
+        self.scale = scale.expand(batch_shape + scale.shape[-1:])
+        self.location = location
+        self.num_shared, self.num_points, self.num_replicates, self.seed = num_shared, num_points, num_replicates, seed
+        self.tolerance, self.max_points = tolerance, max_points
+        self._finish(batch_shape, scale.shape[-1], minimum, validate_args)
+
+    def _location_shape(
+        self, location: Callable[[Tensor], Tensor], num_shared: int, scale: Tensor, validates: bool
+    ) -> torch.Size:
+        """The batch shape of what ``location`` returns, which is checked at zero."""
+        owner = type(self).__name__
         probe = location(torch.zeros(1, num_shared, dtype=scale.dtype, device=scale.device))
         check_float_tensor(owner, "location's result", probe)
         check_no_tangent(owner, "location's result", probe)
@@ -152,16 +168,9 @@ class ArgmaxConditionallyNormal(EstimatedIndexDistribution):
                 f"{owner}: location maps draws of shape (1, {num_shared}) to {tuple(probe.shape)}, but it must give "
                 f"batch_shape x 1 x {scale.shape[-1]}. Keep the draws' dimension before the actions'."
             )
-        if wants_validation(validate_args):
-            check_scale(owner, "scale", scale)
-            if not bool(probe.isfinite().all()):
-                raise ValueError(f"{owner}: location is not finite at z = 0. Repair the posterior that it comes from.")
-        batch_shape = check_batch_shapes(owner, location=probe.shape[:-2], scale=scale.shape[:-1])
-        self.scale = scale.expand(batch_shape + scale.shape[-1:])
-        self.location = location
-        self.num_shared, self.num_points, self.num_replicates, self.seed = num_shared, num_points, num_replicates, seed
-        self.tolerance, self.max_points = tolerance, max_points
-        self._finish(batch_shape, scale.shape[-1], minimum, validate_args)
+        if validates and not bool(probe.isfinite().all()):
+            raise ValueError(f"{owner}: location is not finite at z = 0. Repair the posterior that it comes from.")
+        return probe.shape[:-2]
 
     def _copy_attributes(self, new: Any) -> None:
         for name in ("location", "num_shared", "num_points", "num_replicates", "seed", "tolerance", "max_points"):
