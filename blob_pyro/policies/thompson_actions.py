@@ -144,7 +144,8 @@ class ThompsonActions(_OfClickLogits, ArgmaxConditionallyNormal):
             super()._location_shape(lambda points: _means(logits[:1], points), num_shared, scale, validates)
         elif validates:
             super()._location_shape(location, num_shared, scale, validates)
-        return logits.batch_shape
+        shape: Size = logits.batch_shape
+        return shape
 
     def _estimate(self) -> tuple[Tensor, Tensor]:
         repeats = self._repeats()
