@@ -107,10 +107,9 @@ class Answering:
                     except ValueError as error:
                         raise self._of_part(error, files, part) from error
         except OSError as error:
+            said = str(error) if error.filename is not None else error.strerror or str(error)
             raise OSError(
-                error.errno,
-                f"{path} cannot be written ({error.strerror or error}), and nothing is left of it; make room in "
-                f"{folder}, and call again: the parts that are there are whole, and are kept",
+                error.errno, f"{part}: {said}. The parts that are there are whole, and a later call keeps them"
             ) from error
 
     @staticmethod

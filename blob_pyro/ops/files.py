@@ -9,6 +9,7 @@ temporaries of the last day are left alone.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -23,9 +24,29 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["locked", "new_folder", "remove_abandoned", "require_writable", "staged", "sync"]
+__all__ = ["locked", "naming_what_failed", "new_folder", "remove_abandoned", "require_writable", "staged", "sync"]
 
 _DAY = 86_400.0
+_OF_WRITES = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EIO") if hasattr(errno, name)}
+
+
+@contextmanager
+def naming_what_failed(path: Path) -> Iterator[None]:
+    """Say in an error of a write, such as to a full disk, of which file it was and what to do: systems do not.
+
+    Args:
+        path: of what is written, in one move: what was there before is as it was.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _OF_WRITES or error.filename is not None or str(path) in (error.strerror or ""):
+            raise
+        raise OSError(
+            error.errno,
+            f"{path} cannot be written ({error.strerror}); nothing of it is left, and what was there before is as it "
+            f"was: make room in {path.parent}, or choose another path, and try again",
+        ) from error
 
 
 @contextmanager
@@ -33,10 +54,13 @@ def staged(path: Path) -> Iterator[BinaryIO]:
     """Open a new file that becomes ``path`` when the block ends, in one move, and vanishes if it raises.
 
     It is on the disk before it is in place. Its permissions are those of any new file (the umask's).
+
+    Raises:
+        OSError: if it cannot be written, naming it, and saying what to do about a full disk.
     """
     stage, handle = _new_file(path)
     try:
-        with os.fdopen(handle, "wb") as file:
+        with naming_what_failed(path), os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
             os.fsync(handle)

@@ -23,7 +23,7 @@ from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor, nn
 
 from blob_pyro.ops.arguments import path_of
-from blob_pyro.ops.files import locked, new_folder, remove_abandoned, staged, sync
+from blob_pyro.ops.files import locked, naming_what_failed, new_folder, remove_abandoned, staged, sync
 from blob_pyro.serialization import schema_2
 from blob_pyro.serialization.errors import SavedModelError
 from blob_pyro.serialization.manifest import CONFIG, FILES, MANIFEST, SCHEMA_VERSION, STATE, Manifest, read_json
@@ -89,8 +89,9 @@ def save(
     manifest = Manifest.of(class_name, data or {}, contents)
     target.parent.mkdir(parents=True, exist_ok=True)
     remove_abandoned(target)
-    if target.is_dir() or not _create(target, manifest, contents):
-        _replace(target, manifest, contents)
+    with naming_what_failed(target):
+        if target.is_dir() or not _create(target, manifest, contents):
+            _replace(target, manifest, contents)
 
 
 def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

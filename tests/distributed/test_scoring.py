@@ -198,7 +198,8 @@ def test_a_full_disk_leaves_whole_parts_and_says_what_to_do(blob, contexts, tmp_
     with monkeypatch.context() as patch:
         patch.setattr(answering.pyarrow.parquet.ParquetWriter, "write_table", full)
         with pytest.raises(
-            OSError, match=r"part-00000001.parquet cannot be written \(No space left .* make room in"
+            OSError,
+            match=r"contexts 250 to .*part-00000001.parquet cannot be written \(No space left .* room in .* are whole",
         ) as e:
             distributed.recommend(blob, tmp_path / "users", tmp_path / "out", k=2, rows=250)
     assert e.value.errno == errno.ENOSPC

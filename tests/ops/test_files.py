@@ -1,8 +1,56 @@
 """Files that are written whole or not at all."""
 
-import pytest
+import errno
+import os
 
+import pytest
+import torch
+
+from blob_pyro.infer.training.checkpoints import load_checkpoint, save_checkpoint
 from blob_pyro.ops.files import staged
+from blob_pyro.serialization import folder
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """What ends on the disk fails, as where there is no room; call it to begin."""
+
+    def fails(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    return lambda: monkeypatch.setattr(os, "fsync", fails)
+
+
+def test_a_full_disk_is_said_with_the_file_and_the_old_one_stays(tmp_path, full_disk):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    full_disk()
+    told = r"file cannot be written \(No space left on device\); .* make room in"
+    with pytest.raises(OSError, match=told) as caught, staged(path) as file:
+        file.write(b"new")
+    assert caught.value.errno == errno.ENOSPC
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+    assert path.read_bytes() == b"old"
+
+
+def test_checkpoints_and_models_survive_a_full_disk(tmp_path, full_disk):
+    save_checkpoint(tmp_path / "checkpoint", {"step": 1})
+    folder.save(tmp_path / "model", "BLO", {"n": 1}, {"x": torch.ones(2)})
+    before = {p.name: p.read_bytes() for p in (tmp_path / "model").iterdir()}
+    full_disk()
+    with pytest.raises(OSError, match=r"checkpoint cannot be written \(No space left"):
+        save_checkpoint(tmp_path / "checkpoint", {"step": 2})
+    for name in ("model", "new"):
+        with pytest.raises(OSError, match=rf"{name} cannot be written \(No space left .* make room in"):
+            folder.save(tmp_path / name, "BLO", {"n": 2}, {"x": torch.zeros(2)})
+    assert load_checkpoint(tmp_path / "checkpoint") == {"step": 1}
+    assert {p.name: p.read_bytes() for p in (tmp_path / "model").iterdir()} == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint", "model"]
+
+
+def test_errors_that_are_no_write_s_are_left_as_they_are(tmp_path):
+    with pytest.raises(OSError, match=r"^another$"), staged(tmp_path / "a"):
+        raise OSError("another")
 
 
 def test_a_block_that_fails_leaves_no_file(tmp_path):
