@@ -14,7 +14,7 @@ Kronecker-factored eigenbasis*) have it, which leaves out what is off the diagon
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -27,10 +27,13 @@ from blob_pyro.infer.weights.logit_moments import expected_click, logit_moments
 from blob_pyro.models import BanditBatch, BanditModel, StreamedBatch
 from blob_pyro.models.operations import unhandled
 
-__all__ = ["MOST_DIMENSIONS", "Basis", "ItemMoments", "diagonal_basis", "item_moments"]
+__all__ = ["ITEMS_AT_ONCE", "MOST_DIMENSIONS", "Basis", "ItemMoments", "diagonal_basis", "item_moments", "of_item_rows"]
 
 MOST_DIMENSIONS = 32
 """Of more dimensions than this the curvature of ``Z``, a matrix of ``K^4`` numbers, is not formed."""
+
+ITEMS_AT_ONCE = 1 << 16
+"""Rows of items that are held in float64 at a time."""
 
 _MOST_NUMBERS = 1 << 25  # of the items' second moments, 256 MiB
 _AT_ONCE = 1 << 22  # numbers of events' outer products, 32 MiB
@@ -43,8 +46,8 @@ class ItemMoments(NamedTuple):
         variance: of ``v``, ``P``.
         residual: of click less probability, ``P``.
         first: of ``v r``, ``P x K``.
-        gradient: of the residual times ``r``, ``P x K``.
-        squares: of ``v r_j^2``, ``P x K``.
+        gradient: of the residual times ``l r'`` over all items, ``K x K``.
+        squares: of ``v l_i^2 r_j^2`` over all items, ``K x K``.
         second: of ``v r r'``, ``P x K x K``; None where it is too large, or ``K`` is.
         total: of ``v r r'`` over all items, ``K x K``.
     """
@@ -65,7 +68,7 @@ def item_moments(
     batch: BanditBatch | StreamedBatch,
     workers: Workers | None = None,
     posterior: Posterior | None = None,
-    rotation: Tensor | None = None,
+    rotations: tuple[Tensor, Tensor] | None = None,
 ) -> ItemMoments:
     """Sum over all events, a few at a time, at the means of all sites, or averaged around them.
 
@@ -76,23 +79,27 @@ def item_moments(
         workers: who have the other events, where there are some.
         posterior: distribution of each site, over which a click's probability and variance are averaged: None takes
             them at the means.
-        rotation: of ``r``, ``K x K``: ``r' rotation`` takes its place.
+        rotations: of ``l`` and of ``r``, ``K x K``: ``l' rotation`` and ``r' rotation`` take their places.
     """
     num_items, size = model.item_embedding.shape
-    rotation = torch.eye(size, dtype=torch.float64, device=batch.interest.device) if rotation is None else rotation
+    like = torch.empty(0, dtype=torch.float64, device=batch.interest.device)
     is_small = size <= MOST_DIMENSIONS and num_items * size**2 <= _MOST_NUMBERS
-    shapes = [(num_items,), (num_items,), *[(num_items, size)] * 3, (size, size)]
-    sums = [rotation.new_zeros(shape) for shape in shapes]
-    second = rotation.new_zeros(num_items, size, size) if is_small else None
+    shapes = [(num_items,), (num_items,), (num_items, size), *[(size, size)] * 3]
+    sums = variance, residual, first, gradient, squares, total = [like.new_zeros(shape) for shape in shapes]
+    second = like.new_zeros(num_items, size, size) if is_small else None
     for some in _parts(batch, max(1024, _AT_ONCE // size**2)):
         assert some.reward is not None, "there are clicks to explain"
-        probability, variance = _click(model, means, posterior, replace(some, interest_scale=None))
-        v, left = variance.unsqueeze(-1), (some.reward - probability).unsqueeze(-1)
+        probability, slope = _click(model, means, posterior, replace(some, interest_scale=None))
+        v, left = slope.unsqueeze(-1), (some.reward - probability).unsqueeze(-1)
         interest = some.interest[some.context] * model.column_norms
-        r = (interest @ model.whitening).double() @ rotation
-        for total, value in zip(sums, (v[:, 0], left[:, 0], v * r, left * r, v * r.square())):
-            total.index_add_(0, some.action, value)
-        sums[-1] += r.mT @ (v * r)
+        item, r = model.item_embedding[some.action].double(), (interest @ model.whitening).double()
+        if rotations is not None:
+            item, r = item @ rotations[0], r @ rotations[1]
+        for of_items, value in ((variance, slope), (residual, left[:, 0]), (first, v * r)):
+            of_items.index_add_(0, some.action, value)
+        gradient += item.mT @ (left * r)
+        squares += item.square().mT @ (v * r.square())
+        total += r.mT @ (v * r)
         if second is not None:
             second.index_add_(0, some.action, (v * r).unsqueeze(-1) * r.unsqueeze(-2))
     if workers is not None:
@@ -100,7 +107,7 @@ def item_moments(
         pieces = flat.split([t.numel() for t in sums] + ([second.numel()] if second is not None else []))
         sums = [piece.view_as(total) for piece, total in zip(pieces, sums)]
         second = None if second is None else pieces[-1].view_as(second)
-    variance, residual, first, gradient, squares, total = sums
+        variance, residual, first, gradient, squares, total = sums
     return ItemMoments(variance, residual, first, gradient, squares, second, total)
 
 
@@ -119,6 +126,17 @@ def _click(
 def _parts(batch: BanditBatch | StreamedBatch, size: int) -> Iterator[BanditBatch]:
     for rows in torch.arange(len(batch)).split(size):
         yield batch[rows]
+
+
+def of_item_rows(function: Callable[..., Tensor], *rows: Tensor) -> Tensor:
+    """Add up what a function makes of some items' rows, in float64, many but not all at a time.
+
+    Args:
+        function: of as many tensors.
+        rows: of all items, ``P x ...`` each.
+    """
+    parts = zip(*(tensor.split(ITEMS_AT_ONCE) for tensor in rows))
+    return torch.stack([function(*(tensor.double() for tensor in some)) for some in parts]).sum(0)
 
 
 class Basis(NamedTuple):
@@ -180,8 +198,8 @@ def diagonal_basis(
         workers: as for `item_moments`.
         posterior: as for `item_moments`.
     """
-    psi, size = model.item_embedding.double(), model.embedding_dim
     if moments.second is not None:
+        psi, size = model.item_embedding.double(), model.embedding_dim
         centered = moments.second - moments.first.unsqueeze(-1) * (moments.first / precision.unsqueeze(-1)).unsqueeze(
             -2
         )
@@ -192,9 +210,14 @@ def diagonal_basis(
         return Basis(axes, None, scale, curvature.clamp(min=0))
     square = scale.square()
     rows, columns = (square.mean(dim).sqrt() / square.mean() ** 0.25 for dim in (1, 0))  # of a product that is near
-    left = torch.linalg.eigh((psi * rows).mT @ (moments.variance.unsqueeze(-1) * psi * rows))[1]
+    metric = of_item_rows(lambda psi, v: psi.mT @ (v * psi), model.item_embedding, moments.variance.unsqueeze(-1))
+    left = torch.linalg.eigh(rows.unsqueeze(-1) * metric * rows)[1]
     right = torch.linalg.eigh(columns.unsqueeze(-1) * moments.total * columns)[1]
-    turned = item_moments(model, means, batch, workers, posterior, columns.unsqueeze(-1) * right)
-    own = turned.squares - turned.first.square() / precision.unsqueeze(-1)
-    curvature = ((psi * rows) @ left).square().mT @ own
+    turns = rows.unsqueeze(-1) * left, columns.unsqueeze(-1) * right
+    turned = item_moments(model, means, batch, workers, posterior, turns)
+    shared = of_item_rows(
+        lambda psi, first, by: (psi @ turns[0]).square().mT @ (first.square() / by),
+        model.item_embedding, turned.first, precision.unsqueeze(-1),
+    )  # fmt: skip
+    curvature = turned.squares - shared
     return Basis(left, right, scale, curvature.clamp(min=0).flatten())

@@ -28,7 +28,14 @@ from blob_pyro.guides.takeover import normal_moments
 from blob_pyro.infer.elbo import RecordDistributions
 from blob_pyro.infer.laplace.arrowhead_precision import ArrowheadPrecision
 from blob_pyro.infer.training.workers import Workers
-from blob_pyro.infer.weights.expansion import Basis, ItemMoments, diagonal_basis, item_moments
+from blob_pyro.infer.weights.expansion import (
+    ITEMS_AT_ONCE,
+    Basis,
+    ItemMoments,
+    diagonal_basis,
+    item_moments,
+    of_item_rows,
+)
 from blob_pyro.models import BanditBatch, BanditModel, StreamedBatch
 from blob_pyro.models.priors.vector import VectorPrior
 from blob_pyro.models.sites import KAPPA, W_A, W_B, W_C, ZETA
@@ -135,25 +142,33 @@ class _Problem:
         basis: Basis,
     ) -> None:
         self.free, self.at, self.moments, self.prior, self.basis = free, at, moments, prior, basis
-        self.psi, self.w = model.item_embedding.double(), torch.stack([at[name] for name in _WEIGHTS])
+        self.psi, self.w = model.item_embedding, torch.stack([at[name] for name in _WEIGHTS])
         v, cross = moments.variance, prior.kappa_cross
         self.share = 1 / (v + prior.kappa)  # of kappa's variance; 0 where it is known
         self.residual = torch.where(self.share > 0, moments.residual + prior.kappa_pull, 0)
         self.h_c = (moments.residual - v * self.share * self.residual).sum()
         self.f_cc, self.t = (v - v.square() * self.share).sum(), (v * self.share) @ cross
-        self.h = basis.form(self.psi.mT @ (moments.gradient - self._first(self.residual * self.share)))
-        self.f = basis.form(self.psi.mT @ self._first(1 - v * self.share))
-        self.r = torch.stack([basis.form(self.psi.mT @ self._first(x * self.share)) for x in cross.mT], -1)
+        self.h = basis.form(moments.gradient - self._first(self.residual * self.share))
+        self.f = basis.form(self._first(1 - v * self.share))
+        self.r = torch.stack([basis.form(self._first(x * self.share)) for x in cross.mT], -1)
         self.h_w = prior.pull - cross.mT @ (self.share * self.residual)
         self.h_ww = prior.weights - cross.mT @ (self.share.unsqueeze(-1) * cross)
-        self.along = basis.point(torch.linalg.inv(model.whitening.double()).mT)  # Z of sp(w_a)
+        self.strength_point = basis.point(torch.linalg.inv(model.whitening.double()).mT)  # Z of sp(w_a)
         self.doubtful = (prior.zeta_scale > 0).any().double()  # 1 where zeta has a prior, 0 where it is known
         self.nu = basis.point(prior.zeta_loc)
         self.nu_w = basis.point(prior.zeta_slope.movedim(-1, 0)).mT
-        self.origin = softplus(self.w[1]) * basis.point(at[ZETA]) + softplus(self.w[0]) * self.along
+        self.origin = softplus(self.w[1]) * basis.point(at[ZETA]) + softplus(self.w[0]) * self.strength_point
 
     def _first(self, factor: Tensor) -> Tensor:
-        return factor.unsqueeze(-1) * self.moments.first
+        """Sum of ``l v r'`` over all events, each with its item's factor, ``K x K``."""
+        return of_item_rows(
+            lambda psi, first, x: psi.mT @ (first * x), self.psi, self.moments.first, factor.unsqueeze(-1)
+        )
+
+    def along(self, z: Tensor) -> Tensor:
+        """Sum of ``v l' Z r`` over each item's events, ``P``."""
+        parts = zip(self.psi.split(ITEMS_AT_ONCE), self.moments.first.split(ITEMS_AT_ONCE))
+        return torch.cat([((psi.double() @ z) * first).sum(-1) for psi, first in parts])
 
     def solve(self) -> _Found:
         """Find the grid that spans the density, and take the moments."""
@@ -182,7 +197,9 @@ class _Grid:
         self.problem, self.w, p = problem, w, problem
         d, s, j = w - p.w[:2], p.doubtful, p.basis.curvature
         self.b = b = softplus(w[:, 1:])
-        self.u = u = softplus(w[:, :1]) * p.along - p.origin  # Z, but for sp(w_b) zeta, from where it is in the fit
+        self.u = u = (
+            softplus(w[:, :1]) * p.strength_point - p.origin
+        )  # Z, but for sp(w_b) zeta, from where it is in the fit
         h, nu = p.h + d @ p.r[:, :2].mT, p.nu + d @ p.nu_w[:, :2].mT
         f, nu_c = p.f - p.r[:, 2], p.nu_w[:, 2]
         room = 1 + s * b.square() * j
@@ -227,10 +244,10 @@ class _Grid:
         inverse = torch.linalg.pinv(covariance, hermitian=True)  # a weight that is known has no variance
         z, with_z = self._with_weights(share, self.b * self.zeta + self.u, self.b * self.zeta_slope)
         z, with_z = basis.matrix(z), basis.matrix(with_z.mT)
-        v, first, d = p.moments.variance, p.moments.first, loc - p.w
-        events = torch.stack([v * c + ((p.psi @ m) * first).sum(-1) for c, m in zip(covariance[2], with_z)], -1)
+        v, d = p.moments.variance, loc - p.w
+        events = torch.stack([v * c + p.along(m) for c, m in zip(covariance[2], with_z)], -1)
         with_kappa = -p.share.unsqueeze(-1) * (events + p.prior.kappa_cross @ covariance)
-        step = p.residual - v * d[2] - ((p.psi @ z) * first).sum(-1) - p.prior.kappa_cross @ d
+        step = p.residual - v * d[2] - p.along(z) - p.prior.kappa_cross @ d
         tilted = share * self.b[:, 0] / (share @ self.b[:, 0])
         tilted_loc, tilted_covariance = self._moments(tilted)
         zeta, with_zeta = self._with_weights(tilted, self.zeta, self.zeta_slope)
@@ -249,7 +266,7 @@ class _Grid:
     def _zeta_scale(self, share: Tensor) -> Tensor:
         """Zeta's standard deviations given all else, where each stands for its share in logits, ``sp(w_b)^2``."""
         p = self.problem
-        events = p.psi.square().mT @ p.moments.squares
+        events = p.moments.squares
         square, prior = self.b.square().unsqueeze(-1), p.prior.zeta_scale.square()
         weight = share / (share @ square[:, 0, 0])
         return torch.stack([w * q * prior / (1 + q * prior * events) for w, q in zip(weight, square)]).sum(0).sqrt()
