@@ -16,7 +16,7 @@ from blob_pyro.policies import ThompsonSampling
 
 HISTORIES = [[0, 0, 1], [], [5, 3]]
 QUICK = {"progress": False, "device": "cpu"}
-FIXED = BanditPriors(kappa_scale=0.3)
+FIXED = BanditPriors(w_b=-3.0, kappa_scale=0.3)  # nothing for Laplace to search
 THREADS = 8
 
 
