@@ -77,7 +77,7 @@ def sample(blob: BLOB, histories: Histories) -> torch.Tensor:
 @click.option("--groups", default=2000, show_default=True)
 @click.option("--contexts", default=512, show_default=True)
 @click.option("--decisions", default=16, show_default=True)
-@click.option("--lists", type=int, help="Cells of the index; default the root of the items.")
+@click.option("--lists", type=int, help="Cells of the index; default twice the root of the items.")
 @click.option("--seed", default=200, show_default=True)
 def main(
     items: int, embedding_dim: int, groups: int, contexts: int, decisions: int, lists: int | None, seed: int

@@ -128,13 +128,13 @@ class ItemIndex:
             table: coefficients of the scores, ``P x F``.
             queries: a sample of what they will be multiplied by, ``N x F``; half of them choose, the others measure.
             recall: share of the exact top 100 that is to be found.
-            num_lists: cells; default the root of ``P``.
+            num_lists: cells; default twice the root of ``P``.
             fingerprint: of the model.
             seed: of k-means.
         """
         faiss = nearest_neighbours()
         recall = number_between(recall, "recall", 0, 1)
-        lists = max(1, round(len(table) ** 0.5)) if num_lists is None else num_lists
+        lists = max(1, round(2 * len(table) ** 0.5)) if num_lists is None else num_lists
         lists = min(whole_number(lists, "num_lists"), len(table))
         table, queries = table.detach().float().cpu().contiguous(), queries.detach().float().cpu()
         second = (queries.mT.double() @ queries.double()) / max(1, len(queries))

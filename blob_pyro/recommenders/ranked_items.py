@@ -142,7 +142,7 @@ class RankedItems(ClickModelParts):
             histories: a sample of those to come, a few hundred, which the number of cells that are looked at is chosen
                 and its recall measured on; default 512 made-up users with five views of random items each.
             recall: share of the exact top 100 that is to be found; see ``item_index().probed`` for what is.
-            num_lists: cells of the index; default the root of the number of items.
+            num_lists: cells of the index; default twice the root of the number of items.
             seed: of the cells, and of the made-up users.
 
         Raises:
