@@ -6,7 +6,7 @@
 The log is made up: items as popular as Zipf's law has it, users with an interest in some of them, clicks by a rate of
 the item's own and a gain where it is of interest. BLO learns from sampled negatives (`Bouchard`), with sparse rows of
 Psi, rho and the encoder; a session meets all items that its batch has viewed, so small batches are cheaper. BLOB learns
-from the events, with guide "normal". Seconds are of the process (`time.process_time`), on one thread; an epoch's are
+from the events, with the default guide. Seconds are of the process (`time.process_time`), on one thread; an epoch's are
 the difference of two fits of other lengths, so that what is done once is apart. Memory is the peak of the process up to
 the end of the stage.
 """
