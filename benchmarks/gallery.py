@@ -109,7 +109,7 @@ def main() -> None:
     reports = {
         "calibrate": calibrate(BLOB(blo, "laplace"), log, num_simulations=10, seed=200),
         "diagnose": diagnose(first, log, num_draws=400, max_events=5_000),
-        "compare_guides": compare_guides(first, [*settings.guides, "matrix_normal"], log, num_draws=200, num_contexts=50),
+        "compare_guides": compare_guides(first, [*settings.guides, "normal"], log, num_draws=200, num_contexts=50),
         "evaluate": evaluate(log, Mixture([Greedy(first), Uniform(100)], weights=[0.5, 0.5]), baseline="logging"),
         "ab_test": ab_test(environment, {"random": Uniform(100), **played, "oracle": environment.oracle()}, 1_000),
         "rounds": rounds([RecoGym(num_items=30, seed=seed) for seed in (200, 201, 202)], ["greedy", "Thompson"],
