@@ -24,7 +24,7 @@ def test_fit(monday):
 def test_decisions_are_the_next_log(monday, contexts, tmp_path):
     done("recommend", monday / "model", "--contexts", contexts, "--history", monday / "history", "--output",
          tmp_path / "today", "-k", 2, "--policy", "thompson_mixture",
-             "--seed", 5, "--rows", 20, "--time", 10**6)  # fmt: skip
+             "--seed", 5, "--rows", 256, "--time", 10**6)  # fmt: skip
     shown = pd.read_parquet(tmp_path / "today")
     assert len(shown) == 2 * 51
     assert shown["propensity"].between(0, 1, inclusive="right").all()
