@@ -138,10 +138,7 @@ class ParquetFiles:
                 if at + rows <= start or at >= stop:
                     at += rows
                     continue
-                for batch in piece.to_batches(
-                    schema=self.schema, columns=list(names), batch_size=size, use_threads=False, batch_readahead=1,
-                    fragment_readahead=1,
-                ):  # fmt: skip
+                for batch in self._read(piece, self.schema, names, size):
                     first, last = max(start - at, 0), min(stop - at, len(batch))
                     if first < last:
                         yield pa.Table.from_batches([batch.slice(first, last - first)])
@@ -149,6 +146,15 @@ class ParquetFiles:
         except (pa.ArrowException, OSError) as error:
             self._check(fragment.path)
             raise ValueError(f"{self.label}: {fragment.path} cannot be read: {error}") from None
+
+    @staticmethod
+    def _read(piece: Any, schema: pa.Schema, names: Sequence[str], size: int) -> Iterator[pa.RecordBatch]:
+        """Some columns of a row group, so many rows at a time, without reading ahead."""
+        found: Iterator[pa.RecordBatch] = piece.to_batches(
+            schema=schema, columns=list(names), batch_size=size, use_threads=False, batch_readahead=1,
+            fragment_readahead=1,
+        )  # fmt: skip
+        return found
 
     def _explain(self, path: str) -> None:
         """Say what Arrow says in other words, where that is possible."""
@@ -182,27 +188,27 @@ class ParquetFiles:
             raise ValueError(f"{self.label}: {path} has changed {since} ({what}); {self._remedy}")
 
 
-def _open(location: Any, table: str, storage_options: Mapping[str, Any] | None) -> tuple[pa.fs.FileSystem, str]:
+def _open(location: Any, label: str, storage_options: Mapping[str, Any] | None) -> tuple[pa.fs.FileSystem, str]:
     """The file system of a path or URL, and the path in it."""
     if not isinstance(location, (str, Path)):
-        raise TypeError(f"{table}: expected the path or URL of a Parquet file or folder, got {type(location).__name__}")
+        raise TypeError(f"{label}: expected the path or URL of a Parquet file or folder, got {type(location).__name__}")
     if not str(location):
-        raise ValueError(f"{table}: is empty; give the path or URL of a Parquet file or folder")
+        raise ValueError(f"{label}: is empty; give the path or URL of a Parquet file or folder")
     if "://" not in str(location):
         if storage_options:
-            raise ValueError(f"storage_options: are for URLs, and {table} is a path, {str(location)!r}; leave them out")
+            raise ValueError(f"storage_options: are for URLs, and {label} is a path, {str(location)!r}; leave them out")
         return pa.fs.LocalFileSystem(), str(Path(location).absolute())
     try:
         from fsspec.core import url_to_fs
     except ImportError:
-        raise ImportError(f"{table}: {location} is a URL, which fsspec reads: pip install fsspec") from None
+        raise ImportError(f"{label}: {location} is a URL, which fsspec reads: pip install fsspec") from None
     try:
         filesystem, path = url_to_fs(str(location), **(storage_options or {}))
         filesystem.invalidate_cache()  # one object serves all who ask for the same, and remembers what was there
     except ImportError as error:  # s3fs, gcsfs, adlfs
-        raise ImportError(f"{table}: to read {location}, {error}") from None
+        raise ImportError(f"{label}: to read {location}, {error}") from None
     except ValueError as error:
-        raise ValueError(f"{table}: {location} is no URL that fsspec knows: {error}") from None
+        raise ValueError(f"{label}: {location} is no URL that fsspec knows: {error}") from None
     return pa.fs.PyFileSystem(pa.fs.FSSpecHandler(filesystem)), path
 
 

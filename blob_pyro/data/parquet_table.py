@@ -44,7 +44,7 @@ class ParquetTable(ParquetFiles):
         columns: Mapping[str, Hashable | None],
         storage_options: Mapping[str, Any] | None = None,
     ) -> None:
-        self.table, self.columns = table, columns
+        self.columns = columns
         super().__init__(location, table, storage_options)
         self._names = self._check_columns()
 
@@ -72,7 +72,7 @@ class ParquetTable(ParquetFiles):
         """
         wanted = {role: self._names[role] for role in roles if role in self._names}
         for fragment, pieces in self._pieces:
-            schema_, label = self._schema(fragment), f"{self.table}: {fragment.path}"
+            schema_, label = self._schema(fragment), f"{self.label}: {fragment.path}"
             batches: list[pa.RecordBatch] = []
             starts: list[tuple[int, int, int]] = []
             rows = 0
@@ -80,10 +80,7 @@ class ParquetTable(ParquetFiles):
             try:
                 for piece in pieces:
                     offset = 0
-                    for batch in piece.to_batches(
-                        schema=schema_, columns=list(wanted.values()), batch_size=CHUNK, use_threads=False,
-                        batch_readahead=1, fragment_readahead=1,
-                    ):  # fmt: skip
+                    for batch in self._read(piece, schema_, list(wanted.values()), CHUNK):
                         if not len(batch):
                             continue
                         batches.append(batch)
@@ -104,7 +101,7 @@ class ParquetTable(ParquetFiles):
             apart = pa.dataset.dataset(path, filesystem=self._filesystem, format="parquet", schema=pa.schema([]))
             for fragment in apart.get_fragments():
                 empty = fragment.physical_schema.empty_table()
-                schema.read_table(empty, self.table, self.columns, f"{self.table}: {fragment.path}")
+                schema.read_table(empty, self.label, self.columns, f"{self.label}: {fragment.path}")
 
     def _schema(self, fragment: Any) -> pa.Schema:
         return pa.schema([*fragment.physical_schema, *self._partitions])
@@ -113,15 +110,15 @@ class ParquetTable(ParquetFiles):
         """Names of the columns by role, which all files have, once each."""
         names: dict[str, str] = {}
         for number, (fragment, _) in enumerate(self._pieces):
-            label = f"{self.table}: {fragment.path}"
+            label = f"{self.label}: {fragment.path}"
             empty = self._schema(fragment).empty_table()
-            here = schema.read_table(empty, self.table, self.columns, label)
-            required, optional, _ = schema.column_names(self.table, self.columns)
+            here = schema.read_table(empty, self.label, self.columns, label)
+            required, optional, _ = schema.column_names(self.label, self.columns)
             if not number:
                 names = {role: str({**required, **optional}[role]) for role in here}
             elif different := set(names) ^ set(here):
                 role = sorted(different)[0]
-                first = f"{self.table}: {self._pieces[0][0].path}"
+                first = f"{self.label}: {self._pieces[0][0].path}"
                 has, lacks = (label, first) if role in here else (first, label)
                 raise ValueError(
                     f"{lacks} lacks column {role!r}, which {has} has; write it to all files of the table, or leave it "

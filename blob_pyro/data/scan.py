@@ -72,7 +72,7 @@ class _Scan:
         self.clock = _Clock(tables)
 
     def _collect_ids(self, table: ParquetTable) -> None:
-        item = _ITEM[table.table]
+        item = _ITEM[table.label]
         for chunk in table.chunks(["user"] if self.given is not None else ["user", item]):
             self.users.add(read_ids(chunk["user"], NO_USER))
             if self.given is None:
@@ -170,7 +170,7 @@ class _Clock:
             self.name, self.where = times.clock, column.where
         clock.require_same_clock(self.name, self.where, times.clock, column.where)
         if self.fractions is not None and times.clock == clock.NUMBER:
-            times = clock.beside_fractions(times, column, f"{self.fractions.table}: {self.fractions.location}")
+            times = clock.beside_fractions(times, column, f"{self.fractions.label}: {self.fractions.location}")
         self.tick = int(np.gcd(self.tick, times.tick))
         return times.values
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def write_parts(
     context = data.DataContext.get_current()
     bars, context.enable_progress_bars = context.enable_progress_bars, False
     try:
-        rows = data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts))
+        rows = data.from_items([asdict(part) for part in parts], override_num_blocks=len(parts))
         done = rows.map(
             Worker, fn_constructor_args=(ray.put(request),), num_cpus=1,
             compute=data.ActorPoolStrategy(size=min(num_workers, len(parts))),
@@ -87,14 +88,14 @@ class Worker:
         self.asked, self.name = asked, f"worker {ray.get_runtime_context().get_actor_id()} on {socket.gethostname()}"
         self.files: ContextFiles | None = None
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, str]:
+    def __call__(self, row: dict[str, int]) -> dict[str, str]:
         """Write a part; returns what was refused, which another try would not mend, or empty texts.
 
         Args:
-            row: with a `Part` under ``part``.
+            row: a `Part`, by its attributes.
         """
         try:
-            self._write(row["part"])
+            self._write(Part(**{name: int(value) for name, value in row.items()}))
         except tuple(_REFUSALS.values()) as error:
             kind = next(name for name, kind in _REFUSALS.items() if isinstance(error, kind))
             return {"kind": kind, "said": f"{self.name}: {error}"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from datetime import UTC, datetime
-from itertools import takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -176,12 +175,13 @@ class ChunkedSlates:
         """A few contexts at a time; none of two blocks, where there are blocks."""
         size = min(max(1, self.policy._numbers_at_once // (self.policy.num_items * self.num_slots)), _CONTEXTS_AT_ONCE)
         block = block or max(len(self), 1)
-        starts = (start for begin in range(0, len(self), block) for start in range(begin, begin + block, size))
-        for start in takewhile(lambda start: start < len(self), starts):
-            rows = slice(start, min(start + size, len(self), (start // block + 1) * block))
-            histories = self.histories[rows]
-            allowed = None if self.candidates is None else self.candidates.mask(rows, histories.device)
-            yield Contexts(histories, allowed, self._covariates(rows), start), rows
+        for begin in range(0, len(self), block):
+            end = min(begin + block, len(self))
+            for start in range(begin, end, size):
+                rows = slice(start, min(start + size, end))
+                histories = self.histories[rows]
+                allowed = None if self.candidates is None else self.candidates.mask(rows, histories.device)
+                yield Contexts(histories, allowed, self._covariates(rows), start), rows
 
     def _numbers(self, items: Any) -> Tensor:
         """Ids as numbers, ``N x L``."""

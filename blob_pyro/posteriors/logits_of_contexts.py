@@ -14,8 +14,8 @@ from torch import Size, Tensor
 from torch.distributions import constraints
 
 from blob_pyro.ops.memory import require_memory
+from blob_pyro.ops.quadrature import hermite
 from blob_pyro.ops.row_chunks import MAX_ELEMENTS
-from blob_pyro.posteriors.weight_quadrature import hermite
 
 __all__ = ["LogitsOfContexts"]
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from blob_pyro.ops.quadrature import hermite
 from blob_pyro.posteriors.site_vectors import SiteVector
 
-__all__ = ["WeightQuadrature", "hermite"]
+__all__ = ["WeightQuadrature"]
 
 
 class WeightQuadrature:
@@ -61,9 +61,3 @@ class WeightQuadrature:
         inverse = torch.where(tril.diagonal() > 0, 1 / tril.diagonal().clamp(min=1e-30), 0.0)
         first = inverse[0] * a.factor
         return torch.stack([first, inverse[1] * (b.factor - tril[1, 0] * first)], -1)
-
-
-def hermite(num_nodes: int, tensor: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the nodes and weights of Gauss-Hermite quadrature over a standard normal."""
-    nodes, weights = (torch.from_numpy(a).to(tensor) for a in np.polynomial.hermite_e.hermegauss(num_nodes))
-    return nodes, weights / weights.sum()

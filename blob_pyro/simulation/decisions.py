@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 
 import pyro.distributions as dist
 import torch
@@ -193,6 +193,7 @@ class Decisions:
         if self._rest is None:
             return self._first.draw(session, uniform, propensities)
         action, propensity = torch.empty_like(session), torch.empty_like(session, dtype=torch.float64)
+        uniform = cache(uniform)  # both parts are of one draw
         for choice, part in ((self._first, position == 0), (self._rest, position > 0)):
             if not part.any():
                 continue

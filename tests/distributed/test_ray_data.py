@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -97,7 +98,7 @@ def asked(blob, source, monkeypatch, tmp_path):
 
 def test_a_worker_writes_a_part(asked, source, tmp_path):
     (part,) = ContextFiles(source, None).parts(10_000)
-    assert Worker(asked)({"part": part}) == {"kind": "", "said": ""}
+    assert Worker(asked)(asdict(part)) == {"kind": "", "said": ""}
     assert len(pd.read_parquet(tmp_path / "part-00000000.parquet")) == 2 * part.size
 
 
@@ -111,6 +112,6 @@ def test_a_worker_writes_a_part(asked, source, tmp_path):
 )
 def test_what_a_worker_refuses_is_said_with_its_name(asked, source, change, message):
     (part,) = ContextFiles(source, None).parts(10_000)
-    told = Worker({**asked, **change})({"part": part})
+    told = Worker({**asked, **change})(asdict(part))
     assert told["kind"] in ("ValueError", "OSError")
     assert re.match(f"worker 7 on .*: .*{message}", told["said"])

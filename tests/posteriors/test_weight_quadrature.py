@@ -5,7 +5,7 @@ import torch
 from scipy import integrate, stats
 
 from blob_pyro.posteriors.site_vectors import SiteVector
-from blob_pyro.posteriors.weight_quadrature import WeightQuadrature, hermite
+from blob_pyro.posteriors.weight_quadrature import WeightQuadrature
 
 
 def vector(loc: float, scale: float, *factor: float) -> SiteVector:
@@ -14,12 +14,6 @@ def vector(loc: float, scale: float, *factor: float) -> SiteVector:
 
 W_A, W_B = vector(0.4, 0.8, 0.5, -0.3), vector(-0.9, 0.2, -0.7, 1.1)
 COVARIANCE = np.array([[0.64 + 0.25 + 0.09, -0.35 - 0.33], [-0.35 - 0.33, 0.04 + 0.49 + 1.21]])
-
-
-def test_hermite_integrates_polynomials_over_a_standard_normal():
-    nodes, weights = hermite(5, torch.zeros((), dtype=torch.float64))
-    moments = [float(weights @ nodes**n) for n in range(10)]
-    np.testing.assert_allclose(moments, [stats.norm.moment(n) if n else 1.0 for n in range(10)], atol=1e-11)
 
 
 def test_the_factor_is_that_of_the_weights_covariance():

@@ -134,6 +134,9 @@ def of_item_rows(function: Callable[..., Tensor], *rows: Tensor) -> Tensor:
     Args:
         function: of as many tensors.
         rows: of all items, ``P x ...`` each.
+
+    Returns:
+        The sum, float64, of the shape that the function returns.
     """
     parts = zip(*(tensor.split(ITEMS_AT_ONCE) for tensor in rows))
     return torch.stack([function(*(tensor.double() for tensor in some)) for some in parts]).sum(0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pyro.distributions as dist
 import torch
 from pyro.poutine.messenger import Messenger
@@ -13,10 +12,11 @@ from torch import Tensor
 from blob_pyro.infer.elbo import Posterior
 from blob_pyro.infer.local_reparameterization.projections import SharedProjection, project
 from blob_pyro.models import BanditBatch, BanditModel
+from blob_pyro.ops.quadrature import hermite
 
 __all__ = ["expected_click", "logit_moments"]
 
-_NODES = 16  # of Gauss-Hermite quadrature; 1e-6 off at a standard deviation of 1, 1e-3 at 3
+_NODES = 16  # of Gauss-Hermite quadrature; slopes are 1e-7 off at a standard deviation of 1, 5e-4 at 2, 1 % at 3
 
 
 def logit_moments(
@@ -82,9 +82,9 @@ def expected_click(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Two tensors of the shape of ``mean``.
     """
-    nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
+    nodes, weights = hermite(_NODES, mean)
     scale, probability, slope = variance.sqrt(), torch.zeros_like(mean), torch.zeros_like(mean)
-    for node, weight in zip(nodes.tolist(), (weights / weights.sum()).tolist()):
+    for node, weight in zip(nodes.tolist(), weights.tolist()):
         at = torch.sigmoid(mean + node * scale)
         probability += weight * at
         slope += weight * at * (1 - at)

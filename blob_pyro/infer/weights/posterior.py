@@ -197,9 +197,8 @@ class _Grid:
         self.problem, self.w, p = problem, w, problem
         d, s, j = w - p.w[:2], p.doubtful, p.basis.curvature
         self.b = b = softplus(w[:, 1:])
-        self.u = u = (
-            softplus(w[:, :1]) * p.strength_point - p.origin
-        )  # Z, but for sp(w_b) zeta, from where it is in the fit
+        # Z, but for sp(w_b) zeta, from where it is in the fit.
+        self.u = u = softplus(w[:, :1]) * p.strength_point - p.origin
         h, nu = p.h + d @ p.r[:, :2].mT, p.nu + d @ p.nu_w[:, :2].mT
         f, nu_c = p.f - p.r[:, 2], p.nu_w[:, 2]
         room = 1 + s * b.square() * j
@@ -265,8 +264,7 @@ class _Grid:
 
     def _zeta_scale(self, share: Tensor) -> Tensor:
         """Zeta's standard deviations given all else, where each stands for its share in logits, ``sp(w_b)^2``."""
-        p = self.problem
-        events = p.moments.squares
+        p, events = self.problem, self.problem.moments.squares
         square, prior = self.b.square().unsqueeze(-1), p.prior.zeta_scale.square()
         weight = share / (share @ square[:, 0, 0])
         return torch.stack([w * q * prior / (1 + q * prior * events) for w, q in zip(weight, square)]).sum(0).sqrt()
