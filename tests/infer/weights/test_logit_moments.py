@@ -43,7 +43,8 @@ def test_moments_are_those_of_draws(case: str) -> None:
     ("loc", "scale", "off"), [(-7.3, 0.8, 1e-9), (2.0, 0.0, 1e-12), (9.0, 1.3, 1e-5), (0.4, 2.0, 5e-4)]
 )
 def test_clicks_are_averaged_over_logits(loc: float, scale: float, off: float) -> None:
-    probability, slope = expected_click(torch.tensor([loc]).double(), torch.tensor([scale**2]).double())
+    mean, variance = torch.tensor([[loc], [scale**2]], dtype=torch.float64)
+    probability, slope = expected_click(mean, variance)
     if scale:
         span = (loc - 12 * scale, loc + 12 * scale)
         exact = [quad(lambda x, f=f: f(expit(x)) * norm.pdf(x, loc, scale), *span, epsabs=1e-13)[0]
