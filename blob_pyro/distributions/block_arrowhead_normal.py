@@ -154,7 +154,8 @@ class BlockArrowheadNormal(TorchDistribution):
         shared, own = deviation[..., : self.num_shared], self.blocks(deviation[..., self.num_shared :])
         z = torch.linalg.solve_triangular(self.shared_scale_tril, shared.unsqueeze(-1), upper=False).squeeze(-1)
         rest = own - torch.einsum("pbs,...s->...pb", self.loading, z)
-        e = torch.linalg.solve_triangular(self.own_scale_tril, rest.unsqueeze(-1), upper=False).squeeze(-1)
+        columns = rest.reshape(-1, *self.loading.shape[:2]).movedim(0, -1)  # of one factor a block, whatever is asked
+        e = torch.linalg.solve_triangular(self.own_scale_tril, columns, upper=False).movedim(-1, 0).view(rest.shape)
         return torch.cat([z, from_blocks(e, self.widths)], -1)
 
     def entropy(self) -> Tensor:

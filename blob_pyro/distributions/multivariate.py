@@ -120,7 +120,6 @@ def _shear_by_own(multivariate: ArrowheadNormal, loading: Tensor, column: int) -
 @register_kl(ArrowheadNormal, ArrowheadNormal)
 @register_kl(dist.MultivariateNormal, ArrowheadNormal)
 @register_kl(dist.LowRankMultivariateNormal, ArrowheadNormal)
-@register_kl(BlockArrowheadNormal, BlockArrowheadNormal)
 @register_kl(dist.MultivariateNormal, BlockArrowheadNormal)
 @register_kl(dist.LowRankMultivariateNormal, BlockArrowheadNormal)
 def _kl_arrowhead(q: TorchDistribution, p: ArrowheadNormal | BlockArrowheadNormal) -> Tensor:
@@ -131,6 +130,19 @@ def _kl_arrowhead(q: TorchDistribution, p: ArrowheadNormal | BlockArrowheadNorma
     quadratic = p.whiten(torch.cat([(loc - p.loc).unsqueeze(0), factor.mT])).square().sum()
     if scale is not None:
         quadratic = quadratic + (p.precision_diagonal * scale.square()).sum()
+    divergence: Tensor = 0.5 * quadratic - p.log_prob(p.loc) - q.entropy()
+    return divergence
+
+
+@register_kl(BlockArrowheadNormal, BlockArrowheadNormal)
+def _kl_block_arrowheads(q: BlockArrowheadNormal, p: BlockArrowheadNormal) -> Tensor:
+    """Of the same blocks: no root of ``D x D`` numbers is made of the own noise of q, which stays in its block."""
+    if (len(q.loading), q.widths, q.num_shared, q.batch_shape) != (len(p.loading), p.widths, p.num_shared, Size()):
+        other: Tensor = _kl_arrowhead(q, p)
+        return other
+    whitened = p.whiten(torch.cat([(q.loc - p.loc).unsqueeze(0), q.common_factor.mT]))
+    own = torch.linalg.solve_triangular(p.own_scale_tril, q.own_scale_tril, upper=False)
+    quadratic = whitened.square().sum() + own.square().sum()
     divergence: Tensor = 0.5 * quadratic - p.log_prob(p.loc) - q.entropy()
     return divergence
 
@@ -209,8 +221,11 @@ class MultivariatePart(Delta):
     @property
     def factors(self) -> Factors:
         """The ``loc`` (``shape``), ``factor`` (``R x shape``) and ``scale`` (``shape`` or None) of this piece."""
-        loc, factor, scale = factors(self.multivariate)
-        here = slice(self.start, self.start + self.part_shape.numel())
+        whole, here = self.multivariate, slice(self.start, self.start + self.part_shape.numel())
+        if isinstance(whole, BlockArrowheadNormal) and here.stop <= whole.num_shared:  # no row of a block is needed
+            loc, factor, scale = whole.loc, whole.shared_scale_tril, None
+        else:
+            loc, factor, scale = factors(whole)
         return Factors(
             loc[here].view(self.part_shape),
             factor[here].mT.reshape(-1, *self.part_shape),

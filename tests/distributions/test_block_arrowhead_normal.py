@@ -6,7 +6,7 @@ import torch
 from torch.distributions import kl_divergence
 
 from blob_pyro.distributions import BlockArrowheadNormal
-from blob_pyro.distributions.multivariate import factors
+from blob_pyro.distributions.multivariate import MultivariatePart, factors
 from blob_pyro.distributions.powers import log_normalizer, sharpened, widened
 from blob_pyro.infer.laplace.block_arrowhead_precision import BlockArrowheadPrecision
 
@@ -46,6 +46,31 @@ def test_is_a_multivariate_normal():
     deviation = d.variance.sqrt()
     error = (torch.cov(draws[:, 0].mT) - d.covariance_matrix) / deviation / deviation.unsqueeze(-1)
     assert error.abs().max() < 6 / 20_000**0.5 * 2**0.5
+
+
+def test_the_divergence_of_many_blocks_takes_no_square_matrix():
+    torch.manual_seed(1)
+    blocks, size, shared = 3_000, sum(WIDTHS), 3
+    d, other = (
+        BlockArrowheadNormal(
+            torch.randn(shared + blocks * size), trils(shared, shared).float(),
+            torch.randn(blocks, size, shared), trils(blocks, size, size).float(), WIDTHS,
+        )
+        for _ in range(2)
+    )  # fmt: skip
+    with torch.profiler.profile(profile_memory=True) as profile:
+        divergence = kl_divergence(other, d)
+    assert divergence > 0
+    assert max(event.cpu_memory_usage for event in profile.events()) < 4 * len(d.loc) * 200
+
+
+def test_parts_are_made_of_the_rows_of_their_vector():
+    d = some()
+    root = torch.linalg.cholesky(d.covariance_matrix)
+    for start, stop in ((0, NUM_SHARED), (1, NUM_SHARED), (1, NUM_SHARED + 4), (NUM_SHARED + 2, SIZE)):
+        part = MultivariatePart(d.sample(), d, start, torch.Size((stop - start,)))
+        factor, rows = part.factors.factor.mT, root[start:stop]
+        close(factor @ factor.mT, rows @ rows.mT)
 
 
 def test_blocks_are_independent_given_what_is_shared():
