@@ -58,11 +58,13 @@ def elbo_of_prior(
 
     Args:
         model: whose prior it is, with learned scales as they are.
-        batch: of events with rewards; no more than some ten thousand, picked at random, are looked at.
+        batch: of events with rewards; no more than some ten thousand, picked at random, are looked at, and how many of
+            these are clicked, against all, is made good by one rate for all.
         seed: of the draws.
         workers: who have the other events, where there are some.
     """
     weight = 1.0 if workers is None else len(batch) / workers.share.num_rows
+    rate = torch.as_tensor(batch.num_clicks).double() / len(batch)
     with seeded(seed, model.item_embedding.device):
         if len(batch) > _PRIOR_ROWS:
             batch = batch[torch.randint(len(batch), (_PRIOR_ROWS,))]
@@ -75,7 +77,8 @@ def elbo_of_prior(
             logsigmoid(sign * model.logit({name: value[i] for name, value in draws.items()}, batch)).mean()
             for i in range(_PRIOR_DRAWS)
         ]
-    mean = torch.stack(values).double().mean() * weight
+        excess = sign.double().mean() / 2 + 0.5 - rate
+    mean = (torch.stack(values).double().mean() - excess * torch.logit(rate, eps=1e-9)) * weight
     return float(mean if workers is None else workers.sum(mean))
 
 
