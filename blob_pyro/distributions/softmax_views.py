@@ -7,8 +7,8 @@ from pyro.distributions import TorchDistribution
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Size, Tensor
 from torch.distributions import Categorical, constraints
-from torch.nn.functional import embedding, embedding_bag
 
+from blob_pyro.ops.item_tables import num_rows, rows_of, sums_of_rows
 from blob_pyro.ops.log_normalizer import log_normalizer
 from blob_pyro.ops.selection import pick
 
@@ -74,7 +74,7 @@ class SoftmaxViews(TorchDistribution):
     @property
     def num_items(self) -> int:
         """The number of items, ``P``."""
-        return self.item_intercept.shape[-1]
+        return num_rows(self.item_intercept)
 
     def expand(self, batch_shape: Size, _instance: TorchDistributionMixin | None = None) -> SoftmaxViews:
         """Return the same distribution with another batch shape; see `pyro.distributions.TorchDistribution.expand`."""
@@ -116,9 +116,11 @@ class SoftmaxViews(TorchDistribution):
             return (interest * 0).sum(-1) * count
         count = count.reshape(-1)
         first = count.cumsum(0) - count
-        embedding_sum = embedding_bag(items, self.item_embedding, first, mode="sum", sparse=self.sparse)
+        embedding_sum = sums_of_rows(self.item_embedding, items, first, sparse=self.sparse)
         session = self.session_of_view(value)
-        intercept_sum = embedding_sum.new_zeros(len(count)).index_add(0, session, self._intercepts(items))
+        intercept_sum = embedding_sum.new_zeros(len(count)).index_add(
+            0, session, rows_of(self.item_intercept, items, sparse=self.sparse)
+        )
         shape = value.shape[:-1]
         return (embedding_sum.view(*shape, -1) * interest).sum(-1) + intercept_sum.view(shape)
 
@@ -134,10 +136,8 @@ class SoftmaxViews(TorchDistribution):
 
     def rows(self, items: Tensor) -> tuple[Tensor, Tensor]:
         """Return Psi and rho of some items: ``S x K`` and ``S`` for ``S`` item numbers."""
-        return embedding(items, self.item_embedding, sparse=self.sparse), self._intercepts(items)
-
-    def _intercepts(self, items: Tensor) -> Tensor:
-        return torch.gather(self.item_intercept, 0, items, sparse_grad=self.sparse)
+        psi, rho = (rows_of(table, items, sparse=self.sparse) for table in (self.item_embedding, self.item_intercept))
+        return psi, rho
 
     def sample(self, sample_shape: Size | tuple[int, ...] = Size()) -> Tensor:  # noqa: B008 - torch's own default
         """Draw sessions of ``lengths`` views: ``sample_shape x batch_shape x width``."""

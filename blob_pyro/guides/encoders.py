@@ -30,9 +30,10 @@ from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding, embedding_bag, softplus
+from torch.nn.functional import embedding_bag, softplus
 
 from blob_pyro.data import Histories
+from blob_pyro.ops.item_tables import num_rows, rows_of, sums_of_rows
 from blob_pyro.ops.precision import scale_tril_from_precision
 from blob_pyro.ops.selection import distinct
 
@@ -252,10 +253,10 @@ class _Views:
             row = rows[0] if function is None else function(*rows)
             return row.new_zeros(len(self.first), row.shape[1])
         if function is None:
-            return embedding_bag(items, tables[0], self.first, mode="sum", sparse=sparse)
-        if sparse or tables[0].shape[0] > items.shape[0]:  # each distinct row once, and no other
-            own, items, _ = distinct(items, tables[0].shape[0])
-            tables = tuple(embedding(own, table, sparse=sparse) for table in tables)
+            return sums_of_rows(tables[0], items, self.first, sparse=sparse)
+        if sparse or num_rows(tables[0]) > items.shape[0]:  # each distinct row once, and no other
+            own, items, _ = distinct(items, num_rows(tables[0]))
+            tables = tuple(rows_of(table, own, sparse=sparse) for table in tables)
         return embedding_bag(items, function(*tables), self.first, mode="sum")
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from blob_pyro.data import Histories
+from blob_pyro.ops.item_tables import whole_shape
 
 __all__ = ["content_hash", "describe", "differences"]
 
@@ -122,7 +123,7 @@ def _name(value: Any) -> str:
 
 def _contents(value: Any) -> Mapping[str, Any]:
     if isinstance(value, nn.Module):
-        return {name: str(tuple(parameter.shape)) for name, parameter in value.named_parameters()}
+        return {name: str(tuple(whole_shape(parameter))) for name, parameter in value.named_parameters()}
     if isinstance(value, functools.partial):
         return {"function": value.func, "arguments": value.args, **value.keywords}
     if isinstance(value, torch.distributions.TransformedDistribution):

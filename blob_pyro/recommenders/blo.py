@@ -16,6 +16,7 @@ from blob_pyro.guides import ENCODERS, AmortizedGuide, ItemGuide
 from blob_pyro.guides.encoders import Covariance
 from blob_pyro.infer import BOUNDS, Bound, GuidedELBO, NotFiniteError, Training, train, warn_unless_converged
 from blob_pyro.infer.training.checkpoints import Checkpoint
+from blob_pyro.infer.training.item_shards import ItemShards
 from blob_pyro.infer.training.workers import Workers
 from blob_pyro.models import OrganicBatch, OrganicModel, OrganicPriors
 from blob_pyro.ops.arguments import one_of, true_or_false, whole_number
@@ -175,6 +176,7 @@ class BLO(InterestModel):
         validation: EventLog | Histories | None = None,
         patience: int | None = None,
         checkpoint: str | Path | None = None,
+        shard_items: bool = False,
         device: torch.device | str | None = None,
         progress: bool = True,
     ) -> pd.DataFrame:
@@ -204,6 +206,11 @@ class BLO(InterestModel):
                 floats as if it had never stopped; if it is finished, its result is restored and nothing is trained:
                 ``attrs["resumed_from_epoch"]`` of the result says how many epochs were the file's. A checkpoint of any
                 other fit is refused, and leaves the model as it is.
+            shard_items: for shards of logs of very many items: each worker trains the rows of its own items only, with
+                its part of the optimiser's state, and fetches those that a step needs: see
+                `blob_pyro.infer.training.item_shards`. At the end the model is whole at every worker; a checkpoint is
+                whole, too. For a model with ``sparse=True``, a bound with ``num_negatives``, and an encoder of this
+                package.
             device: where to train; default CUDA where there is one.
             progress: whether to show a progress bar.
 
@@ -227,6 +234,7 @@ class BLO(InterestModel):
         training = Training(num_epochs, batch_size, learning_rate, clip_norm, schedule, optimizer, patience)
         device, seed = default_device(device), check_seed(seed)
         true_or_false(progress, "progress")
+        true_or_false(shard_items, "shard_items")
         if self._given_bound is None:
             raise ValueError("bound: this model was saved with a bound of your own; set blo.bound to one to fit again")
         workers = Workers.of(log.part_of, "sessions") if isinstance(log, EventLog) else None
@@ -247,6 +255,9 @@ class BLO(InterestModel):
             if validation is not None:
                 held_out = ordinary(OrganicBatch(self._batch(validation, device).sessions, num_rows))
             assert fresh.bound is not None, "it has been asked for above"
+            shards = ItemShards.of(workers, fresh.model, fresh.guide.encoder, fresh.bound) if shard_items else None
+            if workers is not None:
+                workers.items = shards
             try:
                 trace = train(
                     fresh.model,
@@ -262,8 +273,12 @@ class BLO(InterestModel):
                     description="BLO",
                 )
             except NotFiniteError as error:
+                if shards is not None:
+                    shards.give_back()
                 self._take(fresh, error.trace, record)
                 raise
+            if shards is not None:
+                shards.give_back()
         self._take(fresh, trace, record)
         if workers is not None:
             workers.leave_together()

@@ -65,7 +65,7 @@ class StepGradients:
         loss, stop, summed = run.workers.sum_step(loss, gradients, run.parameters, run.num_dense)
         torch.maximum(run.stopped, stop.to(run.stopped), out=run.stopped)
         with torch.no_grad():
-            return [loss, *clip_gradients(run.parameters, summed, run.training.clip_norm)]
+            return [loss, *clip_gradients(run.parameters, summed, run.training.clip_norm, run.workers.norms)]
 
     def eager(self, index: Tensor) -> Sequence[Any]:
         """Compute loss and gradients of the rows here, which are of ``index``.

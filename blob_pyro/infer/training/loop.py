@@ -124,7 +124,7 @@ def train(
         finally:
             bar.close()
         if workers is not None:
-            workers.require_same({"what was learned": content_hash(run.last)})
+            workers.require_same({"what was learned": content_hash(run.common)})
     trace = run.trace(stopped="interrupted" if interrupted else "")
     trace.attrs.update(interrupted=interrupted, resumed_from_epoch=done)
     return trace

@@ -29,6 +29,7 @@ from blob_pyro.infer.training.trace import EPOCH, LEARNING_RATE, SECONDS, VALIDA
 from blob_pyro.infer.training.workers import Workers
 from blob_pyro.ops.fingerprints import content_hash, describe
 from blob_pyro.ops.interrupts import uninterrupted
+from blob_pyro.ops.item_tables import holder_of, whole_shape
 from blob_pyro.ops.row_noise import placed, rows_of_a_whole
 from blob_pyro.ops.seeds import seeded
 
@@ -85,6 +86,9 @@ class Run:
         self.blocks_per_epoch = min(self.steps_per_epoch, -(-FEWEST_BLOCKS // training.num_epochs))
         owned = {id(p) for m in self.modules for p in m.parameters()}
         self.loose = [p for p in self.parameters if id(p) not in owned]  # of pyro.param statements
+        self.items = None if workers is None else workers.items  # whose rows workers hold by shares, if any are
+        held = [v for m in self.modules for v in m.state_dict(keep_vars=True).values()]
+        self.dealt = [holder_of(v) is not None for v in held] + [False] * len(self.loose)
         self.last = [v.clone() for v in self._values()]
         self.before = [v.clone() for v in self.last]  # the last one's last step may have led to where no loss is finite
         self.best = [] if validation is None else [v.clone() for v in self.last]
@@ -277,15 +281,15 @@ class Run:
         _copy(self.best, self._values())
 
     def state(self) -> dict[str, Any]:
-        """Return everything that the next epoch depends on."""
+        """Return everything that the next epoch depends on; all workers are to call it."""
         return {
             "finished": self.finished,
             "rows": self.rows,
             "blocks": self.blocks,
-            "last": self.last,
-            "before": self.before,
-            "best": self.best,
-            "optimizers": [o.state_dict() for o in self.optimizers],
+            "last": self._whole(self.last),
+            "before": self._whole(self.before),
+            "best": self._whole(self.best),
+            "optimizers": [self.items.whole_state(o) if self.items else o.state_dict() for o in self.optimizers],
             "schedules": [_plain(s.state_dict()) for s in self.schedules],
             "generators": generator_state(self.device),
         }
@@ -298,19 +302,34 @@ class Run:
             raise CheckpointError(f"checkpoint: {path} is damaged ({error!r}); delete it to start afresh") from error
 
     def _restore(self, state: dict[str, Any]) -> None:
-        kept = [(state[name], getattr(self, name)) for name in ("last", "before", "best")]
+        kept = [(self._own(state[name]), getattr(self, name)) for name in ("last", "before", "best")]
         for saved, own in kept:
             if [v.shape for v in saved] != [v.shape for v in own]:
                 raise ValueError("its parameters have other shapes")
         self.rows = [{name: float(row[name]) for name in row} for row in state["rows"]]
         self.blocks = [float(value) for value in state["blocks"]]
-        for saved, own in (*kept, (state["last"], self._values())):
+        for saved, own in (*kept, (kept[0][0], self._values())):
             _copy(saved, own)
         for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(values)
+            optimizer.load_state_dict(self.items.own_state(optimizer, values) if self.items else values)
         for schedule, values in zip(self.schedules, state["schedules"], strict=True):
             schedule.load_state_dict(values)
         restore_generators(state["generators"], self.device)
+
+    @property
+    def common(self) -> list[Tensor]:
+        """The values that every worker has alike: all but tables that are dealt out."""
+        return [value for value, dealt in zip(self.last, self.dealt) if not dealt]
+
+    def _whole(self, values: list[Tensor]) -> list[Tensor]:
+        if self.items is None:
+            return values
+        return [self.items.whole(value) if dealt else value for value, dealt in zip(values, self.dealt)]
+
+    def _own(self, values: list[Tensor]) -> list[Tensor]:
+        if self.items is None:
+            return values
+        return [self.items.own(value) if dealt else value for value, dealt in zip(values, self.dealt)]
 
     def _values(self) -> list[Tensor]:
         """All that training changes, not copied."""
@@ -328,11 +347,11 @@ class Run:
             "model": describe(self.model),
             "guide": describe(self.guide),
             "modules": describe(self.modules[2:]),
-            "parameters": [str(tuple(p.shape)) for p in self.parameters],
+            "parameters": [str(tuple(whole_shape(p))) for p in self.parameters],
             "constants": content_hash([dict(m.named_buffers()) for m in self.modules]),
             "versions": versions,
             "device": self.device.type,
-            "start": content_hash(self.last),
+            "start": content_hash([*self.common, self.items.hashes] if self.items else self.last),
             "random_state": content_hash(generator_state(self.device)),
         }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -121,7 +121,10 @@ def relative_rate(schedule: str, fraction: float) -> float:
 
 
 def clip_gradients(
-    parameters: Sequence[Tensor], gradients: Sequence[Tensor | None], max_norm: float
+    parameters: Sequence[Tensor],
+    gradients: Sequence[Tensor | None],
+    max_norm: float,
+    whole: Callable[[Sequence[Tensor], Tensor], Tensor] | None = None,
 ) -> list[Tensor | None]:
     """Scale gradients down to a common norm where theirs is larger; sparse ones too.
 
@@ -129,6 +132,7 @@ def clip_gradients(
         parameters: what they are gradients of.
         gradients: None where there is none.
         max_norm: see `Training`.
+        whole: makes norms of what is here of gradients those of all, where some rows are elsewhere.
 
     Returns:
         The norm of each before (zero where there is none), then the scaled gradients, laid out in memory as the
@@ -137,6 +141,7 @@ def clip_gradients(
     gradients = [g.coalesce() if g is not None and g.is_sparse else g for g in gradients]
     values = [p.new_zeros(()) if g is None else g.values() if g.is_sparse else g for p, g in zip(parameters, gradients)]
     norms = torch.stack([torch.linalg.vector_norm(v) for v in values])
+    norms = norms if whole is None else whole(parameters, norms)
     scale = (max_norm / (torch.linalg.vector_norm(norms) + 1e-6)).clamp(max=1.0)
     scaled: list[Tensor | None] = []
     for parameter, gradient in zip(parameters, gradients):

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -26,6 +26,10 @@ from blob_pyro.infer.training.process_group import join_workers
 from blob_pyro.infer.training.settings import Training
 from blob_pyro.infer.training.shares import Share
 from blob_pyro.ops.fingerprints import differences
+from blob_pyro.ops.item_tables import holder_of
+
+if TYPE_CHECKING:
+    from blob_pyro.infer.training.item_shards import ItemShards
 
 __all__ = ["Traffic", "WorkerLost", "Workers", "WorkersDiffer"]
 
@@ -64,11 +68,15 @@ class Workers:
         world: how many there are; one needs no process group.
         share: rows of the batch that it has.
         fingerprint: of the log that they share.
+
+    Attributes:
+        items: tables of items that are dealt out among them, if any are.
     """
 
     def __init__(self, rank: int, world: int, share: Share, fingerprint: str) -> None:
         self.rank, self.world, self.share, self.fingerprint = rank, world, share, fingerprint
         self.traffic = Traffic()
+        self.items: ItemShards | None = None
         self.asked_to_stop = False
         self.device = torch.device("cpu")
         if world > 1 and "nccl" in dist.get_backend():
@@ -149,6 +157,37 @@ class Workers:
         summed = [part.view(g.shape).to(g.dtype) for part, g in zip(parts, dense)]
         return loss.squeeze(0), stop.squeeze(0), summed + [self._sum_sparse(p, g) for p, g in pairs[num_dense:]]
 
+    def norms(self, parameters: Sequence[Tensor], norms: Tensor) -> Tensor:
+        """Return norms of gradients, of which this worker may have but some rows, as those of all rows."""
+        return norms if self.items is None else self.items.norms(parameters, norms)
+
+    def everyone(self, values: Tensor) -> list[Tensor]:
+        """Return all workers' tensors, in the order of their ranks; their first dimensions may differ."""
+        return [values] if self.world == 1 else [part.to(values.device) for part in self._gather(values)]
+
+    def exchange(self, values: Tensor, counts: list[int]) -> tuple[Tensor, list[int]]:
+        """Give each worker its part, and return what the others give this one; all are to call it.
+
+        Args:
+            values: parts one after another, in the order of the ranks.
+            counts: rows of each part.
+
+        Returns:
+            What came, likewise, and rows of each part.
+        """
+        if self.world == 1:
+            return values, counts
+        start, sent = time.perf_counter(), values.detach().contiguous().to(self.device)
+        sizes = torch.tensor(counts, device=self.device)
+        came = torch.empty_like(sizes)
+        with self._in_touch():
+            dist.all_to_all_single(came, sizes)
+            received = came.tolist()
+            found = sent.new_empty((sum(received), *sent.shape[1:]))
+            dist.all_to_all_single(found, sent, received, counts)
+        self._note(sent, start, 0)
+        return found.to(values.device), received
+
     def sum(self, values: Tensor) -> Tensor:
         """Add a tensor up over all workers."""
         if self.world == 1:
@@ -165,7 +204,7 @@ class Workers:
             none = torch.zeros(1, 0, dtype=torch.int64, device=table.device)
             gradient = torch.sparse_coo_tensor(none, table.detach()[none[0]], table.shape, check_invariants=False)
         gradient = gradient.coalesce()
-        if self.world == 1:
+        if self.world == 1 or holder_of(table) is not None:  # whose gradients have gone to who holds the row
             return gradient
         start = time.perf_counter()
         rows, values = self._gather(gradient.indices()[0]), self._gather(gradient.values())

@@ -1,0 +1,185 @@
+"""Workers that each hold the rows of their own items end where one does that holds all, and hold as much less."""
+
+import pytest
+import torch
+from torch import nn
+
+import blob_pyro.infer.training.loop as loop_module
+from blob_pyro import BLO, EventLog
+from blob_pyro.infer import Bouchard, LogConcave, OneVsEach, RowwiseAdam
+from blob_pyro.infer.training.run import Run
+from blob_pyro.ops.item_tables import holder_of
+from tests.workers import outcomes, results
+
+NUM_ITEMS = 100_000
+FIT = {"num_epochs": 2, "batch_size": 50, "progress": False, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def views():
+    """Sessions of a few popular items and of any of very many, of unequal lengths."""
+    draw = torch.Generator().manual_seed(3)
+    user = torch.randint(60, (300,), generator=draw)
+    item = torch.where(
+        torch.rand(300, generator=draw) < 0.5,
+        torch.randint(20, (300,), generator=draw),
+        torch.randint(NUM_ITEMS, (300,), generator=draw),
+    )
+    none = dict.fromkeys(("user", "time", "action", "reward"), torch.zeros(0, dtype=torch.int64))
+    return EventLog.from_arrays(NUM_ITEMS, view_user=user, view_time=torch.arange(300), view_item=item, **none)
+
+
+def values(*modules: nn.Module) -> torch.Tensor:
+    return torch.cat([value.flatten().double() for m in modules for value in m.state_dict().values()])
+
+
+def fit(rank, world, log, kind, options):
+    blo = BLO(NUM_ITEMS, embedding_dim=3, sparse=True, **kind)
+    trace = blo.fit(log if rank is None else log.shard(rank, world), **{**FIT, **options})
+    tables = (blo.model.item_embedding, blo.model.item_intercept)
+    assert all(holder_of(table) is None and len(table) == NUM_ITEMS for table in tables)
+    assert blo.recommend([[1, 2], []], k=3) is not None
+    return values(blo.model, blo.guide), trace
+
+
+def fit_in_double(*arguments):
+    torch.set_default_dtype(torch.float64)
+    return fit(*arguments)
+
+
+def require_close(found, expected):
+    for learned, trace in found:
+        assert torch.equal(learned, found[0][0])
+        scale = max(1.0, float(expected[0].abs().max()))
+        assert (learned - expected[0]).abs().max() < 1e-6 * scale
+        assert trace["elbo"].tolist() == pytest.approx(expected[1]["elbo"].tolist(), rel=1e-6)
+
+
+@pytest.mark.parametrize(("world", "encoder"), [(2, "precision"), (3, "linear"), (2, "deep")])
+def test_items_by_shares_are_learned_as_by_one_worker_with_all(views, world, encoder):
+    """Negatives of one-vs-each are the same for all workers, so that the fit is that of one process."""
+    kind = {"bound": OneVsEach(num_negatives=32), "encoder": encoder}
+    options = {"clip_norm": 1.0}  # which all rows' gradients decide
+    expected = fit(None, None, views, kind, options)
+    start = BLO(NUM_ITEMS, embedding_dim=3, sparse=True, **kind)
+    assert (expected[0] - values(start.model, start.guide)).abs().max() > 0.01
+    require_close(results(fit, world, views, kind, {**options, "shard_items": True}), expected)
+
+
+@pytest.mark.parametrize("bound", [Bouchard(num_negatives=16), LogConcave(num_negatives=16)])
+def test_bounds_over_what_a_worker_has_viewed_are_those_of_whole_tables(views, bound):
+    """What the others have viewed is no part of a worker's estimate, with whole tables either.
+
+    In double precision: the first step of a row is as long whatever its gradient, a rounding unit of it too.
+    """
+    kind, options = {"bound": bound}, {"validation": views}
+    expected = results(fit_in_double, 2, views, kind, options)
+    require_close(results(fit_in_double, 2, views, kind, {**options, "shard_items": True}), expected[0])
+    assert expected[0][1]["validation_elbo"].notna().all()
+
+
+def held(rank, world, log, options):
+    """Bytes of tables, of what the optimiser knows of their rows, and of the copies that a fit keeps."""
+    found = []
+
+    class Watched(Run):
+        def epoch(self):
+            super().epoch()
+            states = [
+                v for o in self.optimizers if isinstance(o, RowwiseAdam) for s in o.state.values() for v in s.values()
+            ]
+            tables = [p for p in self.parameters if p.dim() and len(p) > 1000]
+            found.append([sum(t.nbytes for t in some) for some in (tables, states, self.last + self.before)])
+
+    loop_module.Run = Watched
+    fit(rank, world, log, {"bound": OneVsEach(num_negatives=32)}, options)
+    return found[-1]
+
+
+def test_a_worker_holds_its_share(views):
+    whole = results(held, 2, views, {})
+    parts = results(held, 2, views, {"shard_items": True})
+    for one, other, all_rows in zip(*parts, whole[0]):
+        assert one == pytest.approx(other, rel=1e-3)
+        assert one == pytest.approx(all_rows / 2, rel=0.01)
+
+
+def _fit_and_fall(rank, world, log, kind, options):
+    """Worker 1 falls in the third epoch."""
+
+    class Falling(Run):
+        def epoch(self):
+            if len(self.rows) == 2 and rank == 1:
+                raise KeyError("fallen")
+            super().epoch()
+
+    loop_module.Run = Falling
+    return fit(rank, world, log, kind, options)
+
+
+def test_a_checkpoint_of_two_goes_on_with_three_and_with_one(views, tmp_path):
+    kind, options = {"bound": OneVsEach(num_negatives=32)}, {"num_epochs": 4, "shard_items": True}
+    expected = results(fit, 2, views, kind, options)[0]
+    options["checkpoint"] = tmp_path / "run"
+    fell = outcomes(_fit_and_fall, 2, views, kind, options)
+    assert [error[0] for error, _ in fell] == ["WorkerLost", "KeyError"]
+    kept = (tmp_path / "run").read_bytes()
+    for world in (3, 1):
+        (tmp_path / "run").write_bytes(kept)
+        found = results(fit, world, views, kind, options)
+        assert found[0][1].attrs["resumed_from_epoch"] == 2
+        require_close(found, expected)
+    refused = outcomes(fit, 2, views, kind, {**options, "shard_items": False})
+    assert all("is of another fit" in error[1] for error, _ in refused)
+
+
+def refusal(rank, world, log, kind, options):
+    BLO(kind.pop("num_items", NUM_ITEMS), embedding_dim=3, **kind).fit(
+        log.shard(rank, world), shard_items=True, **FIT, **options
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ({"bound": OneVsEach(num_negatives=32)}, "make it with sparse=True"),
+        ({"sparse": True, "bound": "one_vs_each"}, "with num_negatives"),
+        (
+            {"sparse": True, "bound": "reparameterized"},
+            "take one of Bouchard, LogConcave, OneVsEach with num_negatives",
+        ),
+    ],
+)
+def test_what_reads_every_row_is_refused(views, kind, words):
+    for error, _ in outcomes(refusal, 2, views, kind, {}):
+        assert error[0] == "ValueError"
+        assert "shard_items: " in error[1]
+        assert words in error[1]
+
+
+class _Own(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(NUM_ITEMS, 3))
+        self.item_tables = ("table",)
+
+    def forward(self, histories):
+        loc = histories.sum_rows(self.table)
+        return loc, torch.ones_like(loc)
+
+
+def test_encoders_of_others_and_small_catalogues_are_refused(views):
+    bound = OneVsEach(num_negatives=32)
+    blo = BLO(NUM_ITEMS, embedding_dim=3, sparse=True, bound=bound, encoder=_Own())
+    with pytest.raises(ValueError, match="the encoder is a _Own, which may read rows that are elsewhere"):
+        blo.fit(views.shard(0, 1), shard_items=True, **FIT)
+    blo = BLO(NUM_ITEMS, embedding_dim=3, sparse=True, bound=bound)
+    with pytest.raises(ValueError, match=r"fit log.shard\(rank, world\), or leave it out"):
+        blo.fit(views, shard_items=True, **FIT)
+    few = EventLog.from_tables(
+        views={"user": [1, 1], "time": [0, 1], "item": [0, 1]},
+        impressions={"user": [1], "time": [2], "action": [1], "reward": [0]},
+        items=list(range(50)),
+    )
+    with pytest.raises(ValueError, match="for catalogues of more than 1024 items, got 50"):
+        BLO(50, embedding_dim=3, sparse=True, bound=bound).fit(few.shard(0, 1), shard_items=True, **FIT)
