@@ -19,6 +19,7 @@ __all__ = ["LOGIT", "Calibration"]
 
 LOGIT = "logit"
 """The name of click logits among the sites."""
+_LINES = 100  # of numbers inside their band, or outside
 _POINTS = 20  # at which ranks are compared with their band
 _OUTSIDE = 0.1  # of truths outside a central 90 % interval
 _OF_BANDS, _OF_SHARES = 0.04, 0.01  # chances that a calibrated report fails by the one test or by the other
@@ -170,6 +171,8 @@ class Calibration:
     def plot(self, site: str, level: float | None = None, ax: Axes | None = None) -> Axes:
         """Plot the ranks' distribution minus the uniform one, each number of a site as a line, and the band.
 
+        Of more than 100 numbers inside the band, or outside, some are drawn, evenly spaced; the legend says so.
+
         Args:
             site: its name, or ``"logit"``.
             level: of the band, for all numbers of the site together; default the property `level`.
@@ -187,12 +190,14 @@ class Calibration:
         ax.fill_between(at, lowest, highest, color="0.85", label=f"{100 * level:.3g} % band")
         paths = np.concatenate([np.zeros((1, self._of(site).shape[1])), self.counts(site) / size]) - at[:, None]
         outside = np.atleast_1d(((paths < lowest[:, None] - 1e-9) | (paths > highest[:, None] + 1e-9)).any(axis=0))
-        for number, path in enumerate(paths.T):
-            ax.plot(at, path, color="C3" if outside[number] else "C0", alpha=0.8 if len(outside) < 30 else 0.3)
+        for kind, color, word in ((~outside, "C0", "inside"), (outside, "C3", "outside")):
+            (numbers,) = kind.nonzero()
+            drawn = numbers[:: max(1, -(-len(numbers) // _LINES))]
+            ax.plot(at, paths[:, drawn], color=color, alpha=0.8 if len(outside) < 30 else 0.3)
+            if len(numbers) or color == "C0":
+                part = f", {len(drawn)} drawn" if len(drawn) < len(numbers) else ""
+                ax.plot([], [], color=color, label=f"{len(numbers):,} {word}{part}")
         ax.set(xlabel=f"rank of the truth among {self.num_draws} draws, share", ylabel="ECDF minus uniform", title=site)
-        ax.plot([], [], color="C0", label=f"{int((~outside).sum())} inside")
-        if outside.any():
-            ax.plot([], [], color="C3", label=f"{int(outside.sum())} outside")
         ax.legend(frameon=False, fontsize="small")
         return ax
 

@@ -63,6 +63,7 @@ class Diagnosis:
         sensitivities: a row per parameter: how much ``prior`` and ``likelihood`` matter, and what that means.
         guide: the name of the guide.
         num_events: of the log.
+        num_checked: of these, evenly spaced, those that all but the first question look at.
     """
 
     checks: tuple[Check, ...]
@@ -71,6 +72,7 @@ class Diagnosis:
     sensitivities: pd.DataFrame
     guide: str
     num_events: int
+    num_checked: int
 
     @property
     def flagged(self) -> tuple[Check, ...]:
@@ -81,6 +83,13 @@ class Diagnosis:
     def verdicts(self) -> tuple[str, ...]:
         """The flagged checks as text."""
         return tuple(f"{check.name}: {check.says}" for check in self.flagged)
+
+    @property
+    def part(self) -> str:
+        """The number of events that were looked at, in words; empty where all were."""
+        if self.num_checked == self.num_events:
+            return ""
+        return f" ({self.num_checked:,} of them checked, evenly spaced)"
 
     @property
     def table(self) -> pd.DataFrame:
@@ -99,7 +108,7 @@ class Diagnosis:
         width = max(len(check.name) for check in self.checks)
         signs = {True: "!!", False: "ok", None: "??"}
         lines = [f"{signs[check.flagged]}  {check.name:{width}}  {check.says}" for check in self.checks]
-        return "\n".join([f"guide {self.guide} on {self.num_events:,} events: {count}", *lines])
+        return "\n".join([f"guide {self.guide} on {self.num_events:,} events{self.part}: {count}", *lines])
 
     def plot(self) -> Figure:
         """Plot the reliability curve, and observed beside predicted click rates by group."""
@@ -183,7 +192,7 @@ def diagnose(
     checks.append(_prior(sensitivities, known and stand > _FEWEST))
     name = guide_name(blob.guide).strip("'")
     checks.append(_widths(name, blob))
-    return Diagnosis(tuple(checks), predictive, calibration, sensitivities, name, log.num_impressions)
+    return Diagnosis(tuple(checks), predictive, calibration, sensitivities, name, log.num_impressions, kept)
 
 
 def held_out_calibration(
@@ -284,7 +293,10 @@ def _on_held_out(
     popularity = ((clicked + rate) / (shown + 1))[action]
     constant = np.full(size, rate)
     user = held_out.user[events].numpy()
-    return calibration_of(probability, reward, constant, popularity, user, f"{size:,} events held out")
+    part = f"{size:,} of " if size < held_out.num_impressions else ""
+    return calibration_of(
+        probability, reward, constant, popularity, user, f"{part}{held_out.num_impressions:,} events held out"
+    )
 
 
 def _sensitivities(data: Any, log_weights: np.ndarray | None) -> pd.DataFrame:

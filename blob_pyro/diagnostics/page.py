@@ -62,7 +62,12 @@ def diagnosis_page(report: Diagnosis, title: str, facts: Mapping[str, Any] | Non
     """
     flagged = len(report.flagged)
     verdict = f"{flagged} of {len(report.checks)} checks flagged" if flagged else "Nothing flagged"
-    told = {"guide": report.guide, "events": f"{report.num_events:,}", **(facts or {}), "blob-pyro": __version__}
+    told = {
+        "guide": report.guide,
+        "events": f"{report.num_events:,}{report.part}",
+        **(facts or {}),
+        "blob-pyro": __version__,
+    }
     parts = [
         f"<h1>{escape(title)}</h1>",
         f'<p class="asks">{escape("; ".join(f"{name} {value}" for name, value in told.items()))}</p>',

@@ -86,7 +86,7 @@ class PredictiveCheck:
         names, many = [str(name) for name in table.index], len(table) > 12
         every = 1 + (len(table) - 1) // 40
         ax.set_xticks(at[::every], names[::every], rotation=90 if many else 0, fontsize=7 if many else 9)
-        note = "" if kept.all() else f" (the {most} with the most events of {len(self.table):,})"
+        note = "" if kept.all() else f" (the {most} with the most events, of {len(self.table):,} with any)"
         ax.set(xlabel=f"{self.by}{note}", ylabel="click rate, %", ylim=(0, None))
         ax.legend(frameon=False, fontsize="small", ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
         ax.set_title(f"p = {self.p_value:.3g}", loc="right", fontsize=9, color="C3" if self.flagged else "black")

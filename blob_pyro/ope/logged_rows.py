@@ -14,7 +14,7 @@ from blob_pyro.data import EventLog, Histories
 from blob_pyro.ope import checks
 from blob_pyro.policies import Policy
 
-__all__ = ["LoggedRows", "RewardModel", "read_rows"]
+__all__ = ["LoggedRows", "RewardModel", "read_rows", "slots_of"]
 
 
 @runtime_checkable
@@ -108,7 +108,7 @@ def read_rows(
     named = {"target": policy, "baseline": baseline if isinstance(baseline, Policy) else None, "logs": logging_policy}
     of_row = {name: torch.zeros(rows, dtype=torch.float64) for name in (*named, "prediction", "expected")}
     missing = 0.0
-    slot, slots = _slots(log)
+    slot, slots = slots_of(log)
     step = max(1, at_once // (items * slots))
     for start in range(0, contexts, step):
         chunk = torch.arange(start, min(start + step, contexts))
@@ -154,8 +154,8 @@ def read_rows(
     )
 
 
-def _slots(log: EventLog) -> tuple[Tensor, int]:
-    """The slot of each row, ``N`` int64 from 0, and how many there are: one, unless the log is of slates.
+def slots_of(log: EventLog) -> tuple[Tensor, int]:
+    """Find the slot of each row, ``N`` int64 from 0, and how many there are: one, unless the log is of slates.
 
     It is if a user has several positions at one time, and positions count from 1 (as those of `Policy.decide`) or 0.
     """

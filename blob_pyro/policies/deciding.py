@@ -116,6 +116,17 @@ class ChunkedSlates:
             found.append(self._slates_of(contexts).propensities(slates).cpu())
         return torch.cat(found)
 
+    def rank_probs(self, items: Tensor) -> Tensor:
+        """Return the probability of items to be in each slot, ``N x C x L`` float64; see `Slates.rank_probs`.
+
+        Args:
+            items: ``N x C`` item numbers.
+        """
+        found = [torch.zeros(0, items.shape[-1], self.num_slots, dtype=torch.float64)]
+        for contexts, rows in self._parts():
+            found.append(self._slates_of(contexts).rank_probs(items[rows].to(self.histories.device)).cpu())
+        return torch.cat(found)
+
     def draw(self, seed: int, first: int | None = None) -> Slots:
         """Draw slates, with what is known of them.
 

@@ -180,3 +180,18 @@ def test_the_model_is_left_as_it_was(blob):
     assert all(torch.equal(*pair) for pair in zip(before, blob.guide.buffers()))
     assert torch.equal(state, torch.get_rng_state())
     assert not blob.fitted
+
+
+def test_of_many_numbers_some_lines_are_drawn():
+    ranks = np.random.default_rng(0).integers(0, 100, (40, 10_000))
+    ranks[:, :3000] = 99
+    ax = Calibration({"kappa": ranks}, {"kappa": ranks / 99.0}, 99, "normal", 1.0).plot("kappa")
+    told = [text.get_text() for text in ax.get_legend().get_texts()][1:]
+    inside = int(told[0].split()[0].replace(",", ""))
+    assert told == [f"{inside:,} inside, 100 drawn", f"{10_000 - inside:,} outside, 100 drawn"]
+    assert 10_000 - inside >= 3000
+    lines = [line for line in ax.get_lines() if len(line.get_xdata())]
+    assert [sum(line.get_color() == color for line in lines) for color in ("C0", "C3")] == [100, 100]
+    ends = np.array([line.get_ydata()[-2] for line in lines if line.get_color() == "C3"])
+    assert (ends < -0.3).all()
+    pyplot.close("all")

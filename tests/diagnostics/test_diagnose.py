@@ -37,7 +37,7 @@ def test_every_question_is_answered(report):
     assert report["clicks by item"].flagged is False
     assert "k-hat" in report["guide against model"].says
     assert "over constant" in report["click probabilities"].says
-    assert repr(report).startswith("guide laplace on 3,825 events: ")
+    assert repr(report).startswith("guide laplace on 3,825 events (1,000 of them checked, evenly spaced): ")
     with pytest.raises(KeyError, match="no check 'widths' in this diagnosis; there are guide against model"):
         report["widths"]
 
@@ -95,7 +95,7 @@ def test_a_model_remembers_whether_its_fit_converged(fitted, report, log, tmp_pa
 
 def test_held_out_events_are_predicted(fitted, log):
     found = diagnose(fitted[0], log, held_out=log, num_draws=200, max_events=500)
-    assert "500 events held out" in found["click probabilities"].says
+    assert "500 of 3,825 events held out" in found["click probabilities"].says
     rows = torch.linspace(0, log.num_impressions - 1, 500).round().long()
     expected = fitted[0].click_probabilities(log.contexts[log.context[rows]])
     expected = expected[torch.arange(500), log.action[rows]].double()

@@ -85,7 +85,7 @@ def test_values_are_the_reports(report, read):
 
 def test_it_says_what_it_is_of(report, page):
     assert "<title>Monday&#x27;s &lt;model&gt;</title>" in page
-    assert "guide laplace; events 3,825; version 1&amp;2; blob-pyro " in page
+    assert "guide laplace; events 3,825 (500 of them checked, evenly spaced); version 1&amp;2; blob-pyro " in page
     assert f"{len(report.flagged)} of 8 checks flagged." in page
 
 

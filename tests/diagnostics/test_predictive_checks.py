@@ -28,7 +28,7 @@ def test_a_group_that_differs_is_found():
     assert check.table.loc["g4", "z"] > 4
     assert check.table.loc["g4", "clicks"] > check.table.loc["g4", "high"]
     ax = check.plot(most=3)
-    assert "the 3 with the most events of 10" in ax.get_xlabel()
+    assert "the 3 with the most events, of 10 with any" in ax.get_xlabel()
     assert "%" in ax.get_ylabel()
     assert ax.get_title(loc="right").startswith("p = ")
     pyplot.close("all")
@@ -40,7 +40,7 @@ def test_groups_keep_their_order_and_each_has_its_name():
     reward, probability = np.zeros(len(group)), np.full((50, len(group)), 0.1)
     ax = predictive_check("item", group, [str(i) for i in range(60)], reward, probability, seed=0).plot()
     assert [label.get_text() for label in ax.get_xticklabels()] == [str(i) for i in range(20, 60)]
-    assert ax.get_xlabel() == "item (the 40 with the most events of 60)"
+    assert ax.get_xlabel() == "item (the 40 with the most events, of 60 with any)"
     pyplot.close("all")
 
 

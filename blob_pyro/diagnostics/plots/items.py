@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["marginals", "plot_click_rates", "plot_embeddings"]
 
 _DOTS = 300  # items in the background
+_SEEN = 0.005  # of the picture's width: shorter lines are hidden by their own dots
 
 
 def plot_click_rates(
@@ -106,7 +107,7 @@ def plot_embeddings(model: ClickModel, *, most: int = 10, ax: Axes | None = None
     """Plot item embeddings before and after the bandit signal, in the two directions in which they vary the most.
 
     Before: ``softplus(E w_a) Psi``, what views alone say of the click logit. After: ``beta_hat``, with all that clicks
-    added. Lines join the two for the items that moved farthest; they are named.
+    added. Lines join the two for the items that moved farthest; they are named, and drawn beside those evenly spaced.
 
     Args:
         model: a fitted `blob_pyro.BLOB`.
@@ -133,7 +134,8 @@ def plot_embeddings(model: ClickModel, *, most: int = 10, ax: Axes | None = None
     start, end = (before - center) @ plane.T, (after - center) @ plane.T
     length = np.linalg.norm(after - before, axis=1)
     moved = np.argsort(-length, kind="stable")[: whole_number(most, "most")]
-    dots = evenly_spaced(len(start), _DOTS)
+    spaced = evenly_spaced(len(start), _DOTS)
+    dots = np.union1d(spaced, moved)
     ax = axes_or_new(ax, 6.4, 5.2)
     small = 2.0 if len(dots) > 100 else 4.0
     ax.plot(*start[dots].T, "o", color="0.6", markerfacecolor="none", markersize=small + 3, label="before: views alone")
@@ -141,10 +143,13 @@ def plot_embeddings(model: ClickModel, *, most: int = 10, ax: Axes | None = None
     ax.add_collection(LineCollection(list(np.stack([start[moved], end[moved]], 1)), colors="C3", linewidths=1.5))
     for item, name in zip(moved, model.items.decode(moved)):
         ax.annotate(str(name), end[item], xytext=(4, 3), textcoords="offset points", fontsize="small", color="C3")
-    shown = f"\ndots: {len(dots):,} evenly spaced" if len(dots) < len(start) else ""
+    notes = [f"dots: these, and {len(spaced):,} evenly spaced"] if len(dots) < len(start) else []
+    width = np.ptp(np.concatenate([start, end]), axis=0).max()
+    if np.linalg.norm(end - start, axis=1)[moved].max() < _SEEN * width:
+        notes.insert(0, "the lines are too short to be seen")
     ax.set_title(
         f"red: the {len(moved)} longest moves of {len(start):,} items, {length[moved].min():.2g} to "
-        f"{length.max():.2g} logits{shown}",
+        f"{length.max():.2g} logits" + "\n" * bool(notes) + "; ".join(notes),
         fontsize=9,
     )
     ax.set_xlabel(f"first direction ({share[0]:.0%} of the variance), logits per unit of interest")

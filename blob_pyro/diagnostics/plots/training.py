@@ -72,6 +72,7 @@ def plot_training(traces: Mapping[str, pd.DataFrame] | pd.DataFrame, ax: Axes | 
     kinds = {value for _, value in columns.values()}
     what = "ELBO" if kinds == {ELBO} else "log joint density" if ELBO not in kinds else "objective"
     ax.set_xlabel(" or ".join(sorted({row for row, _ in columns.values()})))
+    ax.locator_params(axis="x", integer=True)
     ax.set_ylabel(f"{what} minus {level:.5g},\nnats per row")
     ax.grid(alpha=0.3)
     if ax.get_legend_handles_labels()[0]:
