@@ -21,7 +21,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-__all__ = ["bouchard", "bouchard_offset", "bouchard_slope", "curvature", "log_concave", "log_concave_offset"]
+__all__ = [
+    "bouchard",
+    "bouchard_derivatives",
+    "bouchard_offset",
+    "bouchard_slope",
+    "curvature",
+    "log_concave",
+    "log_concave_offset",
+]
 
 
 def curvature(xi: Tensor) -> Tensor:
@@ -91,15 +99,27 @@ def bouchard_slope(
     mean: Tensor, variance: Tensor, offset: Tensor, weight: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Compute ``R(a)`` of `bouchard_offset`, one less the bound's derivative, and ``-R'(a)``; each ``N``."""
-    distance = offset.unsqueeze(-1) - mean
+    rest, decline, _ = bouchard_derivatives(mean - offset.unsqueeze(-1), variance)
+    return _sum(rest, weight), _sum(decline, weight).clamp(min=1e-30)
+
+
+def bouchard_derivatives(distance: Tensor, variance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Return derivatives of the term that an item adds to Bouchard's bound, at the optimal ``xi``.
+
+    Args:
+        distance: of the logit's mean from the offset, ``m - a``.
+        variance: of the logit, of the same shape.
+
+    Returns:
+        The first derivative in ``m``, :math:`1/2 + 2 \lambda(\xi) (m - a)`, a rising sigmoid; the second, with ``xi``
+        following; and :math:`2 \lambda(\xi)`, which is what the second would be if ``xi`` stood still, and larger.
+    """
     squares = distance.square()
     xi = (squares + variance).clamp_(min=1e-8).sqrt_()
     half = torch.tanh(0.5 * xi).mul_(0.5)
     slope = half / xi  # 2 lambda
-    rest = 0.5 - slope * distance
-    # the derivative of slope * distance, with xi following a
     change = half.square_().sub_(0.25).add_(slope).mul_(squares).div_(xi.square_())
-    return _sum(rest, weight), _sum(slope - change, weight).clamp(min=1e-30)
+    return 0.5 + slope * distance, slope - change, slope
 
 
 def log_concave(mean: Tensor, variance: Tensor, offset: Tensor | None = None, weight: Tensor | None = None) -> Tensor:
