@@ -78,6 +78,25 @@ def test_the_basis_of_a_kronecker_product_has_the_diagonal_of_the_hessian(
     torch.testing.assert_close(curvature.diagonal(), basis.curvature, atol=1e-5, rtol=1e-5)
 
 
+def test_a_curvature_that_is_a_kronecker_product_is_diagonal_in_the_basis_of_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each item meets each context once, all clicks are as likely, and kappas are known: nothing is left out."""
+    monkeypatch.setattr(expansion, "MOST_DIMENSIONS", 2)
+    model, means, batch, _, scale = problem()
+    scale = torch.outer(scale[0], scale[1])
+    means = {**means, "w_a": torch.tensor(-60.0).double(), "w_b": torch.tensor(-60.0).double()}
+    means["kappa"] = torch.zeros_like(means["kappa"])
+    action, context = torch.cartesian_prod(torch.arange(ITEMS), torch.arange(20)).T
+    batch = BanditBatch(batch.interest, context, action, torch.zeros(len(action)).double(), len(action))
+    moments = item_moments(model, means, batch)
+    known = torch.full((ITEMS,), torch.inf).double()
+    points = unit_points(diagonal_basis(model, means, batch, moments, known, scale))
+    curvature = points.mT @ exact_curvature(model, means, batch, torch.full((ITEMS,), 1e9).double()) @ points
+    largest = curvature.diagonal().max()
+    torch.testing.assert_close(curvature / largest, (curvature / largest).diagonal().diag(), atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize("most", [2, 3])
 def test_forms_and_points_are_of_one_basis(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
     monkeypatch.setattr(expansion, "MOST_DIMENSIONS", most)

@@ -9,6 +9,7 @@ from scipy.integrate import quad
 from scipy.special import expit
 from scipy.stats import norm
 
+from blob_pyro.guides import LowRankGuide
 from blob_pyro.infer.elbo import RecordDistributions
 from blob_pyro.infer.weights.logit_moments import expected_click, logit_moments
 from blob_pyro.models import ItemDeviations
@@ -37,6 +38,25 @@ def test_moments_are_those_of_draws(case: str) -> None:
     assert mean.shape == variance.shape == (EVENTS,)
     torch.testing.assert_close(draws.mean(0), mean, atol=0.05, rtol=0)
     torch.testing.assert_close(draws.var(0), variance, atol=0, rtol=0.06)
+
+
+def test_sites_of_one_vector_move_logits_together() -> None:
+    """By the Jacobian of all sites and the whole covariance, which is far from diagonal."""
+    model, _, batch = problem()
+    guide, numbers = LowRankGuide(model).double(), torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        guide.loc = guide.loc + 0.3 * torch.randn(guide.loc.shape, generator=numbers, dtype=torch.float64)
+        guide.factor = 2 * torch.randn(guide.factor.shape, generator=numbers, dtype=torch.float64)
+        with RecordDistributions() as record:
+            guide()
+        pieces = guide.multivariate().mean.split([shape.numel() for shape in guide.shapes.values()])
+        means = {name: piece.view(shape) for piece, (name, shape) in zip(pieces, guide.shapes.items())}
+    mean, variance = logit_moments(model, means, record.posterior, batch)
+    by_site = torch.func.jacrev(lambda values: model.logit(values, batch))(means)
+    jacobian = torch.cat([by_site[name].reshape(EVENTS, -1) for name in means], -1)
+    covariance = guide.multivariate().covariance_matrix.detach()
+    torch.testing.assert_close(mean, model.logit(means, batch))
+    torch.testing.assert_close(variance, ((jacobian @ covariance) * jacobian).sum(-1))
 
 
 @pytest.mark.parametrize(

@@ -113,9 +113,9 @@ def by_dense_algebra(model: BanditModel, guide: ArrowheadNormalGuide, batch: Ban
     return result
 
 
-def after_an_update() -> VectorPrior:
+def after_an_update(with_kappa: bool = True) -> VectorPrior:
     numbers = torch.Generator().manual_seed(5)
-    size = SIZE**2 + ITEMS
+    size = SIZE**2 + ITEMS * with_kappa
 
     def some(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=numbers, dtype=torch.float64)
@@ -124,8 +124,8 @@ def after_an_update() -> VectorPrior:
     loc = torch.cat([torch.tensor([-1.0, -0.5, -1.0]).double(), 0.3 * some(size)])
     own = 0.3 + 0.4 * torch.rand(size, generator=numbers, dtype=torch.float64)
     distribution = ArrowheadNormal(loc, tril, 0.2 * some(size, 3), own)
-    shapes = {"w_a": (), "w_b": (), "w_c": (), "zeta": (SIZE, SIZE), "kappa": (ITEMS,)}
-    return VectorPrior(distribution, shapes)
+    shapes = {"w_a": (), "w_b": (), "w_c": (), "zeta": (SIZE, SIZE)}
+    return VectorPrior(distribution, {**shapes, "kappa": (ITEMS,)} if with_kappa else shapes)
 
 
 @pytest.mark.parametrize("case", ["independent", "vector"])
@@ -144,6 +144,15 @@ def test_moments_are_those_of_dense_algebra(case: str) -> None:
     slope = tilted[zeta][:, order] @ torch.linalg.inv(tilted[order][:, order])
     assert_near(guide.zeta_slope.flatten(0, 1), slope)
     assert_near(guide.zeta_loc.flatten(), tilted_loc[zeta] + slope @ (loc - tilted_loc)[order])
+
+
+def test_kappas_that_are_known_stay_known_after_an_update() -> None:
+    model, guide, batch = problem(vector=after_an_update(with_kappa=False), kappa=0.3)
+    loc, covariance = by_dense_algebra(model, guide, batch)["plain"]
+    correlate_weights(model, guide, batch)
+    order, vector = [0, 1, 2 + SIZE**2], guide.multivariate()
+    assert_near(vector.mean[:3], loc[order])
+    assert_near(vector.covariance_matrix[:3, :3], covariance[order][:, order])
 
 
 def test_weights_that_are_known_stay_where_they_are() -> None:
