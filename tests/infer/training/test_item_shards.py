@@ -6,7 +6,7 @@ from torch import nn
 
 import blob_pyro.infer.training.loop as loop_module
 from blob_pyro import BLO, EventLog
-from blob_pyro.infer import Bouchard, LogConcave, OneVsEach, RowwiseAdam
+from blob_pyro.infer import Bouchard, LogConcave, NotFiniteError, OneVsEach, RowwiseAdam
 from blob_pyro.infer.training.run import Run
 from blob_pyro.ops.item_tables import holder_of
 from tests.workers import outcomes, results
@@ -183,3 +183,27 @@ def test_encoders_of_others_and_small_catalogues_are_refused(views):
     )
     with pytest.raises(ValueError, match="for catalogues of more than 1024 items, got 50"):
         BLO(50, embedding_dim=3, sparse=True, bound=bound).fit(few.shard(0, 1), shard_items=True, **FIT)
+
+
+def fit_to_ruin(rank, world, log, options):
+    """One worker's rows are no numbers from the second epoch on."""
+
+    class Ruined(Run):
+        def epoch(self):
+            if len(self.rows) == 1 and rank == 1:
+                max(self.parameters, key=torch.numel).data.fill_(float("nan"))
+            super().epoch()
+
+    loop_module.Run = Ruined
+    blo = BLO(NUM_ITEMS, embedding_dim=3, sparse=True, bound=OneVsEach(num_negatives=32))
+    with pytest.raises(NotFiniteError) as caught:
+        blo.fit(log.shard(rank, world), **{**FIT, **options})
+    return str(caught.value), len(blo.model.item_embedding), bool(values(blo.model, blo.guide).isfinite().all())
+
+
+def test_a_fit_that_diverges_ends_everywhere_with_a_whole_model(views):
+    found = results(fit_to_ruin, 2, views, {"shard_items": True})
+    assert found[0] == found[1]
+    assert "not finite at epoch 2" in found[0][0]
+    assert "as it was after epoch 1" in found[0][0]
+    assert found[0][1:] == (NUM_ITEMS, True)
