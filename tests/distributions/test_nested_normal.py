@@ -8,6 +8,7 @@ from torch.distributions import kl_divergence
 
 from blob_pyro.distributions import MatrixNormal, MultivariatePart, NestedNormal, TabulatedDensity
 from blob_pyro.distributions.insertion import Insertion, inserted
+from blob_pyro.distributions.nested_normal import at_node
 from blob_pyro.distributions.powers import log_normalizer, sharpened, widened
 from blob_pyro.models import VectorPrior
 from blob_pyro.serialization import codec, parts
@@ -81,6 +82,19 @@ def test_at_nodes_it_is_what_it_was_given(blocks):
     assert torch.equal(q.given(NODES[8] + 5).loc, q.given(NODES[8]).loc)
     assert float(q.node_weights.sum()) == pytest.approx(1)
     assert float(q.node_weights @ NODES) == pytest.approx(float(q.density.mean), abs=5e-3)
+
+
+@pytest.mark.parametrize("blocks", [False, True], ids=["numbers", "blocks"])
+def test_a_node_in_terms_of_a_common_slope(blocks):
+    """As far along it as the node's own goes; a column that nothing follows keeps a stretch of 1."""
+    q = nested(blocks)
+    found = at_node(q.at_node(3), q.slope)
+    assert torch.allclose(found.stretch, q.stretch[3])
+    if not blocks:
+        assert torch.allclose(found.own_precision, torch.tensor([100.0, 4.0, 1.0, 0.0625]).double())
+    slope = q.slope.clone()
+    slope[..., 2] = 0
+    assert torch.allclose(at_node(q.at_node(3), slope).stretch, q.stretch[3].where(torch.arange(S) != 2, 1))
 
 
 def test_where_a_spline_would_turn_a_factor_over_it_is_straight():

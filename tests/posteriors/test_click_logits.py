@@ -66,6 +66,21 @@ def test_given_what_is_shared_items_are_independent(problem):
     assert torch.allclose(d.given_shared(shared), expected)
 
 
+@pytest.mark.parametrize("probability", [1e-5, 0.9999])
+def test_quantiles_of_rare_levels_are_those_of_the_cdf(problem, probability):
+    """Beyond three standard deviations, and of values that are broadcast against contexts and items."""
+    psi, factor, interest = problem
+    d = ClickLogits(posterior(zetas()["independent"]), psi, factor, interest)
+    quantile = d.icdf(probability)
+    assert ((quantile - d.mean).abs() > 3 * d.variance.sqrt()).any()
+    torch.testing.assert_close(d.cdf(quantile), torch.full((3, P), probability).double(), rtol=1e-3, atol=0)
+    values = torch.stack([quantile, d.mean, d.mean + 1])
+    found = d.cdf(values)
+    assert found.shape == values.shape
+    torch.testing.assert_close(found[2], d.cdf(d.mean + 1))
+    assert d.cdf(torch.tensor(0.3).double()).shape == (3, P)
+
+
 def test_picking_contexts(problem):
     psi, factor, interest = problem
     d = ClickLogits(posterior(zetas()["independent"]), psi, factor, interest)

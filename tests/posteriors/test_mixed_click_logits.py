@@ -70,6 +70,17 @@ def test_draws_of_logits_are_of_it(fitted):
     assert torch.allclose(values.var(0), logits.variance, rtol=0.06)
 
 
+def test_draws_of_several_dimensions_are_each_of_its_context(fitted):
+    logits = fitted[0].click_logits(fitted[1])
+    torch.manual_seed(9)
+    values = logits.sample((4, 5_000))
+    assert values.shape == (4, 5_000, 3, P)
+    assert ((values.mean((0, 1)) - logits.mean).abs() < 5 * (logits.variance / 20_000).sqrt()).all()
+    one = logits.sample()
+    assert one.shape == (3, P)
+    assert ((one - logits.mean).abs() < 6 * logits.variance.sqrt()).all()
+
+
 def test_what_items_share_says_which_node(fitted):
     """One draw for all contexts and one for each are the same function of the numbers."""
     logits = fitted[0].click_logits(fitted[1])
