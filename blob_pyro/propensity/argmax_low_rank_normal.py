@@ -25,8 +25,9 @@ class ArgmaxLowRankNormal(ArgmaxJointlyNormal):
     .. math:: Y = \mathrm{loc} + F z + \sqrt{d}\, \varepsilon, \qquad z \sim N(0, I_K), \varepsilon \sim N(0, I_A).
 
     Given z the scores are independent, so :math:`\pi = E_z[\pi(z)]` with an exact inner vector. The outer
-    expectation is a tensor quadrature for one or two factors and randomised quasi-Monte Carlo for more; up to 24
-    actions whose factors dominate it is Genz's method on the full covariance. Without a diagonal (d = 0) the scores
+    expectation is a tensor quadrature for one or two factors; for more it is Genz's method on the full covariance,
+    tilted as in `ArgmaxMultivariateNormal`, up to 128 actions and randomised quasi-Monte Carlo beyond. Without a
+    diagonal (d = 0) the scores
     are lines along the strongest factor and their upper envelope is integrated exactly, so that one factor costs no
     error at all. The choice is in the attribute `method`, the absolute error of each probability in
     `error_estimate`. With K about 20 dominant factors and 1,000 actions the error is that of plain Monte Carlo

@@ -48,11 +48,26 @@ def test_torch_func_grad_is_autograd(build):
     torch.testing.assert_close(torch.func.grad(first)(x.detach()), expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("transform", [torch.func.vmap, torch.func.jacrev], ids=["vmap", "jacrev"])
-@pytest.mark.parametrize("name", ["normal", "beta", "multivariate"])
+@pytest.mark.parametrize(
+    ("transform", "name"),
+    [(torch.func.vmap, name) for name in ("normal", "beta", "multivariate")]
+    + [(torch.func.jacrev, name) for name in ("normal", "beta")],
+    ids=lambda value: value if isinstance(value, str) else value.__name__,
+)
 def test_torch_func_vmap_says_what_to_use(transform, name):
     with pytest.raises(ValueError, match="batch_shape x A at once"):
         transform(lambda x: BUILD[name](x).probs)(torch.zeros(2, 4, dtype=torch.float64))
+
+
+def test_torch_func_jacrev_of_orthants_is_the_jacobian():
+    x = torch.tensor([[0.0, 0.3, 1.0, -0.5], [0.0, 0.0, 0.2, 0.0]], dtype=torch.float64)
+    assert BUILD["multivariate"](x).method == "orthants"
+
+    def probs(x):
+        return BUILD["multivariate"](x).probs
+
+    expected = torch.autograd.functional.jacobian(probs, x)
+    torch.testing.assert_close(torch.func.jacrev(probs)(x), expected, rtol=0, atol=1e-12)
 
 
 FORWARD = {

@@ -10,12 +10,14 @@ exact          at most 3 actions                      rounding
 envelope       no noise of their own, and A <= 512    0 for one factor, else standard error of replicates; rare
                                                       actions have points of their own
 quadrature     at most 2 factors, noise not small     from a rule with half the nodes
-orthants       at most 24 actions                     standard error of replicates
+orthants       at most 128 actions                    standard error of replicates, relative: alike for all actions
 conditional    everything else                        standard error of replicates
 =============  =====================================  =====================================================
 
-The last one is Rao-Blackwellised quasi-Monte Carlo. Where the noise of the single scores is small against what they
-share it is hardly better than counting winners; its error estimate says so.
+Orthants know rare actions as well as common ones. Setting them up takes time like A^4, two seconds at 150 actions,
+which is why there is an end to them. The last way is Rao-Blackwellised quasi-Monte Carlo: where the noise of the single
+scores is small against what they share it is hardly better than counting winners, and most rare actions come out too
+small; its error estimate says so.
 """
 
 import math
@@ -30,10 +32,12 @@ from blob_pyro.propensity.kernels.envelope import argmax_probs_by_envelope
 from blob_pyro.propensity.kernels.few_actions import argmax_probs_of_three, argmax_probs_of_two
 from blob_pyro.propensity.kernels.normal import QUICK, argmax_normal_log_probs
 from blob_pyro.propensity.kernels.orthant import argmax_probs_by_orthants
-from blob_pyro.propensity.kernels.qmc import mean_and_error, normal_replicates
+from blob_pyro.propensity.kernels.qmc import mean_and_error, normal_replicates, summing_to_one
 from blob_pyro.propensity.kernels.rare_winners import pairwise_bound, rare_winner_probs
 
-FEW_ACTIONS = 24
+_ORTHANT_ACTIONS = 128
+# Up to so many actions orthants are better than envelopes of more than 3 factors.
+_FEW_ACTIONS = 24
 _ENVELOPE_ACTIONS = 512
 # Chosen up to this size of the grid, and possible up to the larger one.
 _QUADRATURE_NODES = 1024
@@ -229,7 +233,7 @@ def _unseen(loc: Tensor, factor: Tensor, diagonal: Tensor | None, size: int) -> 
 def _orthants(scores: JointlyNormal, sampling: Sampling) -> tuple[Tensor, Tensor]:
     loc, covariance, original, count = _without_copies(scores)
     replicates = argmax_probs_by_orthants(loc, covariance, sampling.num_replicates, sampling.num_points, sampling.seed)
-    return mean_and_error(replicates.gather(-1, original.expand_as(replicates)) / count)
+    return mean_and_error(summing_to_one(replicates.gather(-1, original.expand_as(replicates)) / count))
 
 
 def _steps(rotated: JointlyNormal) -> list[float]:
@@ -316,22 +320,19 @@ def choose_method(scores: JointlyNormal) -> str:
     rotated = scores.rotated()
     rank = rotated.factor.shape[-1]
     noiseless = not bool(scores.diagonal.any())
-    if noiseless and num_actions <= _ENVELOPE_ACTIONS and (rank <= 3 or num_actions > FEW_ACTIONS):
+    if noiseless and num_actions <= _ENVELOPE_ACTIONS and (rank <= 3 or num_actions > _FEW_ACTIONS):
         return "envelope"
     if rank <= 2:
         nodes = math.prod(2 * 6.6 / max(step, 1e-6) for step in _steps(rotated))
         if nodes <= _QUADRATURE_NODES:
             return "quadrature"
-    own_share = scores.diagonal / (scores.diagonal + rotated.factor.square().sum(-1)).clamp_min(1e-300)
-    if num_actions <= FEW_ACTIONS and bool((own_share.detach().amin(-1) < 0.5).any()):
-        return "orthants"
-    return "conditional"
+    return "orthants" if num_actions <= _ORTHANT_ACTIONS else "conditional"
 
 
 def default_points(method: str, num_actions: int) -> int:
-    """Choose points per replicate for a tenth of a second a vector on one core (two tenths at 20 orthants)."""
+    """Choose points per replicate for a tenth of a second a vector on one core (four tenths at 100 orthants)."""
     if method == "orthants":
-        result: int = max(2048, min(16384, 2 ** int(math.log2(2**19 / num_actions**2))))
+        result: int = max(64, min(4096, 2 ** int(math.log2(2**20 / num_actions**2))))
         return result
     if method == "envelope":
         result = max(16, min(1024, 2 ** int(math.log2(2**22 / num_actions**2))))

@@ -32,3 +32,13 @@ def normal_replicates(num_replicates: int, num_points: int, dim: int, seed: int,
 def mean_and_error(replicates: Tensor) -> tuple[Tensor, Tensor]:
     """Return the mean over the first dimension and its standard error."""
     return replicates.mean(0), replicates.detach().std(0) / replicates.shape[0] ** 0.5
+
+
+def summing_to_one(replicates: Tensor) -> Tensor:
+    """Correct replicates of probabilities (R x ... x A) by what their sum misses, the less known ones by more of it.
+
+    In proportion to their variances: least squares, as if the errors of different actions were independent.
+    """
+    variance = replicates.var(0)
+    share = variance / variance.sum(-1, keepdim=True).clamp_min(torch.finfo(replicates.dtype).tiny)
+    return replicates + share * (1 - replicates.sum(-1, keepdim=True))

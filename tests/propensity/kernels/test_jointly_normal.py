@@ -21,7 +21,8 @@ def scores(num_actions, rank, diagonal, seed=0):
         (scores(8, 1, 0.0), "envelope"),
         (scores(8, 1, 1.0), "quadrature"),
         (scores(8, 6, 0.05), "orthants"),
-        (scores(60, 8, 1.0), "conditional"),
+        (scores(128, 8, 1.0), "orthants"),
+        (scores(129, 8, 1.0), "conditional"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -2,7 +2,7 @@
 
 import torch
 
-from blob_pyro.propensity.kernels.qmc import mean_and_error, normal_replicates, uniform_replicates
+from blob_pyro.propensity.kernels.qmc import mean_and_error, normal_replicates, summing_to_one, uniform_replicates
 
 CPU = torch.device("cpu")
 
@@ -37,3 +37,14 @@ def test_errors_are_calibrated():
     z = torch.tensor(z)
     assert abs(float(z.mean())) < 0.4
     assert 0.8 < float(z.std()) < 1.5  # Student's t with 7 degrees of freedom has 1.18
+
+
+def test_a_missed_sum_is_made_up_by_those_least_known():
+    """Independent errors of deviations 3, 1 and 0: nine tenths of the gap go to the first, none to the last."""
+    noise = torch.randn(20_000, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    replicates = torch.stack([0.5 + 3 * noise[:, 0], 0.3 + noise[:, 1], torch.full_like(noise[:, 0], 0.2)], dim=-1)
+    corrected = summing_to_one(replicates)
+    torch.testing.assert_close(corrected.sum(-1), torch.ones(20_000).double())
+    torch.testing.assert_close(corrected[:, 2], replicates[:, 2])
+    # Var(e_1 - .9 (e_1 + e_2)) = .01 * 9 + .81: both are known as well as the better one of them, and a little better.
+    torch.testing.assert_close(corrected.var(0), torch.tensor([0.9, 0.9, 0.0]).double(), rtol=0.05, atol=1e-12)
