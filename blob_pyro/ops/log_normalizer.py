@@ -38,32 +38,43 @@ def log_normalizer(interest: Tensor, item_embedding: Tensor, item_intercept: Ten
 
 
 class _LogNormalizer(torch.autograd.Function):
+    """Of ``exp(logits - maximum)``, kept from forth to back, and of small factors: no second matrix, no second exp."""
+
     @staticmethod
     def forward(ctx: Any, interest: Tensor, psi: Tensor, rho: Tensor, rows: int) -> Tensor:
-        result = interest.new_empty(len(interest))
+        result, sums = interest.new_empty(len(interest)), interest.new_empty(len(interest))
         buffer = interest.new_empty(min(rows, len(interest)), len(rho))
-        for part, out in zip(interest.split(rows), result.split(rows)):
+        for part, out, total in zip(interest.split(rows), result.split(rows), sums.split(rows)):
             logits = torch.addmm(rho, part, psi.mT, out=buffer[: len(part)])
-            torch.logsumexp(logits, -1, out=out)
+            maximum = logits.amax(-1, keepdim=True)
+            torch.sum(logits.sub_(maximum).exp_(), -1, out=total)
+            torch.add(total.log(), maximum.squeeze(-1), out=out)
         whole = len(interest) <= rows
-        ctx.save_for_backward(interest, psi, rho, result, *([buffer] if whole else []))
-        ctx.rows = rows
+        ctx.save_for_backward(interest, psi, rho, *([sums, buffer] if whole else [result]))
+        ctx.rows, ctx.whole = rows, whole
         return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        interest, psi, rho, result, *buffers = ctx.saved_tensors
-        buffer = interest.new_empty(min(ctx.rows, len(interest)), len(rho))
+        interest, psi, rho, *kept = ctx.saved_tensors
+        if ctx.whole:
+            sums, unscaled = kept
+            return (*_gradients(unscaled, gradient / sums, interest, psi), None)
+        (result,) = kept
+        buffer = interest.new_empty(ctx.rows, len(rho))
         to_interest, to_psi, to_rho = torch.empty_like(interest), torch.zeros_like(psi), torch.zeros_like(rho)
         parts = (t.split(ctx.rows) for t in (interest, result, gradient, to_interest))
         for part, normalizer, upstream, out in zip(*parts):
-            if buffers:
-                probs = torch.sub(buffers[0], normalizer.unsqueeze(-1), out=buffer)
-            else:
-                probs = torch.addmm(rho, part, psi.mT, out=buffer[: len(part)]).sub_(normalizer.unsqueeze(-1))
-            probs.exp_().mul_(upstream.unsqueeze(-1))
-            torch.mm(probs, psi, out=out)
-            to_psi.addmm_(probs.mT, part)
-            to_rho.add_(probs.sum(0))
+            probs = torch.addmm(rho, part, psi.mT, out=buffer[: len(part)]).sub_(normalizer.unsqueeze(-1)).exp_()
+            own, psi_share, rho_share = _gradients(probs, upstream, part, psi)
+            out.copy_(own)
+            to_psi.add_(psi_share)
+            to_rho.add_(rho_share)
         return to_interest, to_psi, to_rho, None
+
+
+def _gradients(probs: Tensor, weight: Tensor, interest: Tensor, psi: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """For interest, Psi and rho, of probabilities up to a factor of their row, which is in its weight."""
+    weighted = weight.unsqueeze(-1)
+    return (probs @ psi).mul_(weighted), probs.mT @ (interest * weighted), probs.mT @ weight
