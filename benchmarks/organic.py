@@ -38,11 +38,14 @@ def memory() -> float:
 
 def epoch() -> None:
     sessions = organic_sessions()
-    start = time.process_time()
-    BLO(100, 20).fit(sessions, num_epochs=20, progress=False, device="cpu")
-    seconds = (time.process_time() - start) / 20
-    print(f"epoch, 20,000 sessions, P = 100, K = 20: {seconds:.3f} s")
-    print(f"  published {PUBLISHED_EPOCH} s: {PUBLISHED_EPOCH / seconds:.0f} times faster (asked: 40)")
+    print("epoch, 20,000 sessions, P = 100, K = 20, of 60, with all that is done once:")
+    for fit in ("first fit of a process, which imports", "second fit"):
+        start = time.process_time()
+        trace = BLO(100, 20).fit(sessions, progress=False, device="cpu")
+        seconds = (time.process_time() - start) / 60
+        faster = PUBLISHED_EPOCH / seconds
+        print(f"  {fit}: {seconds:.3f} s, {faster:.0f} times faster than the published {PUBLISHED_EPOCH} s (asked: 40)")
+        print(f"    ELBO {trace.elbo.iloc[-1]:.5f} nats a session, steps captured: {trace.attrs['captured']}")
 
 
 def fit(published: bool) -> None:

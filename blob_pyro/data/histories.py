@@ -13,7 +13,7 @@ from torch import Tensor
 from blob_pyro.data.history_input import from_count_matrix, from_sequences, is_count_matrix
 from blob_pyro.data.vocabulary import Vocabulary
 
-__all__ = ["Histories", "as_histories"]
+__all__ = ["Histories", "LaidOutHistories", "as_histories"]
 
 
 @dataclass(frozen=True)
@@ -163,10 +163,56 @@ class Histories:
             return weight.new_zeros(len(self), weight.shape[1])
         return torch.nn.functional.embedding_bag(views, weight, offsets, mode="sum")
 
+    def laid_out(self) -> LaidOutHistories:
+        """Copy the views, one history after another, with all that `flatten` and `padded` would compute."""
+        views, row = self.flatten()
+        return LaidOutHistories.of(views, row, self.lengths, self.padded(), num_items=self.num_items)
+
     def to_sequences(self) -> list[list[int]]:
         """Return plain lists of item numbers."""
         views, _ = self.flatten()
         return [part.tolist() for part in views.cpu().split(self.lengths_on_host.tolist())]
+
+
+@dataclass(frozen=True)
+class LaidOutHistories(Histories):
+    """Histories whose views lie one after another, and whose sizes are those of tensors: nothing is read to know them.
+
+    Attributes:
+        row: the history that each view belongs to, int64.
+        rectangle: see `Histories.padded`.
+    """
+
+    row: Tensor = field(kw_only=True, repr=False, compare=False)
+    rectangle: Tensor = field(kw_only=True, repr=False, compare=False)
+
+    @classmethod
+    def of(cls, views: Tensor, row: Tensor, lengths: Tensor, rectangle: Tensor, *, num_items: int) -> LaidOutHistories:
+        """Make histories of what `tensors` returns."""
+        starts = lengths.cumsum(0) - lengths
+        return cls(views, starts, lengths, num_items, row=row, rectangle=rectangle)
+
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return views, the history of each, lengths, and the rectangle."""
+        return self.views, self.row, self.lengths, self.rectangle
+
+    @property
+    def num_views(self) -> int:
+        """The number of views in all histories."""
+        return self.views.shape[0]
+
+    @property
+    def longest(self) -> int:
+        """The number of views in the longest history; 0 if there are none."""
+        return self.rectangle.shape[1]
+
+    def flatten(self) -> tuple[Tensor, Tensor]:
+        """Return the views, and the history that each belongs to; see `Histories.flatten`."""
+        return self.views, self.row
+
+    def padded(self) -> Tensor:
+        """Return the histories as a rectangle; see `Histories.padded`."""
+        return self.rectangle
 
 
 def as_histories(histories: Any, items: Vocabulary) -> Histories:

@@ -10,7 +10,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from blob_pyro.data import Histories
+from blob_pyro.data.histories import Histories, LaidOutHistories
 from blob_pyro.distributions import SoftmaxViews
 from blob_pyro.models.priors.organic_priors import OrganicPriors
 from blob_pyro.models.sites import INTEREST, ITEM_EMBEDDING, ITEM_INTERCEPT, SESSIONS, VIEWS
@@ -43,6 +43,14 @@ class OrganicBatch:
 
     def __getitem__(self, index: Tensor) -> OrganicBatch:
         return OrganicBatch(self.sessions[index], self.num_sessions)
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Return the sessions for `of_tensors`: views, the session of each, lengths, and the rectangle of views."""
+        return self.sessions.laid_out().tensors()
+
+    def of_tensors(self, *tensors: Tensor) -> OrganicBatch:
+        """Make a batch of sessions that have been laid out, of the same catalogue."""
+        return OrganicBatch(LaidOutHistories.of(*tensors, num_items=self.sessions.num_items), self.num_sessions)
 
 
 class OrganicModel(PyroModule):

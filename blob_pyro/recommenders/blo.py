@@ -231,7 +231,10 @@ class BLO(InterestModel):
                 site or the parameter. The model is then as it was after the last good epoch, as after Ctrl-C.
         """
         self._require_thawed("fit", "fit the BLO that it was made from (or a new one), and make a BLOB of that")
-        training = Training(num_epochs, batch_size, learning_rate, clip_norm, schedule, optimizer, patience)
+        capture: Literal["auto", False] = False  # what an encoder or a bound of the user's own does is not known
+        if self.encoder_name is not None and self._given_bound is not None and self._given_bound.is_same_every_step:
+            capture = "auto"
+        training = Training(num_epochs, batch_size, learning_rate, clip_norm, schedule, optimizer, patience, capture)
         device, seed = default_device(device), check_seed(seed)
         true_or_false(progress, "progress")
         true_or_false(shard_items, "shard_items")

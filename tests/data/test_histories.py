@@ -74,3 +74,15 @@ def test_the_old_name_of_views_still_works():
     histories = Histories.from_sequences([[2, 0], [1]], num_items=3)
     with pytest.warns(DeprecationWarning, match="'items' is now called 'views'"):
         assert histories.items is histories.views
+
+
+def test_laid_out_histories_are_the_same_histories():
+    h = Histories(torch.tensor([4, 0, 2, 2, 1]), torch.tensor([0, 0, 3, 1]), torch.tensor([3, 0, 2, 4]), 5)
+    laid_out = h.laid_out()
+    assert laid_out.to_sequences() == h.to_sequences() == [[4, 0, 2], [], [2, 1], [0, 2, 2, 1]]
+    assert (laid_out.num_views, laid_out.longest) == (9, 4)
+    assert torch.equal(laid_out.padded(), h.padded())
+    assert torch.equal(laid_out.counts(), h.counts())
+    assert laid_out[torch.tensor([3, 0])].to_sequences() == [[0, 2, 2, 1], [4, 0, 2]]
+    weight = torch.randn(5, 2)
+    assert torch.equal(laid_out.sum_rows(weight), h.sum_rows(weight))

@@ -46,6 +46,14 @@ class Bound(ABC):
         """
 
     @property
+    def is_same_every_step(self) -> bool:
+        """True where a call does the same tensor operations every time: steps may then be recorded and replayed.
+
+        False for one of your own that does not say so: see `blob_pyro.infer.training.capture`.
+        """
+        return False
+
+    @property
     def module(self) -> nn.Module | None:
         """The module that is to be trained along with the model, if there is any."""
         return None

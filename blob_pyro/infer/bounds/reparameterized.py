@@ -36,6 +36,11 @@ class Reparameterized(Bound):
     def __post_init__(self) -> None:
         require_positive(num_samples=self.num_samples)
 
+    @property
+    def is_same_every_step(self) -> bool:
+        """True, but for a class of your own that is one of these: of that it is not known."""
+        return type(self) is Reparameterized
+
     def expected_log_prob(self, views: SoftmaxViews, q: TorchDistribution, value: Tensor) -> Tensor:
         """Return the bound, in nats; see `Bound.expected_log_prob`."""
         mean, draws = q.mean, draws_of(views, q, self.num_samples)

@@ -13,17 +13,18 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import pyro
 import torch
 from torch import Tensor, fx
 from torch._ops import OpOverload
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
-__all__ = ["CannotCapture", "CapturedStep"]
+__all__ = ["CannotCapture", "CapturedStep", "Step", "fold_constants", "record", "require_same"]
 
-Step = Callable[[Tensor], Sequence[Any]]
+Step = Callable[..., Sequence[Any]]
 
 
 class CannotCapture(RuntimeError):
@@ -53,10 +54,10 @@ class CapturedStep:
     """
 
     def __init__(self, function: Step, rows: Tensor, changing: Sequence[Tensor], *, same_rows: bool = False) -> None:
-        self.module = _record(function, rows)
+        self.module = record(function, rows)
         try:
             fold_constants(self.module, changing, rows if same_rows else None)
-            _require_same(function, self.module.forward, rows)
+            require_same(function, self.module.forward, rows)
         except CannotCapture:
             raise
         except RuntimeError as error:
@@ -74,12 +75,22 @@ class CapturedStep:
 
 
 @torch.no_grad()
-def _require_same(function: Step, recorded: Step, rows: Tensor, tolerance: float = 1e-3) -> None:
-    """Compare a recording with what it records, on the same random numbers; the caller's are left as they were."""
+def require_same(function: Step, recorded: Step, *inputs: Tensor, tolerance: float = 1e-3) -> None:
+    """Compare a recording with what it records, on the same random numbers; the caller's are left as they were.
+
+    Args:
+        function: what was recorded.
+        recorded: its recording.
+        inputs: for both.
+        tolerance: of a result, relative to its largest number.
+
+    Raises:
+        CannotCapture: if they differ.
+    """
     results: list[list[Any]] = []
     for step, grad in ((function, torch.enable_grad()), (recorded, torch.no_grad())):
-        with torch.random.fork_rng(devices=[rows.device] if rows.is_cuda else []), grad:
-            results.append([None if r is None else r.detach().clone() for r in step(rows)])
+        with torch.random.fork_rng(devices=[inputs[0].device] if inputs[0].is_cuda else []), grad:
+            results.append([None if r is None else r.detach().clone() for r in step(*inputs)])
     for number, (expected, found) in enumerate(zip(*results)):
         if expected is None or found is None:
             same = expected is found
@@ -94,25 +105,33 @@ def _require_same(function: Step, recorded: Step, rows: Tensor, tolerance: float
             )
 
 
-def _record(function: Step, rows: Tensor) -> fx.GraphModule:
-    def pure(rows: Tensor) -> Sequence[Any]:
+def record(function: Step, *inputs: Tensor, mode: Literal["fake", "symbolic"] = "fake") -> fx.GraphModule:
+    """Return the graph of a function's tensor operations.
+
+    Args:
+        function: of the inputs; see `CapturedStep`.
+        inputs: an example.
+        mode: "fake" takes the sizes of all tensors for constants, "symbolic" leaves those of the inputs open.
+
+    Raises:
+        CannotCapture: naming the operation that stands against it.
+    """
+
+    def pure(*inputs: Tensor) -> Sequence[Any]:
         with pyro.validation_enabled(False):  # checks look at values; eager steps have made them
-            return function(rows)
+            return function(*inputs)
 
     try:
         # Fake tensors have shapes and no values: whatever would look at a value fails here.
-        module = make_fx(pure, tracing_mode="fake", _allow_non_fake_inputs=True)(rows)
+        module = make_fx(pure, tracing_mode=mode, _allow_non_fake_inputs=True)(*inputs)
     except Exception as error:  # torch raises many kinds
         raise CannotCapture(f"the step cannot be recorded: {error}") from error
     for node in module.graph.nodes:
         result = node.meta.get("val")
-        if isinstance(result, torch.SymInt) or (torch.is_tensor(result) and not _has_numbers_for_sizes(result)):
+        sizes = result.shape if torch.is_tensor(result) else [result]
+        if any(isinstance(s, torch.SymInt) and (mode == "fake" or free_unbacked_symbols(s)) for s in sizes):
             raise CannotCapture(f"the step cannot be recorded: the shape of {node.target}'s result depends on values")
     return module
-
-
-def _has_numbers_for_sizes(tensor: Tensor) -> bool:
-    return all(type(size) is int for size in tensor.shape)
 
 
 def fold_constants(module: fx.GraphModule, changing: Sequence[Tensor], rows: Tensor | None = None) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from blob_pyro.infer.training.buffers import Batch
 from blob_pyro.infer.training.capture import CannotCapture, CapturedStep
+from blob_pyro.infer.training.ragged_capture import CapturedRaggedStep, Ragged
 from blob_pyro.infer.training.settings import clip_gradients
 from blob_pyro.infer.training.shares import Part, Share
 from blob_pyro.ops.row_noise import rows_of_a_whole
@@ -21,6 +22,9 @@ __all__ = ["WORTH_CAPTURING", "StepGradients"]
 
 WORTH_CAPTURING = 200
 """Steps of a run from which on one is recorded: that takes as long as some hundred of them."""
+
+_WORTH_CAPTURING_RAGGED = 800
+"""Likewise where sizes are left open, which takes twice as long, and four times in a process that has not done it."""
 
 
 class StepGradients:
@@ -39,10 +43,18 @@ class StepGradients:
 
     def __init__(self, run: Run, num_steps: int) -> None:
         self.run, capture = run, run.training.capture
-        self.captured: CapturedStep | None = None
+        self.captured: CapturedStep | CapturedRaggedStep | None = None
         self._whole_parts: dict[Share, Part] = {}
-        self._capture = capture is True or (capture == "auto" and num_steps >= WORTH_CAPTURING)
-        if run.workers is not None:
+        enough = _WORTH_CAPTURING_RAGGED if isinstance(run.batch, Ragged) else WORTH_CAPTURING
+        self._capture = capture is True or (capture == "auto" and num_steps >= enough)
+        if isinstance(run.batch, Ragged) and (run.workers is not None or run.device.type != "cpu"):
+            if capture is True:
+                raise CannotCapture(
+                    f"capture: a step of a {type(run.batch).__name__}, whose rows are of different sizes, is recorded "
+                    'on the CPU and by one process only; use capture="auto"'
+                )
+            self._capture = False
+        elif run.workers is not None:
             self._capture = run.workers.can_capture(run.training, run.steps_per_epoch) and self._capture
 
     def __call__(self, index: Tensor) -> Sequence[Any]:
@@ -55,7 +67,9 @@ class StepGradients:
         if self._capture and len(index) == run.batch_size:
             if self.captured is None:
                 self._try_to_capture(index)
-            if self.captured is not None:
+            if isinstance(self.captured, CapturedRaggedStep):
+                found = self.captured(self._tensors(index))
+            elif self.captured is not None:
                 found = self.captured(index)
         if found is None:
             found = self.eager(index)
@@ -101,9 +115,22 @@ class StepGradients:
             loss: Tensor = run.elbo.differentiable_loss(run.model, run.guide, batch[part.own])
         return loss if part.weight == 1.0 else loss * part.weight
 
+    def _tensors(self, index: Tensor) -> tuple[Tensor, ...]:
+        rows: Any = self.run.batch[index]
+        tensors: tuple[Tensor, ...] = rows.tensors()
+        return tensors
+
+    def _of_tensors(self, *tensors: Tensor) -> Sequence[Any]:
+        run, batch = self.run, self.run.batch
+        assert isinstance(batch, Ragged)
+        return self._of_loss(run.elbo.differentiable_loss(run.model, run.guide, batch.of_tensors(*tensors)))
+
     def _of(self, part: Part) -> Sequence[Any]:
+        return self._of_loss(self.loss(self.run.buffer.batch, part))
+
+    def _of_loss(self, whole: Tensor) -> Sequence[Any]:
         run = self.run
-        loss = self.loss(run.buffer.batch, part) / run.num_rows
+        loss = whole / run.num_rows
         gradients = torch.autograd.grad(loss, run.parameters, allow_unused=True)
         if run.workers is not None:
             return [loss.detach(), *gradients]
@@ -113,6 +140,9 @@ class StepGradients:
     def _try_to_capture(self, index: Tensor) -> None:
         run = self.run
         try:
+            if isinstance(run.batch, Ragged):
+                self.captured = CapturedRaggedStep(self._of_tensors, self._tensors(index), run.parameters)
+                return
             part = self.part(index, run.share)
             self.captured = CapturedStep(
                 lambda own: self._of(part._replace(own=own)),
