@@ -49,8 +49,9 @@ class Comparison:
             ``total_variation_error`` (how much of it the propensities' own errors explain) and ``_low`` and ``_high``
             (95 % interval over contexts); ``greedy_changes``, the share of contexts whose best item is another, with
             ``_low`` and ``_high``; ``value_gain``, the click rate of Thompson sampling from this choice minus the
-            first's, by off-policy estimate, with ``_low`` and ``_high`` (95 %, clustered by user; NaN without logged
-            propensities). With calibrations, ``sbc_failed``: the sites that are not calibrated.
+            first's, by off-policy estimate, with ``_low`` and ``_high`` (95 %, clustered by user; NaN without
+            logged propensities, or with ``value=False``). With calibrations,
+            ``sbc_failed``: the sites that are not calibrated.
         reference: the first choice.
         contexts: how many contexts were asked about.
         models: the fitted models, by choice.
@@ -120,8 +121,9 @@ def compare_guides(
         log: to fit to; its contexts are those of the decisions, its propensities those of the off-policy estimate.
         held_out: later events, for the log score. Default: each event of the log from all others.
         options: ``num_contexts=200`` (evenly spaced in the log), ``num_simulations=0`` (of `calibrate`, for each
-            choice), ``num_draws=1000``, ``max_events=5000`` (for k-hat and log score), ``seed=0``, ``fit={}``: keyword
-            arguments of ``BLOB.fit``.
+            choice), ``num_draws=1000``, ``max_events=5000`` (for k-hat and log score), ``seed=0``, ``value=True``
+            (whether the off-policy estimate is made: it asks for Thompson's propensities in every context of the log,
+            at 10,000 items CPU seconds each), ``fit={}``: keyword arguments of ``BLOB.fit``.
 
     Returns:
         A table with a row per choice, a figure, and the fitted models.
@@ -177,6 +179,7 @@ def _compare(
     num_draws: int = 1000,
     max_events: int = 5000,
     seed: int = 0,
+    value: bool = True,
     fit: Mapping[str, Any] | None = None,
 ) -> Comparison:
     if len(recipes) < 2:
@@ -209,7 +212,7 @@ def _compare(
         first = first or found
         row |= _log_score(losses, first["losses"], user)
         row |= _decisions(found, first)
-        row |= _value(model, first["model"], log, seed)
+        row |= _value(model, first["model"], log if value else None, seed)
         if num_simulations:
             calibration = calibrate(
                 model, log, num_simulations=num_simulations, seed=derived_seed(seed, num_simulations)
@@ -266,8 +269,8 @@ def _decisions(found: dict[str, Any], first: dict[str, Any]) -> dict[str, float]
     return row
 
 
-def _value(model: BLOB, reference: BLOB, log: EventLog, seed: int) -> dict[str, float]:
-    if log.propensity is None:
+def _value(model: BLOB, reference: BLOB, log: EventLog | None, seed: int) -> dict[str, float]:
+    if log is None or log.propensity is None:
         return dict.fromkeys(("value_gain", "value_gain_low", "value_gain_high"), float("nan"))
     if model is reference:
         return dict.fromkeys(("value_gain", "value_gain_low", "value_gain_high"), 0.0)

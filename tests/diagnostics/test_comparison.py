@@ -96,6 +96,14 @@ def test_it_says_so(found):
     pyplot.close("all")
 
 
+def test_the_off_policy_estimate_may_be_left_out(blo, few):
+    blob = BLOB(blo, "laplace", BanditPriors(kappa_scale=0.3))
+    found = compare_guides(blob, {"mode": Mode, "again": Mode}, few, **{**QUICK, "num_contexts": 3}, value=False)
+    assert found.table[["value_gain", "value_gain_low", "value_gain_high"]].isna().to_numpy().all()
+    assert found.table.total_variation.tolist() == [0, 0]
+    assert "click rate" not in repr(found).splitlines()[-1]
+
+
 def test_priors_change_decisions(blo, few):
     blob = BLOB(blo, "laplace")
     priors = {
