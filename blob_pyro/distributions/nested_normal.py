@@ -333,16 +333,23 @@ class NestedNormal(TorchDistribution):
         own = torch.nn.functional.pad(noise.mT @ noise, (self.num_shared + 1, 0, self.num_shared + 1, 0))
         return (total + own).expand(self.batch_shape + total.shape)
 
-    def gaussian(self) -> ArrowheadNormal | BlockArrowheadNormal:
-        """Return the Gaussian of the vector that is straight in ``w``: that given its mean, along a secant of the mean.
+    def gaussian(
+        self, at: Tensor | None = None, spread: Tensor | None = None
+    ) -> ArrowheadNormal | BlockArrowheadNormal:
+        """Return a Gaussian of the vector that is straight in ``w``: that given a value, along a secant of the mean.
 
         For what has to start somewhere: skew is lost, and the covariance's change with ``w``.
 
+        Args:
+            at: mean of ``w``; default the density's.
+            spread: standard deviation of ``w``; default the density's.
+
         Returns:
             Of the whole vector in its order, ``1 + S + M``, with ``w`` among the ``S + 1`` shared numbers; with blocks
-            a `BlockArrowheadNormal`. Its mean and variance of ``w`` are the density's.
+            a `BlockArrowheadNormal`.
         """
-        w, spread = self.density.mean, self.density.variance.sqrt()
+        w = self.density.mean if at is None else at
+        spread = self.density.variance.sqrt() if spread is None else spread
         here = self.given(w)
         ahead, behind = self.given(w + spread).loc, self.given(w - spread).loc
         secant = self.together(spread, (ahead - behind) / 2)  # of one standard deviation of w

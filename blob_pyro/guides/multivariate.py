@@ -338,11 +338,17 @@ class LaplaceGuide(MultivariateGuide):
             return ArrowheadNormal(*arrowhead, validate_args=False)
         return BlockArrowheadNormal(*arrowhead, widths, validate_args=False)
 
-    def gaussian(self) -> ArrowheadNormal | BlockArrowheadNormal:
-        """Return one Gaussian of the vector, for what has to start somewhere: see `NestedNormal.gaussian`."""
+    def gaussians(self) -> list[ArrowheadNormal | BlockArrowheadNormal]:
+        """Return Gaussians of the vector for what has to start somewhere; which is nearest the ELBO tells.
+
+        One has the moments of ``w_b``; another lies at its mode, and is half as wide: where the density of ``w_b`` ends
+        soon above its mode and has a long tail below, the first reaches where no event allows it.
+        """
         vector: Any = self.multivariate()
-        found: ArrowheadNormal | BlockArrowheadNormal = vector.gaussian() if self.is_nested else vector
-        return found
+        if not self.is_nested:
+            return [vector]
+        density = vector.density
+        return [vector.gaussian(), vector.gaussian(density.mode, density.variance.sqrt() / 2)]
 
     @property
     def mode(self) -> Tensor:

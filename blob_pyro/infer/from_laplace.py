@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from operator import itemgetter
 
 import pandas as pd
 
 from blob_pyro.guides.multivariate import MOST_NUMBERS, FullGuide, LaplaceGuide, LowRankGuide
+from blob_pyro.infer.elbo_estimate import rough_elbo
 from blob_pyro.infer.fit import fit_guide
 from blob_pyro.infer.fit_request import FitRequest
 from blob_pyro.infer.laplace.fit import fit_laplace
@@ -42,7 +44,11 @@ def fit_from_laplace(guide: FullGuide | LowRankGuide, request: FitRequest) -> pd
     except LaplaceRefuses as reason:
         start = f"prior: {reason}"
     else:
-        guide.start_from(mode.gaussian())
+        starts = []
+        for gaussian in mode.gaussians():
+            guide.start_from(gaussian)
+            starts.append((rough_elbo(request.model, guide, request.batch).value, gaussian))
+        guide.start_from(max(starts, key=itemgetter(0))[1])
         training = replace(request.training, learning_rate=request.training.learning_rate / 100)
         request = replace(request, training=training)
     trace = fit_by_svi(guide, request)

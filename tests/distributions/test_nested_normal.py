@@ -114,6 +114,12 @@ def test_its_gaussian_has_its_moments_where_it_is_one(blocks):
     found = straight.gaussian()
     assert torch.allclose(found.covariance_matrix, straight.covariance_matrix, rtol=5e-3, atol=5e-3)
     assert torch.allclose(found.loc, straight.mean, atol=1e-6)
+    at, spread = torch.tensor(0.7).double(), torch.tensor(0.3).double()
+    other = straight.gaussian(at, spread)
+    place = int(straight.together(torch.ones(()).double(), torch.zeros(S + M).double()).argmax())
+    assert other.loc[place] == pytest.approx(0.7)
+    assert other.variance[place].sqrt() == pytest.approx(0.3)
+    assert torch.allclose(other.loc, straight.together(at, straight.given(at).loc))
 
 
 def test_cross_entropies_are_averages_over_draws():

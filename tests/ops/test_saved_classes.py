@@ -16,7 +16,7 @@ def _left_as_it_was():
 
 
 @dataclass
-class Weekend:
+class Holiday:
     """Has a field that its constructor takes, and one that it does not."""
 
     scale: float = 1.0
@@ -24,11 +24,11 @@ class Weekend:
 
 
 def test_fields_of_a_dataclass_are_those_of_its_constructor():
-    assert register(Weekend) is Weekend
-    assert SAVED_CLASSES["Weekend"].fields == ("scale",)
-    assert saved_name(Weekend) == "Weekend"
-    register(Weekend, name="Day off")
-    assert SAVED_CLASSES["Day off"].make is Weekend
+    assert register(Holiday) is Holiday
+    assert SAVED_CLASSES["Holiday"].fields == ("scale",)
+    assert saved_name(Holiday) == "Holiday"
+    register(Holiday, name="Day off")
+    assert SAVED_CLASSES["Day off"].make is Holiday
 
 
 def test_a_class_that_is_not_registered_has_no_name():
@@ -36,16 +36,16 @@ def test_a_class_that_is_not_registered_has_no_name():
 
 
 def test_another_class_of_the_name_is_refused():
-    register(Weekend)
-    other = type("Weekend", (), {"__module__": "elsewhere"})
-    with pytest.raises(ValueError, match=r"register: the name 'Weekend' is that of .*test_saved_classes\.Weekend"):
+    register(Holiday)
+    other = type("Holiday", (), {"__module__": "elsewhere"})
+    with pytest.raises(ValueError, match=r"register: the name 'Holiday' is that of .*test_saved_classes\.Holiday"):
         register(other)
 
 
 def test_a_cell_that_is_run_again_is_the_same_class():
-    again = type("Weekend", (), {"__module__": Weekend.__module__, "__qualname__": Weekend.__qualname__})
-    assert is_same(Weekend, again)
-    assert not is_same(Weekend, type("Weekend", (), {"__module__": "elsewhere"}))
+    again = type("Holiday", (), {"__module__": Holiday.__module__, "__qualname__": Holiday.__qualname__})
+    assert is_same(Holiday, again)
+    assert not is_same(Holiday, type("Holiday", (), {"__module__": "elsewhere"}))
     assert not is_same(lambda: 1, lambda: 2)
 
 

@@ -11,7 +11,8 @@ from torch.nn.functional import softplus
 from blob_pyro import BLOB, BanditPriors, Learned
 from blob_pyro.distributions import ArrowheadNormal
 from blob_pyro.guides import DrawsGuide, LowRankGuide, make_guide
-from blob_pyro.infer import FitRequest, Training, fit_guide
+from blob_pyro.infer import FitRequest, Training, fit_guide, from_laplace
+from blob_pyro.infer.elbo_estimate import ELBOEstimate
 from blob_pyro.infer.kappa_scale import SCALE_OF_SCALE
 from blob_pyro.infer.laplace import fit as fit_module
 from blob_pyro.infer.laplace.fit import fit_laplace
@@ -167,11 +168,12 @@ def test_a_density_of_w_b_is_nearer_than_a_gaussian():
     guide = make_guide("laplace", model)
     history = fit_laplace(guide, model, batch, progress=False)
     values = []
-    for q in (guide.multivariate(), guide.gaussian()):
+    for q in (guide.multivariate(), *guide.gaussians()):
         points = q.sample((300,))
         values.append(log_joints(model, guide, batch, points) - q.log_prob(points))
     assert values[0].std() < 0.1 * values[1].std()
     assert float(values[0].mean()) == pytest.approx(history.attrs["log_evidence"], abs=0.15)
+    assert values[2].mean() > values[1].mean() + 0.25, "the one at the mode has the higher ELBO here"
 
 
 def test_an_update_is_a_refit():
@@ -242,6 +244,18 @@ def test_heavy_tails_do_not_stop_it(batch):
 def test_the_history_says_where_svi_started(blo, log, guide, options, start):
     history = BLOB(blo, guide, **options).fit(log, num_epochs=2, progress=False, device="cpu")
     assert history.attrs["start"].startswith(start)
+
+
+@pytest.mark.parametrize(("elbos", "best"), [((-2.0, -1.0), 1), ((-1.0, -2.0), 0)])
+def test_svi_starts_where_the_elbo_is_higher(blo, log, monkeypatch, elbos, best):
+    """Of the Gaussian with the moments of ``w_b`` and that at its mode."""
+    taken, values = [], iter(elbos)
+    monkeypatch.setattr(from_laplace, "rough_elbo", lambda *_: ELBOEstimate(next(values), 0.0))
+    monkeypatch.setattr(LowRankGuide, "start_from", lambda self, gaussian: taken.append(gaussian))
+    BLOB(blo, "low_rank").fit(log, num_epochs=1, progress=False, device="cpu")
+    assert len(taken) == 3
+    assert taken[2] is taken[best]
+    assert not torch.equal(taken[0].loc, taken[1].loc)
 
 
 @pytest.mark.parametrize("rank", [1, 3, 8])
