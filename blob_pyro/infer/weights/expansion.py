@@ -27,15 +27,24 @@ from blob_pyro.infer.weights.logit_moments import expected_click, logit_moments
 from blob_pyro.models import BanditBatch, BanditModel, StreamedBatch
 from blob_pyro.models.operations import unhandled
 
-__all__ = ["ITEMS_AT_ONCE", "MOST_DIMENSIONS", "Basis", "ItemMoments", "diagonal_basis", "item_moments", "of_item_rows"]
+__all__ = [
+    "ITEMS_AT_ONCE",
+    "MOST_DIMENSIONS",
+    "MOST_NUMBERS",
+    "Basis",
+    "ItemMoments",
+    "diagonal_basis",
+    "item_moments",
+    "of_item_rows",
+]
 
-MOST_DIMENSIONS = 32
+MOST_DIMENSIONS = 64  # 13 s of a core for the eigenvectors of K^2 x K^2 numbers; 20 take none
 """Of more dimensions than this the curvature of ``Z``, a matrix of ``K^4`` numbers, is not formed."""
 
 ITEMS_AT_ONCE = 1 << 16
 """Rows of items that are held in float64 at a time."""
 
-_MOST_NUMBERS = 1 << 25  # of the items' second moments, 256 MiB
+MOST_NUMBERS = 1 << 26  # of the items' second moments, 512 MiB
 _AT_ONCE = 1 << 22  # numbers of events' outer products, 32 MiB
 
 
@@ -83,7 +92,7 @@ def item_moments(
     """
     num_items, size = model.item_embedding.shape
     like = torch.empty(0, dtype=torch.float64, device=batch.interest.device)
-    is_small = size <= MOST_DIMENSIONS and num_items * size**2 <= _MOST_NUMBERS
+    is_small = size <= MOST_DIMENSIONS and num_items * size**2 <= MOST_NUMBERS
     shapes = [(num_items,), (num_items,), (num_items, size), *[(size, size)] * 3]
     sums = variance, residual, first, gradient, squares, total = [like.new_zeros(shape) for shape in shapes]
     second = like.new_zeros(num_items, size, size) if is_small else None

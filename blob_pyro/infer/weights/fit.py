@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pandas as pd
 
 from blob_pyro.guides.arrowhead import ArrowheadNormalGuide
 from blob_pyro.infer.fit import fit_guide
 from blob_pyro.infer.fit_request import FitRequest
+from blob_pyro.infer.references import PoorFitWarning
 from blob_pyro.infer.svi import fit_by_svi
 from blob_pyro.infer.training.workers import Workers
-from blob_pyro.infer.weights.posterior import correlate_weights
+from blob_pyro.infer.weights.expansion import MOST_DIMENSIONS, MOST_NUMBERS
+from blob_pyro.infer.weights.posterior import NoWeights, correlate_weights
 from blob_pyro.models import BanditBatch, BanditModel, StreamedBatch
 from blob_pyro.ops.interrupts import to_the_end
 
@@ -56,10 +60,26 @@ def find_weights(
         batch: all events; of this worker where there are others.
         trace: of the training; ``attrs["correlated"]`` says afterwards whether it was done.
         workers: who have the other events, where there are some.
+
+    Warns:
+        PoorFitWarning: where it cannot be done, and the guide is left as independent normals.
     """
-    trace.attrs["correlated"] = not trace.attrs["interrupted"]
-    if trace.attrs["correlated"]:
+    trace.attrs["correlated"] = False
+    if trace.attrs["interrupted"]:
+        guide.share_nothing()
+        return
+    try:
         with to_the_end("the weights' posterior"):
             correlate_weights(model, guide, batch, workers)
-    else:
+        trace.attrs["correlated"] = True
+    except NoWeights as reason:
         guide.share_nothing()
+        warnings.warn(
+            "guide 'arrowhead_normal': w_a, w_b and w_c are left as independent normals, which are too narrow, and "
+            f"decisions are those of guide 'normal': with {model.num_items:,} items and "
+            f"embedding_dim={model.embedding_dim} the curvature of zeta is approximated by a Kronecker product, and "
+            f"{reason}. To read the weights, use guide 'laplace', or at most {MOST_DIMENSIONS} dimensions and "
+            f"{MOST_NUMBERS:,} numbers, items times dimensions squared",
+            PoorFitWarning,
+            stacklevel=3,
+        )

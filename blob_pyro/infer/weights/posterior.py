@@ -43,10 +43,11 @@ from blob_pyro.ops.exclusive import own_parameter_store
 from blob_pyro.ops.seeds import seeded
 from blob_pyro.ops.tensors import map_tensors
 
-__all__ = ["correlate_weights"]
+__all__ = ["NoWeights", "correlate_weights"]
 
 _WEIGHTS = (W_A, W_B, W_C)
 _NODES, _REACH = 25, 5.0  # of the grid in each direction; prior standard deviations that the first one spans
+_MOST_TAKEN = 0.95  # of a curvature that is approximated; of one that is known it may be all but 1
 _DEPTH, _ZOOMS, _FILLED = 12.0, 6, 0.6  # nats below the maximum where the next ends; at most; span that will do
 
 
@@ -94,6 +95,9 @@ def correlate_weights(
         guide: fitted as independent normals.
         batch: all events; of this worker where there are others.
         workers: who have the other events, where there are some.
+
+    Raises:
+        NoWeights: if the curvature contradicts itself, as an approximation of it may; the guide is as it was.
     """
     if not guide.weights:
         return
@@ -115,6 +119,10 @@ def correlate_weights(
     if ZETA in guide.shapes:
         loc[ZETA], slope[ZETA] = found.zeta_loc, found.zeta_slope[..., here]
     guide.correlate(loc, found.covariance[here][:, here], slope, found.zeta_scale if ZETA in guide.shapes else None)
+
+
+class NoWeights(ArithmeticError):
+    """The curvature that the weights' posterior is made of contradicts itself, and why."""
 
 
 class _Found(NamedTuple):
@@ -171,11 +179,23 @@ class _Problem:
         return torch.cat([((psi.double() @ z) * first).sum(-1) for psi, first in parts])
 
     def solve(self) -> _Found:
-        """Find the grid that spans the density, and take the moments."""
+        """Find the grid that spans the density, and take the moments.
+
+        Raises:
+            NoWeights: if the curvature, where it is not exactly diagonal in its basis, is none.
+        """
+        f, j = self.f - self.r[:, 2], self.basis.curvature
+        if self.free[2] and self.moments.second is None:
+            # Of the share of w_c in the curvature zeta can take no more than all.
+            taken = (f.square() / j.clamp(min=1e-12 * j.max())).sum() / (self.f_cc - 2 * self.t[2])
+            if not taken < _MOST_TAKEN:
+                raise NoWeights(f"{float(taken):.2f} of the curvature by w_c, at most {_MOST_TAKEN}, is that by zeta")
         ends = [self._ends(i) for i in (0, 1)]
         for _ in range(_ZOOMS):
             axes = [torch.linspace(*pair, _NODES if free else 1).to(self.w) for pair, free in zip(ends, self.free)]
             grid = _Grid(self, torch.cartesian_prod(*axes))
+            if not torch.isfinite(grid.log_density).all():
+                raise NoWeights("it is not positive where the prior allows")
             inside = grid.w[grid.log_density > grid.log_density.max() - _DEPTH]
             steps = [float(axis[1] - axis[0]) if len(axis) > 1 else 0.0 for axis in axes]
             ends = [(float(x.min()) - step, float(x.max()) + step) for x, step in zip(inside.mT, steps)]

@@ -13,8 +13,8 @@ import torch
 from blob_pyro import BLO, BLOB, BanditPriors, EventLog
 from blob_pyro.distributions import ArrowheadNormal
 from blob_pyro.guides import ArrowheadNormalGuide
-from blob_pyro.infer import FitRequest, Training, correlate_weights, fit_guide
-from blob_pyro.infer.weights import fit
+from blob_pyro.infer import FitRequest, PoorFitWarning, Training, correlate_weights, fit_guide
+from blob_pyro.infer.weights import expansion, fit
 from blob_pyro.models import BanditBatch, BanditModel, ItemDeviations
 from blob_pyro.policies import SessionPopularity
 from blob_pyro.recommenders import joint_blob
@@ -175,3 +175,25 @@ def _interrupted() -> pd.DataFrame:
     trace = pd.DataFrame()
     trace.attrs["interrupted"] = True
     return trace
+
+
+def test_a_curvature_that_contradicts_itself_leaves_independent_normals_and_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where a Kronecker product stands for it: zeta would take more of the curvature by ``w_c`` than there is."""
+    environment = RecoGym(100, 50, seed=223, embedding_dim=10)
+    log = environment.simulate(SessionPopularity(100), 300, 3000, propensities=False)
+    blo = BLO(100, 20)
+    blo.fit(log, num_epochs=10, progress=False, device="cpu")
+    exact = BLOB(blo)
+    assert exact.fit(log, num_epochs=30, progress=False, device="cpu").attrs["correlated"]
+    monkeypatch.setattr(expansion, "MOST_DIMENSIONS", 4)
+    blob = BLOB(blo)
+    with pytest.warns(PoorFitWarning, match=r"left as independent normals.* of the curvature by w_c, at most 0\.95"):
+        trace = blob.fit(log, num_epochs=30, progress=False, device="cpu")
+    assert not trace.attrs["correlated"]
+    normal = BLOB(blo, "normal")
+    normal.fit(log, num_epochs=30, progress=False, device="cpu")
+    histories = [[1, 2], []]
+    assert torch.allclose(blob.click_logits(histories).mean, normal.click_logits(histories).mean, atol=1e-4)
+    assert torch.allclose(blob.click_logits(histories).variance, normal.click_logits(histories).variance, rtol=1e-3)
