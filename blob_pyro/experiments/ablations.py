@@ -216,6 +216,6 @@ def plot(table: pd.DataFrame) -> Figure:
     ax.axvline(0, color="k", linewidth=0.8)
     ax.set_yticks(range(len(rows)), rows.index)
     share = float(table["of the way"][DEFAULT])
-    ax.set_xlabel(f"share of the way from random items to the oracle, less the default's ({share:.2f})")
+    ax.set_xlabel(f"share of the way from random items to the oracle,\nless the default's ({share:.2f})")
     ax.grid(alpha=0.3)
     return figure
