@@ -64,6 +64,6 @@ def received(end, seconds=180):
 def results(act, world, *arguments, seconds=180):
     """What each worker returned."""
     found = outcomes(act, world, *arguments, seconds=seconds)
-    for error, _ in found:
-        assert error is None, error[2]
+    failed = [f"worker {rank}: {error[2]}" for rank, (error, _) in enumerate(found) if error is not None]
+    assert not failed, "\n".join(failed)
     return [result for _, result in found]

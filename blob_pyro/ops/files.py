@@ -103,12 +103,11 @@ def remove_abandoned(path: Path) -> None:
     for stage in path.parent.iterdir() if path.parent.is_dir() else ():
         if not (stage.name.startswith(start) and stage.name.endswith(end)):
             continue
-        with suppress(OSError):  # gone already, or another user's
-            if not _is_held(stage):
-                if stage.is_dir():
-                    shutil.rmtree(stage)
-                else:
-                    stage.unlink()
+        with suppress(OSError), _unless_held(stage) as abandoned:  # gone already, or another user's
+            if abandoned and stage.is_dir():
+                shutil.rmtree(stage)
+            elif abandoned:
+                stage.unlink()
 
 
 def require_writable(path: Path, argument: str) -> None:
@@ -128,8 +127,10 @@ def require_writable(path: Path, argument: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         stage, handle = _new_file(path)
+        if fcntl is not None:
+            stage.unlink()  # while it is still locked: another process that looks for abandoned files lets it be
         os.close(handle)
-        stage.unlink()
+        stage.unlink(missing_ok=True)
     except OSError as error:
         reason = error.strerror or error
         raise ValueError(
@@ -181,16 +182,21 @@ def _lock(handle: int) -> None:
             fcntl.flock(handle, fcntl.LOCK_EX)
 
 
-def _is_held(stage: Path) -> bool:
-    if fcntl is not None:
-        handle = os.open(stage, os.O_RDONLY | os.O_NOFOLLOW)
+@contextmanager
+def _unless_held(stage: Path) -> Iterator[bool]:
+    """Hold a temporary while it is removed, so that nobody takes it for theirs in between; False if it is held."""
+    if fcntl is None:
+        yield time.time() - stage.stat().st_mtime >= _DAY
+        return
+    handle = os.open(stage, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return False
+            abandoned = True
         except BlockingIOError:
-            return True
-        except OSError:
-            pass
-        finally:
-            os.close(handle)
-    return time.time() - stage.stat().st_mtime < _DAY
+            abandoned = False
+        except OSError:  # a file system without locks
+            abandoned = time.time() - os.fstat(handle).st_mtime >= _DAY
+        yield abandoned
+    finally:
+        os.close(handle)

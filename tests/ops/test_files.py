@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from blob_pyro.infer.training.checkpoints import load_checkpoint, save_checkpoint
-from blob_pyro.ops.files import staged
+from blob_pyro.ops.files import remove_abandoned, require_writable, staged
 from blob_pyro.serialization import folder
+from tests.workers import results
 
 
 @pytest.fixture
@@ -66,4 +67,19 @@ def test_a_file_appears_whole_and_replaces_the_old_one(tmp_path):
         file.write(b"new")
         assert path.read_bytes() == b"old"
     assert path.read_bytes() == b"new"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_writers_of_one_path_do_not_take_each_other_s_files_for_abandoned(tmp_path):
+    path = tmp_path / "file"
+
+    def write(rank, world):
+        for step in range(400):
+            require_writable(path, "path")
+            with staged(path) as file:
+                file.write(bytes([rank]) * 100)
+            remove_abandoned(path)
+            assert len(set(path.read_bytes())) == 1, step
+
+    results(write, 3)
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
