@@ -15,7 +15,7 @@ from blob_pyro import BLOB, BanditPriors
 from blob_pyro.guides import DrawsGuide, make_guide
 from blob_pyro.infer import GuidedELBO, HasNoELBO, estimate_elbo, fit_nuts
 from blob_pyro.infer.training.trace import axes_of
-from blob_pyro.models import BanditBatch, BanditModel
+from blob_pyro.models import BanditBatch, BanditModel, ItemDeviations
 
 P, K, N = 6, 2, 400
 GUIDES = ["normal", "matrix_normal", "matrix_normal_full", "low_rank", "full", "laplace", AutoNormal]
@@ -60,6 +60,15 @@ def test_it_is_the_elbo_by_definition(guide, model, batch):
     error = math.hypot(values.std() / len(values) ** 0.5, found.standard_error)
     assert abs(found.value - values.mean()) < 4 * error
     assert found.standard_error < 0.5 * values.std() / 100**0.5  # the projections and the KLs are of use
+
+
+def test_there_is_an_elbo_where_items_have_several_numbers_of_their_own(batch):
+    """A vector of blocks: parts of it have other factors than what is shared, and no projection."""
+    priors = BanditPriors(w_b=-6.0, zeta=0.0, kappa_scale=0.3, terms=(ItemDeviations(0.4),))
+    model = BanditModel(torch.randn(P, K) * torch.tensor([0.4, 1.5]), priors)
+    guide = off_the_start(make_guide("laplace", model))
+    found, plain = (estimate_elbo(model, guide, batch, elbo=elbo) for elbo in (None, GuidedELBO()))
+    assert abs(found.value - plain.value) < 4 * math.hypot(found.standard_error, plain.standard_error)
 
 
 def density(trace):

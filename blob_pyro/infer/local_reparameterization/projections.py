@@ -14,7 +14,7 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
-from blob_pyro.distributions import MatrixNormal, NestedNormal
+from blob_pyro.distributions import BlockArrowheadNormal, MatrixNormal, NestedNormal
 from blob_pyro.distributions.multivariate import MultivariatePart
 from blob_pyro.models.operations import LinearOperation
 
@@ -81,8 +81,8 @@ def _(posterior: MatrixNormal, operation: LinearOperation, *coefficients: Tensor
 def _(
     posterior: MultivariatePart, operation: LinearOperation, *coefficients: Tensor
 ) -> dist.Normal | SharedProjection | None:
-    if isinstance(posterior.multivariate, NestedNormal):
-        return None
+    if isinstance(posterior.multivariate, NestedNormal | BlockArrowheadNormal):
+        return None  # no Gaussian; or one of more factors than events could have numbers of their own for
     loc, factor, scale = posterior.factors
     if not len(factor) and scale is not None:  # a vector of independent numbers
         return _independent(dist.Normal(loc, scale, validate_args=False), operation, *coefficients)
