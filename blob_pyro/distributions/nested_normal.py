@@ -19,6 +19,7 @@ from blob_pyro.distributions.tabulated import TabulatedDensity
 __all__ = ["AtNode", "NestedNormal", "at_node", "nested", "slope_of"]
 
 _AT_ONCE = 1 << 24  # numbers of factors of draws
+_NEGLIGIBLE = 1e-15  # second moments of shares, of the largest
 
 
 class AtNode(NamedTuple):
@@ -293,15 +294,21 @@ class NestedNormal(TorchDistribution):
         return self.together(self.density.variance, variance)
 
     def _own_variance(self, points: Tensor, weights: Tensor) -> Tensor:
-        """The variance of own numbers that shared ones give them, averaged over ``w``, ``M``."""
+        """The variance of own numbers that shared ones give them, averaged over ``w``, ``M``.
+
+        The stretched factor is a sum over pairs of nodes of the products of their shares, whose second moments over
+        ``w`` have few directions: a factor for each of these takes the place of one for each point of quadrature.
+        """
         slope = self.slope if self.widths is None else from_blocks(self.slope.movedim(-1, 0), self.widths).mT
+        share = self.shares(points)
+        pairs = (share.unsqueeze(-1) * share.unsqueeze(-2)).flatten(1)
+        values, axes = torch.linalg.eigh((pairs.mT * weights) @ pairs)
+        here = values > _NEGLIGIBLE * values[-1]
+        directions = (values[here].sqrt() * axes[:, here]).mT.to(self.loc).unflatten(-1, share.shape[1:] * 2)
         covariance = self.loc.new_zeros(self.num_shared, self.num_shared)
-        for part, weight in zip(points.split(64), weights.split(64)):
-            share = self.shares(part).to(self.loc)
-            factor = torch.einsum("nk,kij->nij", share, self.shared_scale_tril) * (share @ self.stretch).unsqueeze(-1)
-            factor = factor * weight.to(self.loc).sqrt()[:, None, None]
-            flat = factor.movedim(0, -1).flatten(1)
-            covariance = covariance + flat @ flat.mT
+        for part in (directions @ self.stretch).split(16):  # directions x K x S
+            factor = torch.einsum("nki,kij->inj", part, self.shared_scale_tril).flatten(1)
+            covariance = covariance + factor @ factor.mT
         return ((slope @ covariance) * slope).sum(-1)
 
     @property

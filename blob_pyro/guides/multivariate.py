@@ -234,6 +234,7 @@ class LaplaceGuide(MultivariateGuide):
 
     def __init__(self, model: BanditModel) -> None:
         super().__init__(model)
+        self._known: tuple[list[tuple[Tensor, int]], TorchDistribution] | None = None
         prior = None if self._prior is None else self._prior.distribution
         if isinstance(prior, NestedNormal):
             prior = prior.at_node(0)  # of all numbers but one that items share
@@ -327,7 +328,23 @@ class LaplaceGuide(MultivariateGuide):
         return hasattr(self, "nodes")
 
     def multivariate(self) -> TorchDistribution:
-        """Return the distribution of the vector, event ``D``; see `MultivariateGuide.multivariate`."""
+        """Return the distribution of the vector, event ``D``; see `MultivariateGuide.multivariate`.
+
+        It is one object for as long as no buffer changes: what it has once computed of itself stays.
+        """
+        buffers = tuple(self.buffers())
+        if any(b.is_inference() for b in buffers):  # which do not say whether they have changed
+            return self._distribution()
+        now = [(b, b._version) for b in buffers]
+        known = self._known
+        if known is None or [(id(b), v) for b, v in known[0]] != [(id(b), v) for b, v in now]:
+            known = self._known = (now, self._distribution())
+        return known[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_known": None}
+
+    def _distribution(self) -> TorchDistribution:
         widths = None if self.deviations is None else self.own_widths
         if self.is_nested:
             density = TabulatedDensity(self.nodes, self.log_density)

@@ -1,10 +1,13 @@
 """Guides of one Gaussian vector: limits, correlations, old names."""
 
+import copy
+
 import pytest
 import torch
 
 from blob_pyro import BLOB, BanditPriors
 from blob_pyro.guides import FullGuide
+from blob_pyro.guides.multivariate import LaplaceGuide
 from blob_pyro.models import BanditModel
 from blob_pyro.models.sites import MULTIVARIATE, W_C
 
@@ -24,6 +27,31 @@ def test_full_finds_the_correlation_that_normal_cannot(blo, log):
         spread[guide] = float(blob.posterior()[W_C].variance.sqrt())
     assert spread["normal"] < 0.85 * spread["laplace"]
     assert spread["full"] == pytest.approx(spread["laplace"], rel=0.3)
+
+
+def test_laplace_is_one_object_until_it_changes():
+    """What it knows of itself is computed once, and never kept beyond a change, of whatever kind."""
+    model = BanditModel(torch.randn(4, 2))
+    guide, other = LaplaceGuide(model), LaplaceGuide(model)
+    other.loc += 1.0
+    first = guide.multivariate()
+    assert guide.multivariate() is first
+    changes = (
+        lambda: guide.take(other.multivariate()),
+        lambda: guide.loc.mul_(2.0),
+        lambda: guide.load_state_dict(LaplaceGuide(model).state_dict()),
+        lambda: guide.double(),
+        lambda: setattr(guide, "loc", guide.loc + 3.0),
+    )
+    for change in changes:
+        before = guide.multivariate()
+        change()
+        assert guide.multivariate() is not before
+        assert torch.equal(guide.multivariate().loc, guide.loc)
+        assert guide.multivariate().loc.dtype == guide.loc.dtype
+    again = copy.deepcopy(guide)
+    again.loc.zero_()
+    assert again.multivariate().loc.abs().max() == 0 < guide.multivariate().loc.abs().max()
 
 
 def test_the_multivariate_distribution_by_its_old_name():
