@@ -15,7 +15,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -77,17 +77,18 @@ def staged(path: Path) -> Iterator[BinaryIO]:
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Make a locked temporary folder beside ``path``, to be renamed to it; whatever is still there goes at the end."""
-    while True:
-        stage = _temporary(path)
-        stage.mkdir()
-        with _holding(stage):
-            if not stage.is_dir():  # taken for abandoned between the two lines before
-                continue
-            try:
-                yield stage
-            finally:
-                shutil.rmtree(stage, ignore_errors=True)
-            return
+    with ExitStack() as stack:
+        while True:
+            stage = _temporary(path)
+            stage.mkdir()
+            with suppress(FileNotFoundError):  # taken for abandoned before it was held; or, below, while it waited
+                stack.enter_context(_holding(stage))
+                if stage.is_dir():
+                    break
+        try:
+            yield stage
+        finally:
+            shutil.rmtree(stage, ignore_errors=True)
 
 
 @contextmanager

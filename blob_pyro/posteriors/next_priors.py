@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 import pyro.distributions as dist
@@ -10,7 +11,7 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
-from blob_pyro.distributions import MatrixNormal, MultivariatePart
+from blob_pyro.distributions import ArrowheadNormal, MatrixNormal, MultivariatePart
 from blob_pyro.distributions.powers import sharpened, widened
 from blob_pyro.models import BanditModel, BanditPriors, VectorPrior
 from blob_pyro.ops.tensors import detached, map_tensors
@@ -56,7 +57,11 @@ def next_priors(model: BanditModel, posterior: dict[str, TorchDistribution], for
         shapes = {name: tuple(part.part_shape) for name, part in parts}
         moments = [_independent(name, initial[name]) for name in shapes] if forgetting < 1 else []
         precision, loc = (torch.cat([pair[i].flatten() for pair in moments]) if moments else None for i in (0, 1))
-        distribution = _faded("all sites together", parts[0][1].multivariate, forgetting, precision, loc)
+        vector = parts[0][1].multivariate
+        if isinstance(vector, ArrowheadNormal):
+            stddev = [initial[n].stddev if n in again.values() else initial[n].mean + inf for n in shapes]
+            vector = _own_not_wider(vector, torch.cat([widest.flatten() for widest in stddev]))
+        distribution = _faded("all sites together", vector, forgetting, precision, loc)
         return replace(model.priors, sites={}, vector=VectorPrior(distribution, shapes), **common)
     sites = {}
     for name, distribution in distributions.items():
@@ -120,3 +125,10 @@ def _not_wider(distribution: TorchDistribution, prior: TorchDistribution) -> Tor
     scale = torch.minimum(base.scale, prior.stddev.to(base.scale))
     narrowed = dist.Normal(base.loc, scale, validate_args=False)
     return narrowed.to_event(distribution.event_dim) if distribution.event_dim else narrowed
+
+
+def _own_not_wider(distribution: ArrowheadNormal, widest: Tensor) -> ArrowheadNormal:
+    """The same of numbers that are independent given those that are shared."""
+    shared, loading = distribution.shared_scale_tril, distribution.loading
+    scale = torch.minimum(distribution.scale, widest[distribution.num_shared :].to(distribution.scale))
+    return ArrowheadNormal(distribution.loc, shared, loading, scale, validate_args=False)

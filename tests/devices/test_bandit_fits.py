@@ -129,6 +129,7 @@ def test_nuts(reads, organic, log):
     check_same(*(blob.scores(HISTORIES) for blob in blobs), rtol=1e-2, atol=1e-2)
 
 
+@pytest.mark.filterwarnings("ignore:BLOB. guide .* takes the numbers of an item's own beta")
 @pytest.mark.parametrize("name", PRIORS)
 def test_priors_and_terms(reads, organic, log, name):
     covariates = torch.randn(log.num_users, 2) if name == "covariates" else None

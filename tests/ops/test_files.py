@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from blob_pyro.infer.training.checkpoints import load_checkpoint, save_checkpoint
-from blob_pyro.ops.files import remove_abandoned, require_writable, staged
+from blob_pyro.ops.files import new_folder, remove_abandoned, require_writable, staged
 from blob_pyro.serialization import folder
 from tests.workers import results
 
@@ -78,6 +78,8 @@ def test_writers_of_one_path_do_not_take_each_other_s_files_for_abandoned(tmp_pa
             require_writable(path, "path")
             with staged(path) as file:
                 file.write(bytes([rank]) * 100)
+            with new_folder(path) as folder:
+                (folder / "inside").touch()
             remove_abandoned(path)
             assert len(set(path.read_bytes())) == 1, step
 

@@ -82,6 +82,7 @@ def test_doubt_does_not_outgrow_the_initial_prior(blo, log, guide):
     [pytest.param((), marks=pytest.mark.slow), (ItemDeviations(),)],
     ids=["kappa", "kappa and deviations"],
 )
+@pytest.mark.filterwarnings("ignore:BLOB. guide 'normal' takes the numbers of an item's own beta")
 @pytest.mark.parametrize("guide", ["normal", "laplace", "low_rank", "full"])
 def test_at_another_scale_the_prior_is_exchanged(blo, log, guide, terms):
     """The joint density is what the posterior says the events said, times the initial prior at the scale.
@@ -197,6 +198,14 @@ def test_recommended_priors_learn_by_updates_what_a_refit_learns(blo, log, tmp_p
     assert isinstance(back.model.vector_prior.distribution, BlockArrowheadNormal)
     assert torch.equal(back.scores(histories), parts.scores(histories))
     assert back.model.learned == parts.model.learned
+
+
+def test_noise_of_svi_is_no_reason_for_a_scale_of_any_size(blo, log):
+    """Deviations that seem less certain than before any event would count as evidence for whatever scale."""
+    blob = BLOB(blo, "arrowhead_normal", BanditPriors.recommended())
+    with pytest.warns(UserWarning, match=r"beta_deviation_scale, near its start .* Guide 'laplace' finds it"):
+        scales = by_quarters(blob, log, own_betas(blo, log, 0.4))
+    assert max(scales) < 1  # it was 600
 
 
 def test_a_scale_that_few_events_left_at_nothing_is_found_by_more(blo, log):
