@@ -222,6 +222,7 @@ AGENTS: dict[str, AgentMaker] = {
     "Thompson": BLOBAgent("thompson"),
     "top-two Thompson": BLOBAgent("top_two"),
     "greedy, recommended priors": BLOBAgent("greedy", priors="recommended"),
+    "epsilon-greedy, recommended priors": BLOBAgent("epsilon", priors="recommended"),
     "Thompson, recommended priors": BLOBAgent("thompson", priors="recommended"),
     "Thompson, recommended priors, updated": BLOBAgent("thompson", learn="update", priors="recommended"),
     "greedy, updated": BLOBAgent("greedy", learn="update"),
