@@ -35,7 +35,7 @@ def widened(posterior: TorchDistribution, factor: float) -> TorchDistribution | 
 
     Args:
         posterior: of a site, or of a vector that sites are parts of.
-        factor: at least 1.
+        factor: above 1; below, it narrows.
 
     Returns:
         A distribution of the same family; None where it is not known to be Gaussian.
