@@ -20,8 +20,8 @@ probability of a click:
 The first two know how clicks relate to views; the last is what there is to gain without. A click tells of the answer
 alone here, and not of the user's interests, which views have told of already, and interests stand still: so much is
 neglected of the exact posterior, which makes these too sure of what they have learned. With 100 items nothing has been
-found above the first; with 1,000, all swapped, BLOB is (``blob-pyro reproduce table4``: .57 of the way, these .42 to
-.44), and there they are no ceilings.
+found above the first; with 1,000, all swapped, BLOB is (``blob-pyro reproduce table4``: .57 of the way, these .40 to
+.42), and there they are no ceilings.
 """
 
 from __future__ import annotations
