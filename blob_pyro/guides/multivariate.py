@@ -300,7 +300,8 @@ class LaplaceGuide(MultivariateGuide):
             return
         num_nodes, (num_own, num_shared) = len(state["nodes"]), (self.num_own, self.size - self.num_own - 1)
         like = self._kind
-        own = (num_own,) if self.deviations is None else tuple(self.own_scale.shape[:2])
+        width = sum(self.own_widths)
+        own = (num_own,) if self.deviations is None else (num_own // width, width)
         noise = own if self.deviations is None else (*own, own[-1])
         shapes = {
             "nodes": (num_nodes,),

@@ -93,7 +93,8 @@ def shorten(value: Any, most: int = 60) -> str:
 def _encode_tensor(value: Tensor, tensors: dict[str, Tensor] | None, where: str) -> dict[str, Any]:
     value = value.detach().cpu()
     dtype = str(value.dtype).removeprefix("torch.")
-    if tensors is None or (value.numel() <= _INLINE and dtype in _DTYPES and bool(torch.isfinite(value).all())):
+    small = 0 < value.numel() <= _INLINE  # a list of no numbers would not say how many columns there are none of
+    if tensors is None or (small and dtype in _DTYPES and bool(torch.isfinite(value).all())):
         return {"tensor": value.tolist(), "dtype": dtype}
     tensors[where] = value.contiguous()
     return {"tensor": where}

@@ -54,6 +54,13 @@ def test_parts(part):
     assert decode(json.loads(json.dumps(encode(part)))) == part
 
 
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (2, 0, 4), (0,), ()])
+def test_tensors_keep_their_shape(shape):
+    tensors = {}
+    written = json.loads(json.dumps(encode({"x": torch.ones(shape)}, tensors)))
+    assert decode(written, tensors)["x"].shape == shape
+
+
 def test_arrays_are_written_as_their_numbers():
     written = encode(ItemFeatures(np.array([[1.0], [np.float64(2.0)]])))
     assert decode(written).features == ((1.0,), (2.0,))

@@ -10,6 +10,8 @@ import torch
 from pyro.infer.autoguide import AutoNormal
 
 from blob_pyro import BLO, BLOB, BanditPriors
+from blob_pyro.distributions import NestedNormal
+from blob_pyro.models import ItemDeviations
 from blob_pyro.serialization import folder
 from blob_pyro.serialization.manifest import CONFIG, MANIFEST, STATE, Manifest
 from blob_pyro.serialization.reading import read_file
@@ -104,6 +106,30 @@ def test_a_loaded_model_is_fitted_to_the_same_floats(guide, organic, tmp_path, s
     back = BLOB.load(tmp_path / "model", guide=None if isinstance(guide, str) else guide, device="cpu")
     back.fit(make_log(), num_epochs=3, **SETTINGS)
     assert torch.equal(back.scores(HISTORIES), expected)
+
+
+OF_LAPLACE = {
+    "items have betas of their own": BanditPriors(kappa_scale=0.3, terms=(ItemDeviations(0.4),)),
+    "items have nothing of their own": BanditPriors(kappa=0.0),
+}
+
+
+@pytest.mark.parametrize("is_updated", [False, True], ids=["fitted", "updated"])
+@pytest.mark.parametrize("priors", OF_LAPLACE.values(), ids=OF_LAPLACE)
+def test_a_nested_posterior_comes_back(priors, is_updated, organic, tmp_path):
+    """And as a prior, where the model has been updated."""
+    blob = BLOB(organic, "laplace", priors)
+    blob.fit(make_log(), **SETTINGS)
+    if is_updated:
+        blob.update(make_log(), progress=False)
+    assert isinstance(blob.guide.multivariate(), NestedNormal)
+    blob.save(tmp_path / "model")
+    back = BLOB.load(tmp_path / "model", device="cpu")
+    assert back.fingerprint() == blob.fingerprint()
+    assert torch.equal(back.click_logits(HISTORIES).variance, blob.click_logits(HISTORIES).variance)
+    for model in (blob, back):
+        model.update(make_log(), progress=False)
+    assert torch.equal(back.scores(HISTORIES), blob.scores(HISTORIES))
 
 
 @pytest.mark.parametrize("call", range(1, 12))
