@@ -63,7 +63,7 @@ class SessionPopularity(Policy):
         cell, viewed = row * num_items + item, histories.lengths.to(torch.float64)
         counts = cell.new_zeros(num_contexts * num_items).scatter_add_(0, cell, torch.ones_like(cell))
         fresh = (num_items - counts.view(num_contexts, num_items).count_nonzero(-1)).to(torch.float64)  # not viewed
-        explore = torch.where(viewed == 0, 1.0, torch.where(fresh == 0, 0.0, self.epsilon))
+        explore = torch.where(viewed == 0, 1.0, torch.where(fresh == 0, 0.0, viewed.new_tensor(self.epsilon)))
         dtype = torch.get_default_dtype()
         probs = (explore / fresh.clamp(min=1)).to(dtype).unsqueeze(-1).repeat(1, num_items)
         share = (1 - explore).to(torch.float64).index_select(0, row) * counts.index_select(0, cell)

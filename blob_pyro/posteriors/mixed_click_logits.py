@@ -40,9 +40,9 @@ def at_nodes(posterior: dict[str, TorchDistribution]) -> AtNodes | None:
     if vector is None:
         return None
     weights = vector.node_weights
-    keep = (weights > _LEAST_WEIGHT).nonzero().flatten().tolist()
+    keep = (weights > _LEAST_WEIGHT).nonzero().flatten()
     posteriors = []
-    for number in keep:
+    for number in keep.tolist():
         given = vector.at_node(number)
         here: dict[str, TorchDistribution] = {}
         for name, part in posterior.items():

@@ -122,7 +122,7 @@ def test_a_forged_configuration(which, new):
     config = json.dumps(put(held, path, new)).encode()
     manifest = Manifest.of("BLOB", {}, {CONFIG: config, STATE: files[STATE]}).dump()
     found = load({CONFIG: config, MANIFEST: manifest})
-    if isinstance(found, BLOB):
+    if isinstance(found, BLOB) and found.fitted:  # or it says so
         assert torch.isfinite(found.scores([[]])).all()
 
 

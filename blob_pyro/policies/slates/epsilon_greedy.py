@@ -83,7 +83,7 @@ class EpsilonGreedySlates(SequentialSlates):
 
     def _by_place(self) -> tuple[Tensor, Tensor]:
         """Probability to be in each slot of the item with ``j`` better ones, ``n x L x L``; of others, ``n x L``."""
-        slots, exploit = self.num_slots, 1 - self.epsilon
+        slots, exploit = self.num_slots, self.size.new_tensor(1 - self.epsilon)
         place = torch.arange(slots, device=self.size.device)[:, None]
         gone = torch.arange(slots + 1, device=self.size.device)  # of the better ones
         waits = self.size.new_zeros(len(self.size), slots, slots + 1)  # not shown yet, and so many better ones are gone

@@ -43,7 +43,8 @@ class TwoClassSlates(SequentialSlates):
 
     def _epsilon(self, exploit: Tensor, explore: Tensor) -> Tensor:
         """Probability of exploring, where so much is left of each class."""
-        return torch.where(exploit <= 0, 1.0, torch.where(explore <= 0, 0.0, self.epsilon).to(torch.float64))
+        epsilon = torch.tensor(self.epsilon, dtype=torch.float64, device=explore.device)
+        return torch.where(exploit <= 0, 1.0, torch.where(explore <= 0, 0.0, epsilon))
 
     def rank_probs(self, items: Tensor) -> Tensor:
         """Return the probability of items to be in each slot; see `Slates.rank_probs`."""

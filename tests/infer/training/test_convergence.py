@@ -77,7 +77,7 @@ def test_the_normal_family_of_a_user_ends_where_ours_does(guide, twice, blo, log
 @pytest.mark.slow
 @pytest.mark.parametrize("guide", [AutoMultivariateNormal, AutoIAFNormal], ids=lambda g: g.__name__)
 def test_autoguides_arrive(guide, blo, log):
-    normal, auto = BLOB(blo), BLOB(blo, guide)
+    normal, auto = BLOB(blo, "normal"), BLOB(blo, guide)
     normal.fit(log, **QUIET)
     trace = auto.fit(log, **QUIET)
     assert trace.attrs["converged"]
