@@ -12,10 +12,11 @@ which give the evidence
 .. math:: \log p(\text{clicks}, w_b) \approx \log p(\text{clicks}, w_b, \hat\theta(w_b))
     - \tfrac12 \log \det H(w_b) + \text{constant},
 
-the marginal density of ``w_b``. It is evaluated at nine nodes, from eight nats below its maximum on one side to as many
-on the other, and so are mode and curvature of all else: the posterior is the mixture over ``w_b`` of these Gaussians, a
-`blob_pyro.distributions.NestedNormal`. An update goes on from it in the same way: at each ``w_b`` that is tried the
-prior of all else is the Gaussian that the last fit had there.
+the marginal density of ``w_b``. It may have two modes, where the prior has its own and where events ask for a zeta, and
+the higher one is sought. It is evaluated at nine nodes, from eight nats below its maximum on one side to as many on the
+other, at seventeen or more where it bends too much for nine, and so are mode and curvature of all else: the posterior
+is the mixture over ``w_b`` of these Gaussians, a `blob_pyro.distributions.NestedNormal`. An update goes on from it in
+the same way: at each ``w_b`` that is tried the prior of all else is the Gaussian that the last fit had there.
 
 Where it still misleads: given ``w_b`` all else is a mode and a curvature, which knows no skew; ``w_a`` and ``w_c``
 alone have mean and deviation of their own marginals (`blob_pyro.infer.laplace.corrected_moments`), the same correction
@@ -69,10 +70,15 @@ _SAME_SCALE = 0.03  # relative: w_b is not sought anew for less
 _KNOWN_WELL = 400.0  # kappas that events determine: their scale is known to 1 / sqrt(2 * 400), 3.5 %
 _LEAST_START = 0.1  # of kappa's scale, in logits, where its doubt is sought from
 _SPREAD_TOLERANCE = 0.01  # of it, relative
-_REACH = 5.0  # prior standard deviations of w_b in which its mode is sought
+_REACH = 5.0  # prior standard deviations below w_b's prior mean where its mode is sought
+_AHEAD = (2.5, 5.0, 7.5)  # of them above it, where events that have much to say of zeta may have one apart from it
 _NUM_NODES = 9  # of w_b
 _DEPTH = 8.0  # nats below the maximum of its log density where the nodes end: 4 standard deviations of a normal
 _LEAST_DEPTH, _MOST_DEPTH, _MOST_GUESSES = 6.0, 12.0, 5  # that will do, and how often it is tried
+_HIGHER = 0.1  # nats above the mode that was found: there is another one
+_MOST_MODES = 3  # that are sought
+_BENT, _BENT_DEPTH = 2.0, 4.0  # second difference of log densities, this near the maximum, that asks for more nodes
+_MOST_NODES = 65
 
 
 def fit_laplace(
@@ -165,7 +171,14 @@ class _Search:
         self.find_mode(_TOLERANCE if self.hyperparameter is None else _ROUGH_TOLERANCE, learn=True)
         self.spread_kappa_scale()
         if self.hyperparameter is not None:
-            self.seek_hyperparameter()
+            self.seek_hyperparameter(*self._around_the_highest())
+            for _ in range(_MOST_MODES - 1):
+                found = self.nested()
+                best = max(self._tried, key=lambda value: self._tried[value])
+                if not self._is_higher(best):
+                    return found
+                self._start_near(best)
+                self.seek_hyperparameter(*self._beside(best))
             return self.nested()
         curvature, exact = self.curvature()
         self.log_evidence = self.evidence(curvature)
@@ -276,11 +289,35 @@ class _Search:
 
     # --- what scales others --------------------------------------------------------------------------------------
 
-    def seek_hyperparameter(self) -> None:
-        """Move the hyperparameter to the mode of its marginal, and learned scales to their fixed point there."""
-        assert self.hyperparameter is not None
+    def _is_higher(self, value: float) -> bool:
+        """Whether a value that was tried has more density than the mode that was found."""
+        return self._tried[value] > self._tried[float(self.theta[self.hyperparameter])] + _HIGHER
+
+    def _around_the_highest(self) -> tuple[float, float]:
+        """Look at few values of the hyperparameter, from its prior mean on; go to the best, return its neighbours."""
         centre, spread = (float(t[self.hyperparameter]) for t in (self.posterior.start, self.posterior.spread))
-        low, high = centre - _REACH * spread, centre + _REACH * spread
+        values = [centre + far * spread for far in (0.0, *_AHEAD)]
+        best = max(values, key=lambda value: self._visit(value)[0])
+        self._start_near(best)
+        ends = [centre - _REACH * spread, *values, values[-1] + spread]
+        number = ends.index(best)
+        return ends[number - 1], ends[number + 1]
+
+    def _beside(self, value: float) -> tuple[float, float]:
+        """The values of the hyperparameter that have been tried on both sides of one."""
+        spread = float(self.posterior.spread[self.hyperparameter])
+        below, above = ([v for v in self._tried if side * (v - value) > 0] for side in (-1, 1))
+        return max(below, default=value - spread), min(above, default=value + spread)
+
+    def seek_hyperparameter(self, low: float, high: float) -> None:
+        """Move the hyperparameter to the mode of its marginal, and learned scales to their fixed point there.
+
+        Args:
+            low: the least value where it is sought.
+            high: the largest.
+        """
+        assert self.hyperparameter is not None
+        spread = float(self.posterior.spread[self.hyperparameter])
         for _ in range(10):
             before = self._scales()
             self._tried.clear()
@@ -322,22 +359,30 @@ class _Search:
         widths = top.gaussian.widths if isinstance(top.gaussian, BlockArrowheadNormal) else None
         corrections = self._corrections(top)
         low, high = (top.value + side * self._reach(top, side) for side in (-1, 1))
-        nodes, values, is_exact = [], [], top.is_exact
-        places = np.linspace(low, high, _NUM_NODES).tolist()
-        for place in sorted(places, key=lambda place: abs(place - top.value)):  # outward, each from what is beside it
-            node = self._look(place)
-            gaussian = node.gaussian
+        looks: dict[float, _Node] = {}
+        size = _NUM_NODES
+        while True:
+            places = np.linspace(low, high, size).tolist()
+            for place in sorted(places, key=lambda place: abs(place - top.value)):  # outward, each from its neighbour
+                if place not in looks:
+                    looks[place] = self._look(place)
+            log_density = np.array([looks[place].log_density for place in places])
+            bent = -np.diff(log_density, 2)[log_density[1:-1] > log_density.max() - _BENT_DEPTH]
+            is_mode = log_density.max() < top.log_density + _HIGHER
+            if size >= _MOST_NODES or not is_mode or not (bent > _BENT).any():
+                break
+            size = 2 * size - 1
+        gaussians = []
+        for place in places:
+            gaussian = looks[place].gaussian
             for following, by in corrections:
                 gaussian = moved(gaussian, following, by)
-            nodes.append((place, at_node(gaussian, slope)))
-            values.append((place, node.log_density))
-            is_exact = is_exact and node.is_exact
-        log_density = theta.new_tensor([value for _, value in sorted(values)])
-        density = TabulatedDensity(theta.new_tensor(places), log_density)
-        gaussians = [node for _, node in sorted(nodes, key=lambda pair: pair[0])]
-        self.log_evidence = float(torch.logsumexp(log_density, 0)) + math.log(places[1] - places[0])
+            gaussians.append(at_node(gaussian, slope))
+        density = TabulatedDensity(theta.new_tensor(places), theta.new_tensor(log_density))
+        self.log_evidence = float(np.logaddexp.reduce(log_density)) + math.log(places[1] - places[0])
         self.theta = theta
         self.find_mode(_TOLERANCE)
+        is_exact = top.is_exact and all(looks[place].is_exact for place in places)
         return nested(index, density, gaussians, slope, widths), is_exact
 
     def _corrections(self, top: _Node) -> list[tuple[int, Correction]]:

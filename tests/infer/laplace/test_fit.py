@@ -6,7 +6,6 @@ from dataclasses import replace
 import pyro.distributions as dist
 import pytest
 import torch
-from torch.nn.functional import softplus
 
 from blob_pyro import BLOB, BanditPriors, Learned
 from blob_pyro.distributions import ArrowheadNormal
@@ -24,39 +23,27 @@ from blob_pyro.models import (
 )
 from blob_pyro.models.sites import KAPPA, W_A, W_C
 from blob_pyro.posteriors.next_priors import next_priors
-from tests.infer.laplace.laplace_problems import C, K, N, P, log_joint, log_joints
+from tests.infer.laplace.laplace_problems import (
+    C,
+    K,
+    N,
+    P,
+    deviating,
+    log_joint,
+    log_joints,
+    marginal_of_w_b,
+)
 
 
 @pytest.mark.parametrize("strength", [0.3, 2.0], ids=["no deviation", "a clear deviation"])
 def test_w_b_is_where_its_marginal_is_not_the_joint_mode(strength):
     """Against its marginal density with zeta integrated out by draws from the prior."""
-    torch.manual_seed(1)
-    size, num_items = 2, 6
-    psi = torch.randn(num_items, size).double() * torch.tensor([0.4, 1.0])
-    prior = dist.Normal(-1.0, 1.0)
-    model = BanditModel(psi, BanditPriors(w_a=-1.0, w_b=prior, w_c=-0.5, kappa=0.0))
-    contexts, action = torch.randn(6, size).double(), torch.arange(600) % num_items
-    context = (torch.arange(600) // num_items) % 6
-    batch = BanditBatch(contexts, context, action, None, 600)
-    truth = {"w_b": torch.tensor(strength).expm1().log().double(), "zeta": torch.randn(size, size).double()}
-    batch = replace(batch, reward=torch.bernoulli(model.logit(truth, batch).sigmoid()))
+    prior, grid = dist.Normal(-1.0, 1.0), torch.linspace(-5, 3, 33).double()
+    model, batch = deviating(strength, prior)
     guide = make_guide("laplace", model)
     fit_laplace(guide, model, batch, progress=False)
     q = guide.multivariate()
-
-    draws, grid = torch.randn(40_000, size, size).double(), torch.linspace(-5, 3, 33).double()
-    deviation = torch.einsum("pi,sij,cj->scp", psi, draws, contexts @ model.whitening)
-    affinity = softplus(torch.tensor(-1.0)) * contexts @ psi.mT
-    clicks, shown = (
-        torch.zeros(6, num_items).double().index_put((context, action), w, accumulate=True)
-        for w in (batch.reward, torch.ones(600).double())
-    )
-    log_marginal = []
-    for w_b in grid:
-        logits = affinity + softplus(w_b) * deviation - 0.5
-        log_likelihood = (clicks * logits - shown * softplus(logits)).sum((1, 2))
-        log_marginal.append(log_likelihood.logsumexp(0) + prior.log_prob(w_b))
-    weights = torch.stack(log_marginal).softmax(0)
+    weights = marginal_of_w_b(model, batch, prior, grid)
     mean = (weights * grid).sum()
     spread = (weights * (grid - mean).square()).sum().sqrt()
     assert abs(q.mean[0] - mean) < 0.12 * spread
@@ -77,6 +64,26 @@ def test_w_b_is_where_its_marginal_is_not_the_joint_mode(strength):
 
     optimizer.step(closure)
     assert theta[0] > mean + 0.5 * spread, "the trap is there"
+
+
+@pytest.mark.parametrize(
+    ("strength", "num_events", "seed"),
+    [(2.0, 1200, 1), (2.0, 1800, 1), (3.0, 4200, 2)],
+    ids=["far above the prior", "beyond a valley", "two modes"],
+)
+def test_w_b_is_not_lost_among_several_modes(strength, num_events, seed):
+    """One lies at the prior's, where zeta says nothing, and others beyond, as far as events ask for a strong zeta."""
+    prior, grid = dist.Normal(-6.0, 1.0), torch.linspace(-11, 3, 81).double()
+    model, batch = deviating(strength, prior, num_events, seed)
+    guide = make_guide("laplace", model)
+    fit_laplace(guide, model, batch, progress=False)
+    q = guide.multivariate()
+    weights = marginal_of_w_b(model, batch, prior, grid)
+    mean = (weights * grid).sum()
+    assert abs(q.mean[0] - mean) < 0.15
+    assert abs(q.variance[0].sqrt() - (weights * (grid - mean).square()).sum().sqrt()) < 0.15
+    rounded = (q.node_weights * q.density.nodes).sum()  # as click logits take it
+    assert abs(rounded - q.mean[0]) < 0.01
 
 
 @pytest.mark.parametrize("rate", [0.0, 8.0])
