@@ -20,6 +20,8 @@ class RowwiseAdam(torch.optim.Optimizer):
     is the usual economy for embedding tables (Mudigere et al., *Software-hardware co-design for fast and scalable
     training of deep learning recommendation models*, ISCA 2022, section 4.1.4).
 
+    A row whose gradient is zero is not visited: workers that have no row of a step lend one, without weight.
+
     Args:
         params: parameters, or groups of them.
         lr: step length.
@@ -60,8 +62,10 @@ class RowwiseAdam(torch.optim.Optimizer):
         square = value.square()
         while square.dim() > 1:
             square = square.mean(-1)
-        square = beta * state["square"][row] + (1 - beta) * square
-        visits = state["visits"][row] + 1
+        visited = value.flatten(1).any(1) if value.dim() > 1 else value.bool()
+        square = torch.where(visited, beta * state["square"][row] + (1 - beta) * square, state["square"][row])
+        visits = state["visits"][row] + visited
         state["square"][row], state["visits"][row] = square, visits
-        scale = (square / (1 - beta**visits)).sqrt_().add_(eps).reciprocal_()
+        # One never visited has no mean square: zero by one, and a step of zero.
+        scale = (square / (1 - beta ** visits.clamp(min=1))).sqrt_().add_(eps).reciprocal_()
         parameter.index_add_(0, row, value * scale.view(-1, *[1] * (value.dim() - 1)), alpha=-lr)

@@ -25,3 +25,24 @@ def test_rowwise_adam_by_hand():
             expected[row] -= 0.1 * g / ((square[row] / (1 - 0.9 ** visits[row])).sqrt() + 1e-8)
     assert torch.allclose(table.detach(), expected, rtol=1e-9)
     assert (visits == 0).sum() == 3
+
+
+def test_a_row_with_a_gradient_of_zero_is_not_visited():
+    """Of a table of rows and one of numbers: as if the gradient did not name it, before its first visit and after."""
+    torch.manual_seed(0)
+    for shape in ((4, 3), (4,)):
+        start = torch.randn(shape)
+        one, other = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+        optimizers = [RowwiseAdam([table], lr=0.1) for table in (one, other)]
+        for row in (1, 3, 1):
+            value = torch.randn(shape[1:])
+            named = torch.stack([value, *[torch.zeros_like(value)] * 2])
+            one.grad = torch.sparse_coo_tensor(torch.tensor([[row]]), value.unsqueeze(0), shape, check_invariants=True)
+            other.grad = torch.sparse_coo_tensor(
+                torch.tensor([[row, 0, (row + 2) % 4]]), named, shape, check_invariants=True
+            )
+            for optimizer in optimizers:
+                optimizer.step()
+        assert torch.equal(one, other)
+        assert not torch.equal(one, start)
+        assert other.isfinite().all()

@@ -13,7 +13,7 @@ from torch import nn
 import blob_pyro.infer.training.run as run_module
 from blob_pyro import BLO, BLOB, EventLog
 from blob_pyro.diagnostics import diagnose
-from blob_pyro.infer import CannotCapture, NotFiniteError, Training
+from blob_pyro.infer import CannotCapture, NotFiniteError, OneVsEach, Training
 from blob_pyro.infer.training.shares import Share
 from blob_pyro.infer.training.workers import Workers
 from tests.workers import outcomes, received, results, started
@@ -75,8 +75,9 @@ def test_a_recorded_step_is_one_of_all_workers(log, blo):
     [
         ({"patience": 1, "num_epochs": 6}, {}),
         ({}, {"sparse": True, "bound": "one_vs_each"}),
+        ({"batch_size": 3, "learning_rate": 0.01}, {"sparse": True, "bound": OneVsEach(num_negatives=8)}),
     ],
-    ids=["stopped early", "sparse"],
+    ids=["stopped early", "sparse", "steps of which a worker has no row"],
 )
 def test_workers_fit_views_as_one_does(log, options, kind):
     train, held_out = log.split(users=0.3)
