@@ -112,8 +112,6 @@ class SoftmaxViews(TorchDistribution):
             interest: omega, ``batch_shape x K``.
         """
         items, count = self.viewed(value), (value >= 0).sum(-1)
-        if items.numel() == 0:  # embedding_bag refuses an empty input with a gradient
-            return (interest * 0).sum(-1) * count
         count = count.reshape(-1)
         first = count.cumsum(0) - count
         embedding_sum = sums_of_rows(self.item_embedding, items, first, sparse=self.sparse)

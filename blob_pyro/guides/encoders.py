@@ -30,10 +30,10 @@ from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding_bag, softplus
+from torch.nn.functional import softplus
 
 from blob_pyro.data import Histories
-from blob_pyro.ops.item_tables import num_rows, rows_of, sums_of_rows
+from blob_pyro.ops.item_tables import holder_of, num_rows, rows_of, sums_of_rows
 from blob_pyro.ops.precision import scale_tril_from_precision
 from blob_pyro.ops.selection import distinct
 
@@ -248,16 +248,13 @@ class _Views:
     def sum(self, *tables: Tensor, function: Callable[..., Tensor] | None = None) -> Tensor:
         """Sum over each history's views of one row of a table, or of a row-wise function of tables, ``N x D``."""
         items, sparse = self.items, self.sparse
-        if items.numel() == 0:  # embedding_bag refuses an empty input with a gradient
-            rows = [table[:1] for table in tables]
-            row = rows[0] if function is None else function(*rows)
-            return row.new_zeros(len(self.first), row.shape[1])
         if function is None:
             return sums_of_rows(tables[0], items, self.first, sparse=sparse)
-        if sparse or num_rows(tables[0]) > items.shape[0]:  # each distinct row once, and no other
+        is_part = holder_of(tables[0]) is not None
+        if sparse or is_part or num_rows(tables[0]) > items.shape[0]:  # each distinct row once, and no other
             own, items, _ = distinct(items, num_rows(tables[0]))
             tables = tuple(rows_of(table, own, sparse=sparse) for table in tables)
-        return embedding_bag(items, function(*tables), self.first, mode="sum")
+        return sums_of_rows(function(*tables), items, self.first)
 
 
 def _mean_and_precision(weight: Tensor, evidence: Tensor) -> Tensor:

@@ -69,11 +69,13 @@ def sums_of_rows(table: Tensor, items: Tensor, first: Tensor, *, sparse: bool = 
 
     Args:
         table: ``P x D``.
-        items: one run after another, not none in all.
+        items: one run after another.
         first: where each of the ``N`` runs begins.
         sparse: whether the table gets a sparse gradient.
     """
     holder = holder_of(table)
+    if not len(items):  # embedding_bag refuses these with a gradient; who shares a table asks for none of its rows
+        return rows_of(table, items, sparse=sparse).sum(0).expand(len(first), -1)
     if holder is None:
         return embedding_bag(items, table, first, mode="sum", sparse=sparse)
     own, place, _ = distinct(items, num_rows(table))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
+from contextlib import nullcontext
 from copy import copy, deepcopy
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +22,7 @@ from blob_pyro.infer.training.workers import Workers
 from blob_pyro.models import OrganicBatch, OrganicModel, OrganicPriors
 from blob_pyro.ops.arguments import one_of, true_or_false, whole_number
 from blob_pyro.ops.device import default_device
-from blob_pyro.ops.fingerprints import content_hash
+from blob_pyro.ops.fingerprints import content_hash, describe
 from blob_pyro.ops.gradients import ordinary, with_gradients
 from blob_pyro.ops.modules import own_copies, own_copy
 from blob_pyro.ops.seeds import check_seed, seeded
@@ -247,7 +248,9 @@ class BLO(InterestModel):
         if validation is not None and self._catalogue(validation, "validation") != items:
             raise ValueError("validation: its items are not those of log; split one log's sessions instead")
         kept = Checkpoint.at(checkpoint, seed=seed, encoder=self.encoder_name, priors=self.model.priors)
-        with with_gradients(), seeded(seed, device):
+        # Ctrl-C is told to the others, or waits: none is to be left in an exchange, or without a table.
+        listening = nullcontext() if workers is None else workers.listening()
+        with with_gradients(), seeded(seed, device), listening:
             fresh = self._fresh(items, device)
             data = self._batch(log, device)
             num_rows = len(data) if workers is None else workers.share.num_rows
@@ -258,6 +261,9 @@ class BLO(InterestModel):
             if validation is not None:
                 held_out = ordinary(OrganicBatch(self._batch(validation, device).sessions, num_rows))
             assert fresh.bound is not None, "it has been asked for above"
+            if workers is not None:
+                told = {"model": fresh.model, "encoder": fresh.guide.encoder, "bound": fresh.bound}
+                workers.require_same({"shard_items": shard_items, "sparse": fresh.model.sparse, **describe(told)})
             shards = ItemShards.of(workers, fresh.model, fresh.guide.encoder, fresh.bound) if shard_items else None
             if workers is not None:
                 workers.items = shards
@@ -278,13 +284,14 @@ class BLO(InterestModel):
             except NotFiniteError as error:
                 if shards is not None:
                     shards.give_back()
+                    shards.workers.leave_together()
                 self._take(fresh, error.trace, record)
                 raise
             if shards is not None:
                 shards.give_back()
-        self._take(fresh, trace, record)
-        if workers is not None:
-            workers.leave_together()
+            self._take(fresh, trace, record)
+            if workers is not None:
+                workers.leave_together()
         if not trace.attrs["interrupted"]:
             warn_unless_converged(trace, what="BLO.fit")
         return trace

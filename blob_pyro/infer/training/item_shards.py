@@ -19,7 +19,7 @@ from blob_pyro.guides.encoders import DeepEncoder, LinearEncoder, PrecisionEncod
 from blob_pyro.infer.bounds.bouchard import Bouchard
 from blob_pyro.infer.bounds.log_concave import LogConcave
 from blob_pyro.infer.bounds.one_vs_each import OneVsEach
-from blob_pyro.infer.bounds.sum_over_items import OFFSET_ITEMS
+from blob_pyro.infer.bounds.sum_over_items import OFFSET_ITEMS, SumOverItems
 from blob_pyro.infer.training.workers import Workers
 from blob_pyro.models import OrganicModel
 from blob_pyro.ops.fingerprints import content_hash
@@ -72,6 +72,11 @@ class ItemShards:
                 f"shard_items: bound {bound!r} looks at every item at every step; take one of {', '.join(kinds)} with "
                 "num_negatives"
             )
+        if isinstance(bound, SumOverItems) and bound.offsets is None and bound.num_negatives >= model.num_items:
+            raise ValueError(
+                f"shard_items: bound {bound!r} finds its offsets from all {model.num_items} items; take num_negatives "
+                "below that"
+            )
         if type(encoder) not in _ENCODERS:
             raise ValueError(
                 f"shard_items: the encoder is a {type(encoder).__name__}, which may read rows that are elsewhere; take "
@@ -91,10 +96,18 @@ class ItemShards:
 
     def whole(self, part: Tensor) -> Tensor:
         """Put all workers' rows of a table together, at each of them; all are to call it."""
+        return part if self.workers.world == 1 else self._together(self.workers.everyone(part))
+
+    def whole_at_first(self, part: Tensor) -> Tensor:
+        """Put all workers' rows together on the host of the first, and nothing at the others; all are to call it."""
         if self.workers.world == 1:
             return part
-        whole = part.new_empty((self.num_items, *part.shape[1:]))
-        for rank, rows in enumerate(self.workers.everyone(part)):
+        rows, counts = self.workers.exchange(part, [len(part), *[0] * (self.workers.world - 1)])
+        return self._together(rows.cpu().split(counts)) if self.workers.rank == 0 else rows
+
+    def _together(self, parts: Sequence[Tensor]) -> Tensor:
+        whole = parts[0].new_empty((self.num_items, *parts[0].shape[1:]))
+        for rank, rows in enumerate(parts):
             whole[rank :: self.workers.world] = rows
         return whole
 
@@ -123,12 +136,12 @@ class ItemShards:
         return torch.where(dealt, self.workers.sum(torch.where(dealt, norms.square(), 0.0)).sqrt(), norms)
 
     def whole_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """Return what an optimiser knows, of all rows; all workers are to call it."""
-        return self._of_rows(optimizer, optimizer.state_dict(), self.whole)
+        """Return what an optimiser knows, at the first worker of all rows; all are to call it."""
+        return self._of_rows(optimizer, optimizer.state_dict(), self.whole_at_first)
 
     def own_state(self, optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
         """Return this worker's rows of what an optimiser knew of all."""
-        return self._of_rows(optimizer, state, self.own)
+        return self._of_rows(optimizer, state, lambda whole: self.own(whole).clone())  # a view would keep it all
 
     @staticmethod
     def _of_rows(optimizer: Optimizer, state: dict[str, Any], change: Callable[[Tensor], Tensor]) -> dict[str, Any]:

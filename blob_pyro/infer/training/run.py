@@ -281,14 +281,14 @@ class Run:
         _copy(self.best, self._values())
 
     def state(self) -> dict[str, Any]:
-        """Return everything that the next epoch depends on; all workers are to call it."""
+        """Return everything that the next epoch depends on, for the first worker to write; all are to call it."""
         return {
             "finished": self.finished,
             "rows": self.rows,
             "blocks": self.blocks,
-            "last": self._whole(self.last),
-            "before": self._whole(self.before),
-            "best": self._whole(self.best),
+            "last": self._whole_at_first(self.last),
+            "before": self._whole_at_first(self.before),
+            "best": self._whole_at_first(self.best),
             "optimizers": [self.items.whole_state(o) if self.items else o.state_dict() for o in self.optimizers],
             "schedules": [_plain(s.state_dict()) for s in self.schedules],
             "generators": generator_state(self.device),
@@ -321,10 +321,10 @@ class Run:
         """The values that every worker has alike: all but tables that are dealt out."""
         return [value for value, dealt in zip(self.last, self.dealt) if not dealt]
 
-    def _whole(self, values: list[Tensor]) -> list[Tensor]:
+    def _whole_at_first(self, values: list[Tensor]) -> list[Tensor]:
         if self.items is None:
             return values
-        return [self.items.whole(value) if dealt else value for value, dealt in zip(values, self.dealt)]
+        return [self.items.whole_at_first(value) if dealt else value for value, dealt in zip(values, self.dealt)]
 
     def _own(self, values: list[Tensor]) -> list[Tensor]:
         if self.items is None:

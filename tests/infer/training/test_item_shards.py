@@ -1,13 +1,21 @@
 """Workers that each hold the rows of their own items end where one does that holds all, and hold as much less."""
 
+import re
+import signal
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import nn
 
 import blob_pyro.infer.training.loop as loop_module
 from blob_pyro import BLO, EventLog
+from blob_pyro.data import Histories
+from blob_pyro.guides.encoders import PrecisionEncoder
 from blob_pyro.infer import Bouchard, LogConcave, NotFiniteError, OneVsEach, RowwiseAdam
+from blob_pyro.infer.training.item_shards import ItemShards
 from blob_pyro.infer.training.run import Run
+from blob_pyro.infer.training.workers import Workers
 from blob_pyro.ops.item_tables import holder_of
 from tests.workers import outcomes, results
 
@@ -133,6 +141,115 @@ def test_a_checkpoint_of_two_goes_on_with_three_and_with_one(views, tmp_path):
     assert all("is of another fit" in error[1] for error, _ in refused)
 
 
+def what_is_kept(rank, world, log, kind, options):
+    """The numbers that a worker puts together for a checkpoint, and that what it goes on from holds in memory."""
+    kept, known = [], []
+
+    class Watched(Run):
+        def state(self):
+            found = super().state()
+            states = [s for o in found["optimizers"] for s in o["state"].values()]
+            kept.append(sum(t.numel() for t in (*found["last"], *(v for s in states for v in s.values()))))
+            return found
+
+        def restore(self, *arguments):
+            super().restore(*arguments)
+            states = [s for o in self.optimizers if isinstance(o, RowwiseAdam) for s in o.state.values()]
+            known.append(sum(v.untyped_storage().nbytes() // v.element_size() for s in states for v in s.values()))
+
+    loop_module.Run = Watched
+    fit(rank, world, log, kind, {**options, "shard_items": True})
+    return kept, known
+
+
+def test_a_checkpoint_is_whole_at_the_first_worker_only(views, tmp_path):
+    """And of what it goes on from, each keeps its share."""
+    kind, options = {"bound": OneVsEach(num_negatives=32)}, {"checkpoint": tmp_path / "run"}
+    (first, _), (other, _) = results(what_is_kept, 2, views, kind, options)
+    states = 2 * 4 * NUM_ITEMS
+    assert first[-1] == pytest.approx(states + (3 * 3 + 1) * NUM_ITEMS, rel=1e-3)
+    assert other[-1] < 100
+    for _, known in results(what_is_kept, 2, views, kind, options):
+        assert known == [states // 2]
+
+
+def press_at_the_end(rank, world, log):
+    """Ctrl-C comes to worker 1 as the tables are given back."""
+    give_back = ItemShards.give_back
+
+    def pressed(shards):
+        if rank == 1:
+            signal.raise_signal(signal.SIGINT)
+        give_back(shards)
+
+    ItemShards.give_back = pressed
+    blo = BLO(NUM_ITEMS, embedding_dim=3, sparse=True, bound=OneVsEach(num_negatives=32))
+    with pytest.raises(KeyboardInterrupt) if rank == 1 else nullcontext():
+        blo.fit(log.shard(rank, world), **FIT, shard_items=True)
+    assert holder_of(blo.model.item_embedding) is None
+    return values(blo.model, blo.guide), len(blo.fits)
+
+
+def test_ctrl_c_as_tables_are_given_back_waits_until_they_are(views):
+    (one, fits), (other, same) = results(press_at_the_end, 2, views)
+    assert torch.equal(one, other)
+    assert fits == same == 1
+
+
+DIFFERENT = {
+    "shard_items: True there, False here": {"shard_items": False},
+    r"item_embedding: '\(100000, 3\)' there, '\(100000, 5\)' here": {"embedding_dim": 5},
+    "bound: .*OneVsEach there, .*Bouchard here": {"bound": Bouchard(num_negatives=32)},
+    "sparse: True there, False here": {"sparse": False},
+}
+
+
+def fit_otherwise(rank, world, log, change):
+    kind = {"embedding_dim": 3, "sparse": True, "bound": OneVsEach(num_negatives=32), "shard_items": True}
+    kind.update(change if rank == 1 else {})
+    shard_items = kind.pop("shard_items")
+    BLO(NUM_ITEMS, **kind).fit(log.shard(rank, world), shard_items=shard_items, **FIT)
+
+
+@pytest.mark.parametrize("message", DIFFERENT)
+def test_workers_that_would_exchange_other_rows_are_told_before_they_do(views, message):
+    for error, _ in outcomes(fit_otherwise, 2, views, DIFFERENT[message], seconds=60):
+        assert error[0] == "WorkersDiffer"
+        assert re.search(f"worker 1 of 2: is not at one with worker 0 \\(there\\): .*{message}", error[1])
+
+
+def test_a_worker_without_a_view_held_out_takes_part_in_exchanges(views):
+    """Sessions that are empty name no row, but the others wait for an answer."""
+    held_out = Histories.from_sequences([[], [1, 2], [], [4]], NUM_ITEMS)
+    kind, options = {"bound": OneVsEach(num_negatives=32)}, {"validation": held_out}
+    expected = fit(None, None, views, kind, options)
+    for _, trace in results(fit, 2, views, kind, {**options, "shard_items": True}, seconds=60):
+        wanted = expected[1]["validation_elbo"].tolist()
+        assert trace["validation_elbo"].tolist() == pytest.approx(wanted, rel=1e-5)
+
+
+def fit_own_encoder(rank, world, log):
+    blo = BLO(
+        log.num_items, embedding_dim=3, sparse=True, bound=OneVsEach(num_negatives=8),
+        encoder=PrecisionEncoder(log.num_items, 3),
+    )  # fmt: skip
+    options = {**FIT, "batch_size": 100, "num_epochs": 1}
+    blo.fit(log if rank is None else log.shard(rank, world), **options, shard_items=rank is not None)
+    return values(blo.model)
+
+
+def test_a_dense_encoder_fetches_rows_though_a_step_has_more_views_than_there_are_items():
+    draw = torch.Generator().manual_seed(5)
+    few, num_views = 1100, 6000
+    none = dict.fromkeys(("user", "time", "action", "reward"), torch.zeros(0, dtype=torch.int64))
+    item = torch.randint(few, (num_views,), generator=draw)
+    time = torch.arange(num_views)
+    log = EventLog.from_arrays(few, view_user=time % 100, view_time=time, view_item=item, **none)
+    assert num_views / 2 > few
+    for found in results(fit_own_encoder, 2, log):
+        assert found.isfinite().all()
+
+
 def refusal(rank, world, log, kind, options):
     BLO(kind.pop("num_items", NUM_ITEMS), embedding_dim=3, **kind).fit(
         log.shard(rank, world), shard_items=True, **FIT, **options
@@ -183,6 +300,9 @@ def test_encoders_of_others_and_small_catalogues_are_refused(views):
     )
     with pytest.raises(ValueError, match="for catalogues of more than 1024 items, got 50"):
         BLO(50, embedding_dim=3, sparse=True, bound=bound).fit(few.shard(0, 1), shard_items=True, **FIT)
+    bound = LogConcave(num_negatives=NUM_ITEMS)
+    with pytest.raises(ValueError, match="its offsets from all 100000 items; take num_negatives below that"):
+        BLO(NUM_ITEMS, embedding_dim=3, sparse=True, bound=bound).fit(views.shard(0, 1), shard_items=True, **FIT)
 
 
 def fit_to_ruin(rank, world, log, options):
@@ -194,11 +314,15 @@ def fit_to_ruin(rank, world, log, options):
                 max(self.parameters, key=torch.numel).data.fill_(float("nan"))
             super().epoch()
 
+    said, give_back, leave = [], ItemShards.give_back, Workers.leave_together
+    ItemShards.give_back = lambda shards: (said.append("give back"), give_back(shards))
+    Workers.leave_together = lambda workers: (said.append("leave together"), leave(workers))
     loop_module.Run = Ruined
     blo = BLO(NUM_ITEMS, embedding_dim=3, sparse=True, bound=OneVsEach(num_negatives=32))
     with pytest.raises(NotFiniteError) as caught:
         blo.fit(log.shard(rank, world), **{**FIT, **options})
-    return str(caught.value), len(blo.model.item_embedding), bool(values(blo.model, blo.guide).isfinite().all())
+    finite = bool(values(blo.model, blo.guide).isfinite().all())
+    return str(caught.value), len(blo.model.item_embedding), finite, said[-2:]
 
 
 def test_a_fit_that_diverges_ends_everywhere_with_a_whole_model(views):
@@ -206,4 +330,4 @@ def test_a_fit_that_diverges_ends_everywhere_with_a_whole_model(views):
     assert found[0] == found[1]
     assert "not finite at epoch 2" in found[0][0]
     assert "as it was after epoch 1" in found[0][0]
-    assert found[0][1:] == (NUM_ITEMS, True)
+    assert found[0][1:] == (NUM_ITEMS, True, ["give back", "leave together"])
