@@ -95,7 +95,6 @@ TESTED_WITH = {
     "experiments/test_click_rates": "experiments/click_rates_report",
     "experiments/test_off_policy_coverage": "experiments/off_policy_coverage_report",
     "experiments/test_rounds": "experiments/agents experiments/round_files experiments/rounds_result",
-    "guides/test_recipes": "guides/bandit",
     "guides/test_encoders": "guides/organic",
     "infer/bounds/test_bounds": "infer/bounds/bound",
     "infer/local_reparameterization/test_handler": "infer/elbo",

@@ -9,7 +9,7 @@ from typing import Any
 import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution
-from torch import Tensor
+from torch import Size, Tensor
 
 from blob_pyro.distributions import ArrowheadNormal, MatrixNormal, MultivariatePart
 from blob_pyro.distributions.powers import sharpened, widened
@@ -59,8 +59,11 @@ def next_priors(model: BanditModel, posterior: dict[str, TorchDistribution], for
         precision, loc = (torch.cat([pair[i].flatten() for pair in moments]) if moments else None for i in (0, 1))
         vector = parts[0][1].multivariate
         if isinstance(vector, ArrowheadNormal):
-            stddev = [initial[n].stddev if n in again.values() else initial[n].mean + inf for n in shapes]
-            vector = _own_not_wider(vector, torch.cat([widest.flatten() for widest in stddev]))
+            widest = [
+                initial[n].stddev.flatten() if n in again.values() else vector.loc.new_full((Size(shape).numel(),), inf)
+                for n, shape in shapes.items()
+            ]
+            vector = _own_not_wider(vector, torch.cat(widest))
         distribution = _faded("all sites together", vector, forgetting, precision, loc)
         return replace(model.priors, sites={}, vector=VectorPrior(distribution, shapes), **common)
     sites = {}

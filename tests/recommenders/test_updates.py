@@ -10,7 +10,7 @@ from pyro import poutine
 
 from blob_pyro import BLOB, BanditPriors, EventLog
 from blob_pyro.distributions import BlockArrowheadNormal, NestedNormal
-from blob_pyro.models import ItemDeviations
+from blob_pyro.models import HorseshoeKappa, ItemDeviations
 from blob_pyro.models.sites import EARLIER, KAPPA, MULTIVARIATE
 from blob_pyro.posteriors.next_priors import next_priors
 
@@ -58,6 +58,21 @@ def test_forgetting_averages_natural_parameters(blo, log, guide):
     assert torch.allclose(faded_mean, torch.linalg.solve(expected, shift), atol=1e-3)
     assert kept.scales == faded.scales == {"kappa_scale": pytest.approx(blob.model.kappa_scale.item())}
     assert kept.initial is blob.model.priors
+
+
+WITHOUT_MOMENTS = {
+    "a weight": BanditPriors(w_a=dist.Cauchy(-1.0, 1.0)),
+    "a scale": BanditPriors(kappa=0.0, terms=(HorseshoeKappa(),)),
+}
+
+
+@pytest.mark.parametrize("priors", WITHOUT_MOMENTS.values(), ids=WITHOUT_MOMENTS)
+def test_without_forgetting_the_first_prior_needs_no_moments(blo, log, priors):
+    blob = BLOB(blo, priors=priors)
+    blob.fit(log, device="cpu", **QUICK)
+    after = next_priors(blob.model, before := blob.posterior())
+    assert after.vector.distribution.mean.tolist() == before["w_a"].multivariate.mean.tolist()
+    assert after.vector.distribution.variance.tolist() == before["w_a"].multivariate.variance.tolist()
 
 
 @pytest.mark.parametrize("guide", ["normal", "laplace"])

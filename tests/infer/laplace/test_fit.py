@@ -242,6 +242,22 @@ def test_heavy_tails_do_not_stop_it(batch):
     assert torch.isfinite(guide.multivariate().sample()).all()
 
 
+def test_heavy_tails_do_not_take_it_away():
+    """A scale starts where its prior has its median: far out in a tail no curvature says how to come back."""
+    torch.manual_seed(0)
+    action = torch.randint(12, (6000,))
+    interest = torch.randn(8, 3, dtype=torch.float64) * torch.tensor([0.5, 2.0, 1.0])
+    batch = BanditBatch(interest, torch.randint(8, (6000,)), action, torch.bernoulli(0.04 + 0.02 * (action == 2)), 6000)
+    priors = BanditPriors(kappa=0.0, terms=(HorseshoeKappa(),))
+    model = BanditModel(torch.randn(12, 3, dtype=torch.float64), priors)
+    guide = make_guide("laplace", model)
+    fit_laplace(guide, model, replace(batch, reward=batch.reward.double()), progress=False)
+    place = dict(zip(guide.shapes, [0, *torch.tensor([s.numel() for s in guide.shapes.values()]).cumsum(0).tolist()]))
+    q, here = guide.multivariate(), place["log_kappa_scale"]
+    assert -6 < guide.mode[here] < 2
+    assert q.variance[here].sqrt() < 3
+
+
 @pytest.mark.parametrize("guide", ["low_rank", "full"])
 @pytest.mark.parametrize(
     ("options", "start"),
