@@ -17,7 +17,7 @@ from blob_pyro.infer.newton import newton_posterior
 from blob_pyro.infer.nuts import fit_nuts
 from blob_pyro.infer.online_em import online_expectation_maximization
 from blob_pyro.infer.references import PoorFitWarning, warn_if_poor
-from blob_pyro.infer.svi import training_defaults
+from blob_pyro.infer.svi import training_defaults, warn_of_own_betas
 from blob_pyro.infer.training.capture import CannotCapture, CapturedStep
 from blob_pyro.infer.training.checkpoints import Checkpoint, CheckpointError
 from blob_pyro.infer.training.convergence import ConvergenceWarning, verdict, warn_unless_converged
@@ -68,5 +68,6 @@ __all__ = [
     "training_defaults",
     "verdict",
     "warn_if_poor",
+    "warn_of_own_betas",
     "warn_unless_converged",
 ]

@@ -89,6 +89,7 @@ def warn_if_poor(
     batch: BanditBatch | StreamedBatch,
     what: str,
     workers: Workers | None = None,
+    stacklevel: int = 2,
 ) -> None:
     """Hold the fit of a guide against one click rate for all and against the prior.
 
@@ -101,6 +102,7 @@ def warn_if_poor(
         batch: what it was fitted to.
         what: the fit, as its caller knows it: "BLOB.fit".
         workers: who have the other events, where there are some.
+        stacklevel: frames between here and the user.
 
     Warns:
         PoorFitWarning: if the ELBO is more than 1 % and 5 nats in all below one of the two: a model that is too rich
@@ -121,6 +123,6 @@ def warn_if_poor(
                 f"guide {guide_name(guide)} has not found the posterior. Use another, such as 'normal' or "
                 "'laplace', start it near the prior, or train it for longer and at a lower learning_rate",
                 PoorFitWarning,
-                stacklevel=3,
+                stacklevel=stacklevel + 1,
             )
             return

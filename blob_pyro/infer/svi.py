@@ -15,6 +15,7 @@ from torch import nn
 
 from blob_pyro.guides.bandit import NormalGuide
 from blob_pyro.guides.certainty import certain_sites
+from blob_pyro.guides.draws import DrawsGuide
 from blob_pyro.guides.multivariate import MultivariateGuide
 from blob_pyro.guides.registry import guide_name
 from blob_pyro.guides.training_defaults import TrainingDefaults
@@ -35,7 +36,7 @@ from blob_pyro.ops.exclusive import own_parameter_store
 from blob_pyro.ops.interrupts import to_the_end
 from blob_pyro.ops.seeds import seeded
 
-__all__ = ["fit_by_svi", "training_defaults"]
+__all__ = ["fit_by_svi", "training_defaults", "warn_of_own_betas"]
 
 _MOST_ROUNDS = 3  # each twice as long as the one before
 
@@ -78,12 +79,8 @@ def fit_by_svi(guide: nn.Module, request: FitRequest) -> pd.DataFrame:
 
     Raises:
         NotFiniteError: as `blob_pyro.infer.train`; its ``trace`` is of all rounds.
-
-    Warns:
-        UserWarning: of a learned scale of items' own betas, under a guide that does not correlate an item's numbers.
     """
     model, batch, training = request.model, request.batch, request.training
-    _warn_of_own_betas(guide, model)
     usual = getattr(guide, "training_defaults", None)
     is_started = usual is not None and usual.start == "guide"
     start = "guide" if is_started else move_to_usual_start(guide, model, batch, request.workers)
@@ -121,17 +118,26 @@ def fit_by_svi(guide: nn.Module, request: FitRequest) -> pd.DataFrame:
     return trace
 
 
-def _warn_of_own_betas(guide: nn.Module, model: BanditModel) -> None:
-    """Of deviations whose scale the ELBO of independent numbers says next to nothing about, and SVI less."""
+def warn_of_own_betas(guide: nn.Module, model: BanditModel, stacklevel: int = 2) -> None:
+    """Warn of deviations of items whose scale the ELBO of independent numbers says next to nothing about, and SVI less.
+
+    Args:
+        guide: that SVI is to fit.
+        model: whose posterior it approximates.
+        stacklevel: frames between here and the user.
+
+    Warns:
+        UserWarning: of a learned scale of items' own betas, under a guide that does not correlate an item's numbers.
+    """
     own = {term.items_own for term in model.terms} - {None}
     name = next((name for name, site in model.learned.items() if site in own), None)
-    if name is not None and not isinstance(guide, MultivariateGuide):
+    if name is not None and not isinstance(guide, MultivariateGuide | DrawsGuide):
         warnings.warn(
             f"BLOB: guide {guide_name(guide)} takes the numbers of an item's own beta for independent, and SVI leaves "
             f"their scale, {name}, near its start where the log asks for another: .01 to .05 of the way from random "
             "items to the oracle were lost with 100 items. Guide 'laplace' finds it by the evidence, in less time; for "
             "a log on disk or several workers give what it finds for a part of the log, ItemDeviations(scale=...)",
-            stacklevel=2,
+            stacklevel=stacklevel + 1,
         )
 
 

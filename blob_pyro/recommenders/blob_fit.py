@@ -18,6 +18,7 @@ from blob_pyro.infer import (
     training_defaults,
     verdict,
     warn_if_poor,
+    warn_of_own_betas,
     warn_unless_converged,
 )
 from blob_pyro.infer.training.checkpoints import Checkpoint
@@ -118,6 +119,7 @@ def fit_parts(
         assert isinstance(batch, BanditBatch), "a log on disk has no shards"
         num_rows = workers.share.num_rows
         batch = replace(batch, num_events=num_rows)
+    warn_of_own_betas(guide, model, stacklevel=3)
     fits = [*earlier, training.record(**settings, num_rows=num_rows, data=data)]
     with seeded(settings["seed"], fresh.known.device):
         try:
@@ -127,11 +129,11 @@ def fit_parts(
             raise
         take(blob, fresh, trace, fits)
     if len(trace):
-        warn_if_poor(trace, model, guide, batch, f"BLOB.{settings['call']}", workers)
+        warn_if_poor(trace, model, guide, batch, f"BLOB.{settings['call']}", workers, stacklevel=3)
     if workers is not None:
         workers.leave_together()
     if not trace.attrs["interrupted"]:
-        warn_unless_converged(trace, what=f"BLOB.{settings['call']}")
+        warn_unless_converged(trace, what=f"BLOB.{settings['call']}", stacklevel=3)
     return trace
 
 

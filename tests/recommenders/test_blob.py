@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import warnings
 
 import arviz as az
 import pyro
@@ -15,6 +16,7 @@ from torch.nn.functional import softplus
 
 from blob_pyro import BLO, BLOB, BanditPriors, EventLog
 from blob_pyro.guides import NormalGuide
+from blob_pyro.infer import ConvergenceWarning, PoorFitWarning
 from blob_pyro.models.sites import KAPPA, W_A, W_B, W_C, ZETA
 
 HISTORIES = [[0, 0, 1], [], [5, 3]]
@@ -210,3 +212,14 @@ def test_on_cuda(log, tmp_path):
     blob.save(tmp_path / "model")
     on_cpu = BLOB.load(tmp_path / "model", device="cpu")
     assert torch.allclose(on_cpu.scores(HISTORIES), blob.scores(HISTORIES).cpu(), atol=1e-4)
+
+
+def test_warnings_of_a_fit_are_of_the_line_that_asked_for_it(blo, log):
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        for blob in (BLOB(blo, priors=BanditPriors.recommended()), BLOB(blo)):
+            blob.fit(log, num_epochs=5, learning_rate=30.0, progress=False, device="cpu")
+            blob.update(log, num_epochs=5, learning_rate=30.0, progress=False)
+    kinds = {warning.category for warning in seen}
+    assert kinds == {UserWarning, ConvergenceWarning, PoorFitWarning}
+    assert {warning.filename for warning in seen} == {__file__}

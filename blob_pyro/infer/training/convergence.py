@@ -119,15 +119,18 @@ def _standard_error(values: np.ndarray) -> float:
     return float(np.std(means, ddof=2) / len(means) ** 0.5)
 
 
-def warn_unless_converged(trace: pd.DataFrame, what: str) -> None:
+def warn_unless_converged(trace: pd.DataFrame, what: str, stacklevel: int = 2) -> None:
     """Warn of a fit that has not arrived, with its reason.
 
     Args:
         trace: what a fit returns.
         what: the fit, as its caller knows it: "BLOB.fit".
+        stacklevel: frames between here and the user.
 
     Warns:
         ConvergenceWarning: unless ``trace.attrs["converged"]``.
     """
     if not trace.attrs["converged"]:
-        warnings.warn(f"{what}: not converged: {trace.attrs['convergence']}", ConvergenceWarning, stacklevel=3)
+        warnings.warn(
+            f"{what}: not converged: {trace.attrs['convergence']}", ConvergenceWarning, stacklevel=stacklevel + 1
+        )
