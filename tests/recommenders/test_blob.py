@@ -218,8 +218,8 @@ def test_warnings_of_a_fit_are_of_the_line_that_asked_for_it(blo, log):
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         for blob in (BLOB(blo, priors=BanditPriors.recommended()), BLOB(blo)):
-            blob.fit(log, num_epochs=5, learning_rate=30.0, progress=False, device="cpu")
-            blob.update(log, num_epochs=5, learning_rate=30.0, progress=False)
+            blob.fit(log, num_epochs=2, learning_rate=1.0, progress=False, device="cpu")
+            blob.update(log, num_epochs=2, learning_rate=1.0, progress=False)
     kinds = {warning.category for warning in seen}
     assert kinds == {UserWarning, ConvergenceWarning, PoorFitWarning}
     assert {warning.filename for warning in seen} == {__file__}

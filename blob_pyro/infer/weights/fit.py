@@ -12,7 +12,6 @@ from blob_pyro.infer.fit_request import FitRequest
 from blob_pyro.infer.references import PoorFitWarning
 from blob_pyro.infer.svi import fit_by_svi
 from blob_pyro.infer.training.workers import Workers
-from blob_pyro.infer.weights.expansion import MOST_DIMENSIONS, MOST_NUMBERS
 from blob_pyro.infer.weights.posterior import NoWeights, correlate_weights
 from blob_pyro.models import BanditBatch, BanditModel, StreamedBatch
 from blob_pyro.ops.interrupts import to_the_end
@@ -39,7 +38,7 @@ def fit_arrowhead_normal(guide: ArrowheadNormalGuide, request: FitRequest) -> pd
     except BaseException:
         guide.share_nothing()
         raise
-    find_weights(guide, request.model, request.batch, trace, request.workers)
+    find_weights(guide, request.model, request.batch, trace, request.workers, stacklevel=5)
     return trace
 
 
@@ -49,6 +48,7 @@ def find_weights(
     batch: BanditBatch | StreamedBatch,
     trace: pd.DataFrame,
     workers: Workers | None = None,
+    stacklevel: int = 2,
 ) -> None:
     """Find the posterior of the weights, and what follows them, unless the training before was interrupted.
 
@@ -60,6 +60,7 @@ def find_weights(
         batch: all events; of this worker where there are others.
         trace: of the training; ``attrs["correlated"]`` says afterwards whether it was done.
         workers: who have the other events, where there are some.
+        stacklevel: frames between here and the user.
 
     Warns:
         PoorFitWarning: where it cannot be done, and the guide is left as independent normals.
@@ -76,10 +77,7 @@ def find_weights(
         guide.share_nothing()
         warnings.warn(
             "guide 'arrowhead_normal': w_a, w_b and w_c are left as independent normals, which are too narrow, and "
-            f"decisions are those of guide 'normal': with {model.num_items:,} items and "
-            f"embedding_dim={model.embedding_dim} the curvature of zeta is approximated by a Kronecker product, and "
-            f"{reason}. To read the weights, use guide 'laplace', or at most {MOST_DIMENSIONS} dimensions and "
-            f"{MOST_NUMBERS:,} numbers, items times dimensions squared",
+            f"decisions are those of guide 'normal': {reason}. To read the weights, use guide 'laplace'",
             PoorFitWarning,
-            stacklevel=3,
+            stacklevel=stacklevel + 1,
         )

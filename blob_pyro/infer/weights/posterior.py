@@ -30,6 +30,8 @@ from blob_pyro.infer.laplace.arrowhead_precision import ArrowheadPrecision
 from blob_pyro.infer.training.workers import Workers
 from blob_pyro.infer.weights.expansion import (
     ITEMS_AT_ONCE,
+    MOST_DIMENSIONS,
+    MOST_NUMBERS,
     Basis,
     ItemMoments,
     diagonal_basis,
@@ -97,7 +99,8 @@ def correlate_weights(
         workers: who have the other events, where there are some.
 
     Raises:
-        NoWeights: if the curvature contradicts itself, as an approximation of it may; the guide is as it was.
+        NoWeights: if the curvature contradicts itself, as an approximation of it may, or the fit is too far from an
+            optimum; the guide is as it was.
     """
     if not guide.weights:
         return
@@ -113,12 +116,15 @@ def correlate_weights(
     free = [name in guide.weights for name in _WEIGHTS]
     found = _Problem(model, free, at, moments, prior, basis).solve()
     here = torch.tensor(free, device=found.loc.device).nonzero().flatten()
+    covariance = found.covariance[here][:, here]
+    if int(torch.linalg.cholesky_ex(covariance).info):
+        raise NoWeights("what they are expanded around is no optimum, and they have no covariance there")
     loc, slope = dict(zip(guide.weights, found.loc[here])), {}
     if KAPPA in guide.shapes:
         loc[KAPPA], slope[KAPPA] = found.kappa_loc, found.kappa_slope[..., here]
     if ZETA in guide.shapes:
         loc[ZETA], slope[ZETA] = found.zeta_loc, found.zeta_slope[..., here]
-    guide.correlate(loc, found.covariance[here][:, here], slope, found.zeta_scale if ZETA in guide.shapes else None)
+    guide.correlate(loc, covariance, slope, found.zeta_scale if ZETA in guide.shapes else None)
 
 
 class NoWeights(ArithmeticError):
@@ -189,7 +195,11 @@ class _Problem:
             # Of the share of w_c in the curvature zeta can take no more than all.
             taken = (f.square() / j.clamp(min=1e-12 * j.max())).sum() / (self.f_cc - 2 * self.t[2])
             if not taken < _MOST_TAKEN:
-                raise NoWeights(f"{float(taken):.2f} of the curvature by w_c, at most {_MOST_TAKEN}, is that by zeta")
+                raise NoWeights(
+                    f"the curvature of zeta is approximated by a Kronecker product, and {float(taken):.2f} of that by "
+                    f"w_c, at most {_MOST_TAKEN}, is zeta's. It is exact up to {MOST_DIMENSIONS} dimensions and "
+                    f"{MOST_NUMBERS:,} numbers, items times dimensions squared"
+                )
         ends = [self._ends(i) for i in (0, 1)]
         for _ in range(_ZOOMS):
             axes = [torch.linspace(*pair, _NODES if free else 1).to(self.w) for pair, free in zip(ends, self.free)]

@@ -189,7 +189,7 @@ def test_a_curvature_that_contradicts_itself_leaves_independent_normals_and_says
     assert exact.fit(log, num_epochs=30, progress=False, device="cpu").attrs["correlated"]
     monkeypatch.setattr(expansion, "MOST_DIMENSIONS", 4)
     blob = BLOB(blo)
-    with pytest.warns(PoorFitWarning, match=r"left as independent normals.* of the curvature by w_c, at most 0\.95"):
+    with pytest.warns(PoorFitWarning, match=r"left as independent normals.* of that by w_c, at most 0\.95"):
         trace = blob.fit(log, num_epochs=30, progress=False, device="cpu")
     assert not trace.attrs["correlated"]
     normal = BLOB(blo, "normal")
