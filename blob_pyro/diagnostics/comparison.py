@@ -123,7 +123,8 @@ def compare_guides(
         options: ``num_contexts=200`` (evenly spaced in the log), ``num_simulations=0`` (of `calibrate`, for each
             choice), ``num_draws=1000``, ``max_events=5000`` (for k-hat and log score), ``seed=0``, ``value=True``
             (whether the off-policy estimate is made: it asks for Thompson's propensities in every context of the log,
-            at 10,000 items CPU seconds each), ``fit={}``: keyword arguments of ``BLOB.fit``.
+            at 10,000 items CPU seconds each), ``covariates`` of the log's users and ``held_out_covariates`` (see
+            `blob_pyro.BLOB.batch`), ``fit={}``: keyword arguments of ``BLOB.fit``.
 
     Returns:
         A table with a row per choice, a figure, and the fitted models.
@@ -180,6 +181,8 @@ def _compare(
     max_events: int = 5000,
     seed: int = 0,
     value: bool = True,
+    covariates: Any = None,
+    held_out_covariates: Any = None,
     fit: Mapping[str, Any] | None = None,
 ) -> Comparison:
     if len(recipes) < 2:
@@ -192,15 +195,17 @@ def _compare(
     first: dict[str, Any] = {}
     for name, (guide, priors) in recipes.items():
         model = type(blob)(blob.blo, guide, priors, omega=blob.omega, interest=blob.interest, jitter=blob.model.jitter)
+        mine, of_held_out = (x if model.model.num_covariates else None for x in (covariates, held_out_covariates))
         start = time.perf_counter()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*not converged|log: .* never shown|.*R-hat")
-            trace = model.fit(log, **{"progress": False, "seed": seed, **(fit or {})})
+            trace = model.fit(log, **{"progress": False, "seed": seed, "covariates": mine, **(fit or {})})
         if trace.attrs.get("interrupted"):  # a fit ends well on Ctrl-C, and the others are not to follow
             raise KeyboardInterrupt
         row: dict[str, Any] = {"seconds": time.perf_counter() - start, "converged": trace.attrs.get("converged")}
-        row |= _fit_of(model, log, num_draws, seed)
-        judged = held_out_calibration(model, log, held_out, num_draws, max_events, seed)
+        row |= _fit_of(model, log, num_draws, seed, mine)
+        of_judged = mine if held_out is None else of_held_out
+        judged = held_out_calibration(model, log, held_out, num_draws, max_events, seed, of_judged)
         losses, user = judged.losses, judged.user
         with warnings.catch_warnings():  # that a choice has no doubt is what the comparison is to show
             warnings.filterwarnings("ignore", message="ThompsonSampling: the posterior is a point mass")
@@ -215,7 +220,11 @@ def _compare(
         row |= _value(model, first["model"], log if value else None, seed)
         if num_simulations:
             calibration = calibrate(
-                model, log, num_simulations=num_simulations, seed=derived_seed(seed, num_simulations)
+                model,
+                log,
+                num_simulations=num_simulations,
+                covariates=mine,
+                seed=derived_seed(seed, num_simulations),
             )
             row["sbc_failed"] = ", ".join(calibration.failed) or "none"
         rows[name], models[name] = row, model
@@ -237,12 +246,12 @@ def _name(guide: Any) -> str:
     return guide if isinstance(guide, str) else getattr(guide, "__name__", type(guide).__name__)
 
 
-def _fit_of(model: BLOB, log: EventLog, num_draws: int, seed: int) -> dict[str, float]:
+def _fit_of(model: BLOB, log: EventLog, num_draws: int, seed: int, covariates: Any) -> dict[str, float]:
     try:
-        elbo, error = model.elbo(log, seed=seed)
+        elbo, error = model.elbo(log, seed=seed, covariates=covariates)
     except HasNoELBO:
         elbo = error = float("nan")
-    stats = model.to_inference_data(log, num_draws, groups=["sample_stats"], seed=seed)
+    stats = model.to_inference_data(log, num_draws, groups=["sample_stats"], covariates=covariates, seed=seed)
     k_hat = psis(stats).k_hat if "log_q" in stats["sample_stats"] else float("nan")
     return {"elbo": elbo, "elbo_error": error, "k_hat": k_hat}
 

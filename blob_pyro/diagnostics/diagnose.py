@@ -135,6 +135,7 @@ def diagnose(
     num_draws: int = 1000,
     max_events: int = 20_000,
     covariates: Any = None,
+    held_out_covariates: Any = None,
     seed: int = 0,
 ) -> Diagnosis:
     """Ask whether a fitted posterior is right.
@@ -153,6 +154,7 @@ def diagnose(
         num_draws: of the parameters.
         max_events: of a log, evenly spaced, for all but the first question.
         covariates: see `blob_pyro.BLOB.batch`; of ``log``.
+        held_out_covariates: likewise; of ``held_out``.
         seed: of the draws.
 
     Returns:
@@ -184,7 +186,7 @@ def diagnose(
     if held_out is None:
         calibration = _leave_one_out(log, events, log_likelihood, reward)
     else:
-        calibration = _on_held_out(blob, log, held_out, max_events, num_draws, seed)
+        calibration = _on_held_out(blob, log, held_out, max_events, num_draws, seed, held_out_covariates)
     checks.append(Check("click probabilities", calibration.flagged, calibration.says, calibration.p_value))
     sensitivities = _sensitivities(data, weights)
     stand = 1.0 if weights is None else float(1 / np.exp(2 * weights).sum()) / num_draws
@@ -196,7 +198,13 @@ def diagnose(
 
 
 def held_out_calibration(
-    blob: ClickModel, log: EventLog, held_out: EventLog | None, num_draws: int, max_events: int, seed: int
+    blob: ClickModel,
+    log: EventLog,
+    held_out: EventLog | None,
+    num_draws: int,
+    max_events: int,
+    seed: int,
+    covariates: Any = None,
 ) -> ClickCalibration:
     """Compare click probabilities with clicks on later events, or on each event of a log as all others predict it.
 
@@ -207,11 +215,15 @@ def held_out_calibration(
         num_draws: as `diagnose`.
         max_events: as `diagnose`.
         seed: of the draws.
+        covariates: see `blob_pyro.BLOB.batch`; of ``held_out``, or without it of ``log``.
     """
     if held_out is not None:
-        return _on_held_out(blob, log, held_out, max_events, num_draws, seed)
+        return _on_held_out(blob, log, held_out, max_events, num_draws, seed, covariates)
     kept = min(max_events, log.num_impressions)
-    data = blob.to_inference_data(log, num_draws, groups=["log_likelihood"], num_events=kept, seed=seed, max_gib=64.0)
+    groups = ["log_likelihood"]
+    data = blob.to_inference_data(
+        log, num_draws, groups=groups, num_events=kept, covariates=covariates, seed=seed, max_gib=64.0
+    )
     log_likelihood = data["log_likelihood"]["click"]
     events = torch.from_numpy(np.array(log_likelihood["event"].values))
     values = log_likelihood.values.reshape(-1, kept).astype(np.float64)
@@ -278,11 +290,17 @@ def _leave_one_out(
 
 
 def _on_held_out(
-    blob: ClickModel, log: EventLog, held_out: EventLog, max_events: int, num_draws: int, seed: int
+    blob: ClickModel,
+    log: EventLog,
+    held_out: EventLog,
+    max_events: int,
+    num_draws: int,
+    seed: int,
+    covariates: Any,
 ) -> ClickCalibration:
     size = min(max_events, held_out.num_impressions)
     events = torch.linspace(0, held_out.num_impressions - 1, size).round().long()
-    batch = blob.batch(held_out)[events]
+    batch = blob.batch(held_out, covariates)[events]
     draws = blob._parts.known.draws(num_draws, seed)
     loc, scale = event_logits(blob.model, batch, draws)
     probability = click_log_probability(torch.ones_like(loc), loc, scale).exp().mean(0).double().cpu().numpy()

@@ -12,6 +12,7 @@ from blob_pyro.diagnostics import compare_guides, compare_priors
 from blob_pyro.guides import DeltaGuide, LaplaceGuide
 from blob_pyro.infer import fit_guide
 from blob_pyro.infer.laplace.fit import fit_laplace
+from blob_pyro.models import UserCovariates
 from blob_pyro.policies import ThompsonSampling
 from tests.diagnostics.stopped import Stopped
 
@@ -118,6 +119,23 @@ def test_priors_change_decisions(blo, few):
     assert found.table.loc["none", "log_score_gain_error"] > 0
     assert "sbc_failed" not in found.table
     assert not blob.fitted
+
+
+def test_covariates_of_users_are_handed_on(blo, few):
+    """To every choice that asks for them, of either log; whom they call eager clicks more often."""
+    train, later = few.split(users=0.3)
+    eager, eager_later = (
+        (torch.zeros(part.num_users).index_put((part.user,), part.reward.float(), accumulate=True) > 0).float()[:, None]
+        for part in (train, later)
+    )
+    blob = BLOB(blo, "laplace", BanditPriors(kappa_scale=0.3, terms=(UserCovariates(1),)))
+    options = {**QUICK, "value": False, "covariates": eager}
+    table = compare_guides(blob, ["laplace", "normal"], train, **options).table
+    assert table[["elbo", "k_hat", "log_score"]].notna().all(axis=None)
+    priors = {"without": BanditPriors(kappa_scale=0.3), "with": blob.model.priors}
+    table = compare_priors(blob, priors, train, held_out=later, held_out_covariates=eager_later, **options).table
+    assert table.log_score_gain["with"] > 0.01
+    assert table.elbo["with"] > table.elbo["without"] + 0.004
 
 
 def test_one_choice_is_none(blo, few):

@@ -10,6 +10,7 @@ from matplotlib import pyplot
 from blob_pyro import BLOB, BanditPriors, EventLog
 from blob_pyro.diagnostics import diagnose
 from blob_pyro.diagnostics.diagnose import _prior, _sensitivities
+from blob_pyro.models import UserCovariates
 
 matplotlib.use("Agg")
 QUICK = {"num_draws": 200, "max_events": 1000}
@@ -102,6 +103,18 @@ def test_held_out_events_are_predicted(fitted, log):
     expected = expected[torch.arange(500), log.action[rows]].double()
     log_score = -torch.where(log.reward[rows] > 0, expected, 1 - expected).log().mean()
     assert found.calibration.scores.loc["model", "log"] == pytest.approx(float(log_score), rel=0.02)
+
+
+def test_held_out_events_come_with_covariates_of_their_users(blo, log):
+    train, later = log.split(users=0.3)
+    known, unknown = (torch.randn(part.num_users, 1) for part in (train, later))
+    blob = BLOB(blo, "laplace", BanditPriors(kappa_scale=0.3, terms=(UserCovariates(1),)))
+    blob.fit(train, covariates=known, progress=False, device="cpu")
+    found = diagnose(blob, train, held_out=later, covariates=known, held_out_covariates=unknown, **QUICK)
+    rows = torch.linspace(0, later.num_impressions - 1, len(found.calibration.losses)).round().long()
+    expected = blob.event_probabilities(later, unknown)[rows].double()
+    losses = -torch.where(later.reward[rows] > 0, expected, 1 - expected).log()
+    assert found.calibration.losses == pytest.approx(losses.numpy(), rel=0.15)
 
 
 def test_a_point_mass_has_little_to_say(blo, log):
