@@ -8,8 +8,9 @@ from pyro.optim import Adam
 from torch import nn
 
 from blob_pyro import BLO, EventLog
+from blob_pyro.data import Histories
 from blob_pyro.distributions import SoftmaxViews
-from blob_pyro.infer import BOUNDS, GuidedELBO
+from blob_pyro.infer import BOUNDS, GuidedELBO, OneVsEach
 
 
 def test_beats_popularity(blo, log):
@@ -137,3 +138,12 @@ def test_on_cuda(log):
     assert blo.device.type == "cuda"
     assert history.elbo.iloc[-1] > history.elbo.iloc[0]
     assert blo.predict_next([[1], []]).shape == (2, 12)
+
+
+@pytest.mark.parametrize("encoder", ["precision", "linear", "deep"])
+def test_the_first_sessions_of_a_sparse_fit_may_be_empty(encoder):
+    """What gets a sparse gradient is told from the first two sessions: one of no row is one, too."""
+    sessions = Histories.from_sequences([[], [], [1, 2], [3]], num_items=40)
+    blo = BLO(40, embedding_dim=2, sparse=True, encoder=encoder, bound=OneVsEach(num_negatives=8))
+    trace = blo.fit(sessions, num_epochs=2, batch_size=1, progress=False, device="cpu")
+    assert trace["elbo"].notna().all()
