@@ -98,7 +98,7 @@ TESTED_WITH = {
     "guides/test_encoders": "guides/organic",
     "infer/bounds/test_bounds": "infer/bounds/bound",
     "infer/local_reparameterization/test_handler": "infer/elbo",
-    "infer/laplace/test_fit": "infer/fit infer/fit_request infer/from_laplace",
+    "infer/laplace/test_fit": "infer/fit infer/fit_request infer/from_laplace infer/laplace/mode_search",
     "devices/test_bandit_fits": "infer/nuts",
     "recommenders/test_interest_model": "models/organic",
     "recommenders/test_joint_blob": "models/joint",

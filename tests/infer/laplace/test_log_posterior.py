@@ -45,7 +45,7 @@ PRIORS = {
 @pytest.mark.parametrize("name", PRIORS)
 def test_mode_and_curvature_are_those_of_the_log_joint(name, conditional, batch, monkeypatch):
     """Of all numbers; given ``w_b``, where that has a prior, at its nodes, before ``w_a`` is corrected."""
-    monkeypatch.setattr("blob_pyro.infer.laplace.fit.correction", lambda *_: Correction(0.0, 1.0))
+    monkeypatch.setattr("blob_pyro.infer.laplace.nested_search.correction", lambda *_: Correction(0.0, 1.0))
     psi = torch.randn(P, K, dtype=torch.float64) * torch.tensor([0.4, 1.5])
     priors = PRIORS[name] if conditional else replace(PRIORS[name], w_b=0.3)
     model = BanditModel(psi, priors, torch.randn(P, dtype=torch.float64))
