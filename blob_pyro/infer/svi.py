@@ -10,13 +10,12 @@ import numpy as np
 import pandas as pd
 import torch
 from pyro import poutine
+from pyro.infer.autoguide import AutoDiagonalNormal, AutoNormal
 from pyro.poutine.messenger import Messenger
 from torch import nn
 
 from blob_pyro.guides.bandit import NormalGuide
 from blob_pyro.guides.certainty import certain_sites
-from blob_pyro.guides.draws import DrawsGuide
-from blob_pyro.guides.multivariate import MultivariateGuide
 from blob_pyro.guides.registry import guide_name
 from blob_pyro.guides.training_defaults import TrainingDefaults
 from blob_pyro.infer.elbo import GuidedELBO, Posterior, RecordDistributions
@@ -127,11 +126,11 @@ def warn_of_own_betas(guide: nn.Module, model: BanditModel, stacklevel: int = 2)
         stacklevel: frames between here and the user.
 
     Warns:
-        UserWarning: of a learned scale of items' own betas, under a guide that does not correlate an item's numbers.
+        UserWarning: of a learned scale of items' own betas, under a guide of independent normals.
     """
     own = {term.items_own for term in model.terms} - {None}
     name = next((name for name, site in model.learned.items() if site in own), None)
-    if name is not None and not isinstance(guide, MultivariateGuide | DrawsGuide):
+    if name is not None and isinstance(guide, NormalGuide | AutoNormal | AutoDiagonalNormal):
         warnings.warn(
             f"BLOB: guide {guide_name(guide)} takes the numbers of an item's own beta for independent, and SVI leaves "
             f"their scale, {name}, near its start where the log asks for another: .01 to .05 of the way from random "

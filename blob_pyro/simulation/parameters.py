@@ -63,6 +63,7 @@ class Settings:
     Raises:
         ValueError: for a setting outside its range; the message names it, what came, and what is allowed.
         TypeError: for one of the wrong type, likewise.
+        MemoryError: for a catalogue that does not fit, naming the setting and the number of bytes.
     """
 
     num_items: int = 100

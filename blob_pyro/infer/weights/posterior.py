@@ -128,7 +128,7 @@ def correlate_weights(
 
 
 class NoWeights(ArithmeticError):
-    """The curvature that the weights' posterior is made of contradicts itself, and why."""
+    """The weights' posterior cannot be had around a fit, and why: its curvature contradicts itself, or is none."""
 
 
 class _Found(NamedTuple):
@@ -188,7 +188,7 @@ class _Problem:
         """Find the grid that spans the density, and take the moments.
 
         Raises:
-            NoWeights: if the curvature, where it is not exactly diagonal in its basis, is none.
+            NoWeights: if the curvature is none: where it is approximated, or the fit is no optimum.
         """
         f, j = self.f - self.r[:, 2], self.basis.curvature
         if self.free[2] and self.moments.second is None:
